@@ -1,0 +1,111 @@
+"""Compile kernels.cc for the machine at hand, once; later calls find the library in the cache."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("kernels.cc")
+REPOSITORY = Path(__file__).resolve().parents[3]
+# No -ffast-math: it would drop NaN, and the training loop has to see a loss that diverged.
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-fopenmp",
+    "-shared",
+    "-fPIC",
+    "-std=c++17",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+)
+COMPILE_SECONDS = 300
+
+
+class KernelsUnavailable(RuntimeError):
+    """The library cannot be had on this machine; the message is one sentence that says why."""
+
+
+def library_path() -> Path:
+    """Path of the shared library, compiled first unless the cache already holds it."""
+    compiler = _compiler()
+    key = _cache_key(compiler)
+    folder = _cache_folder()
+    library = folder / f"{key}.so"
+    if not library.exists():
+        _compile(compiler, library)
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        raise KernelsUnavailable(f"the compiled CPU kernels cannot be loaded: {error}") from error
+    return library
+
+
+def _compiler() -> list[str]:
+    """Command of the C++ compiler: $CXX (which may hold options), else the first usual name that exists."""
+    chosen = os.environ.get("CXX", "").split()
+    if chosen:
+        if shutil.which(chosen[0]) is None:
+            raise KernelsUnavailable(f"the C++ compiler named by CXX, {chosen[0]}, does not exist")
+        return chosen
+    for name in ("g++", "clang++", "c++"):
+        if shutil.which(name):
+            return [name]
+    raise KernelsUnavailable("no C++ compiler found")
+
+
+def _cache_key(compiler: list[str]) -> str:
+    """Hash of everything that decides what the compiler writes; -march=native makes the processor part of it."""
+    try:
+        version = subprocess.run([*compiler, "--version"], capture_output=True, timeout=COMPILE_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KernelsUnavailable(f"the C++ compiler {compiler[0]} does not start: {error}") from error
+    digest = hashlib.sha256(SOURCE.read_bytes())
+    for part in (*FLAGS, *compiler, _processor()):
+        digest.update(part.encode() + b"\0")
+    digest.update(version.stdout)
+    return digest.hexdigest()
+
+
+def _processor() -> str:
+    """Architecture, model and instruction sets of the processor, as far as the system tells."""
+    wanted = ("model name", "flags", "CPU part", "Features")
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = [platform.processor()]
+    return "\n".join([platform.machine(), *sorted({line for line in lines if line.startswith(wanted)})])
+
+
+def _cache_folder() -> Path:
+    """<repository>/.cache/cpu_kernels, or the user's cache folder if the repository cannot be written to."""
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    for folder in (REPOSITORY / ".cache" / "cpu_kernels", user_cache / "mobile_zoo" / "cpu_kernels"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    raise KernelsUnavailable(f"neither {REPOSITORY} nor {user_cache} can be written to")
+
+
+def _compile(compiler: list[str], library: Path) -> None:
+    """Compile into a temporary file and rename it, so that a second process never sees half a library."""
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        unfinished = Path(folder) / library.name
+        command = [*compiler, *FLAGS, str(SOURCE), "-o", str(unfinished)]
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise KernelsUnavailable(f"compiling the CPU kernels failed: {error}") from error
+        if result.returncode != 0:
+            reason = (result.stderr.strip() or f"{compiler[0]} ended with status {result.returncode}").splitlines()[-1]
+            raise KernelsUnavailable(f"compiling the CPU kernels failed: {reason.strip()}")
+        try:
+            unfinished.replace(library)
+        except OSError as error:
+            raise KernelsUnavailable(f"the compiled CPU kernels cannot be stored: {error}") from error

@@ -1,0 +1,231 @@
+"""Cells that run the kernels of kernels.cc, and `accelerate`, which puts them into a network. Platform CPU only.
+
+The cells hold custom operators, so export a freshly built network rather than an accelerated one.
+Shapes: N images, C channels, H x W pixels.
+"""
+
+from pathlib import Path
+from typing import Optional
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from src.engine.cpu_kernels.build import KernelsUnavailable, library_path
+from src.engine.errors import ZooError
+
+
+def _float32(*_shapes_or_types):
+    """Output type of every single-output kernel."""
+    return ms.float32
+
+
+def _operator(library: Path, name: str, out_shape, outputs: int = 1, bprop=None) -> ops.Custom:
+    """Custom operator for the function `name` of the library; `out_shape` maps input shapes to output shapes."""
+    out_dtype = _float32 if outputs == 1 else (lambda *_types: (ms.float32,) * outputs)
+    return ops.Custom(f"{library}:{name}", out_shape, out_dtype, func_type="aot", bprop=bprop)
+
+
+def _depthwise_operator(library: Path, stride: int) -> ops.Custom:
+    """(N, C, H, W), weight (C, 1, 3, 3) -> (N, C, ceil(H / stride), ceil(W / stride))."""
+    backward = _operator(library, f"DepthwiseBackwardS{stride}", lambda x, weight, dy: (x, weight), outputs=2)
+
+    def bprop(x, weight, out, dout):
+        return backward(x, weight, dout)
+
+    def out_shape(x, weight):
+        return [x[0], x[1], (x[2] - 1) // stride + 1, (x[3] - 1) // stride + 1]
+
+    return _operator(library, f"DepthwiseForwardS{stride}", out_shape, bprop=bprop)
+
+
+def _pointwise_operator(library: Path) -> ops.Custom:
+    """(N, C_in, H, W), weight (C_out, C_in, 1, 1) -> (N, C_out, H, W)."""
+    backward = _operator(library, "PointwiseBackward", lambda x, weight, dy: (x, weight), outputs=2)
+
+    def bprop(x, weight, out, dout):
+        return backward(x, weight, dout)
+
+    def out_shape(x, weight):
+        return [x[0], weight[0], x[2], x[3]]
+
+    return _operator(library, "PointwiseForward", out_shape, bprop=bprop)
+
+
+def _train_operator(library: Path, suffix: str) -> ops.Custom:
+    """x, gamma, beta, moving mean, moving variance, settings -> y, mean, 1 / std, new moving mean and variance."""
+    backward = _operator(
+        library,
+        f"BatchNormTrainBackward{suffix}",
+        lambda x, gamma, beta, mean, inverse_std, dy: (x, gamma, beta),
+        outputs=3,
+    )
+
+    def bprop(x, gamma, beta, moving_mean, moving_variance, settings, out, dout):
+        dx, dgamma, dbeta = backward(x, gamma, beta, out[1], out[2], dout[0])
+        return dx, dgamma, dbeta, ops.zeros_like(moving_mean), ops.zeros_like(moving_variance), ops.zeros_like(settings)
+
+    return _operator(
+        library,
+        f"BatchNormTrain{suffix}",
+        lambda x, gamma, beta, mean, variance, settings: (x, mean, mean, mean, variance),
+        outputs=5,
+        bprop=bprop,
+    )
+
+
+def _infer_operator(library: Path, suffix: str) -> ops.Custom:
+    """x, gamma, beta, moving mean, moving variance, settings -> y."""
+    backward = _operator(
+        library,
+        f"BatchNormInferBackward{suffix}",
+        lambda x, gamma, beta, mean, variance, settings, dy: (x, gamma, beta),
+        outputs=3,
+    )
+
+    def bprop(x, gamma, beta, moving_mean, moving_variance, settings, out, dout):
+        dx, dgamma, dbeta = backward(x, gamma, beta, moving_mean, moving_variance, settings, dout)
+        return dx, dgamma, dbeta, ops.zeros_like(moving_mean), ops.zeros_like(moving_variance), ops.zeros_like(settings)
+
+    return _operator(
+        library,
+        f"BatchNormInfer{suffix}",
+        lambda x, gamma, beta, mean, variance, settings: x,
+        bprop=bprop,
+    )
+
+
+class DepthwiseConv3x3(nn.Cell):
+    """(N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)), with the weight Parameter of `conv`."""
+
+    def __init__(self, conv: nn.Conv2d, library: Path):
+        super().__init__()
+        self.weight = conv.weight
+        self.operator = _depthwise_operator(library, conv.stride[0])
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.operator(x, self.weight)
+
+
+class PointwiseConv(nn.Cell):
+    """(N, C_in, H, W) -> (N, C_out, H, W), with the weight Parameter of the 1x1 convolution `conv`."""
+
+    def __init__(self, conv: nn.Conv2d, library: Path):
+        super().__init__()
+        self.weight = conv.weight
+        self.operator = _pointwise_operator(library)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.operator(x, self.weight)
+
+
+class FusedBatchNorm(nn.Cell):
+    """(N, C, H, W) -> same shape: `norm` with its own Parameters, followed by ReLU6 if `relu6`."""
+
+    def __init__(self, norm: nn.BatchNorm2d, library: Path, relu6: bool = False):
+        super().__init__()
+        # The order of nn.BatchNorm2d, so that parameters are listed in the same order as before.
+        self.moving_mean = norm.moving_mean
+        self.moving_variance = norm.moving_variance
+        self.gamma = norm.gamma
+        self.beta = norm.beta
+        self.use_batch_statistics = norm.use_batch_statistics
+        # nn.BatchNorm2d stores the share of the new value; the kernels want the share of the old one.
+        self.settings = Tensor([norm.eps, 1.0 - norm.momentum], ms.float32)
+        suffix = "ReLU6" if relu6 else "Linear"
+        self.train_operator = _train_operator(library, suffix)
+        self.infer_operator = _infer_operator(library, suffix)
+
+    def construct(self, x: Tensor) -> Tensor:
+        batch_statistics = self.training if self.use_batch_statistics is None else self.use_batch_statistics
+        if not batch_statistics:
+            return self.infer_operator(x, self.gamma, self.beta, self.moving_mean, self.moving_variance, self.settings)
+        # Indices instead of unpacking: graph mode warns about every output that is unpacked and not used.
+        outputs = self.train_operator(x, self.gamma, self.beta, self.moving_mean, self.moving_variance, self.settings)
+        ops.assign(self.moving_mean, outputs[3])
+        ops.assign(self.moving_variance, outputs[4])
+        return outputs[0]
+
+
+MODES = ("auto", "on", "off")
+
+
+def accelerate(net: nn.Cell, mode: str = "auto") -> str:
+    """Replace depthwise and pointwise convolutions and batch normalisations in place; returns one sentence for the log.
+
+    Parameter objects, their names and their order stay as they are. "off" changes nothing, "auto" neither if the
+    kernels cannot be compiled here, and "on" raises ZooError then.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode}")
+    if mode == "off":
+        return "CPU kernels off: not wanted; stock operators are used"
+    try:
+        library = library_path()
+    except KernelsUnavailable as reason:
+        if mode == "on":
+            raise ZooError(f"the CPU kernels are required but not available: {reason}") from reason
+        return f"CPU kernels off: {reason}; stock operators are used"
+    replaced = {}
+    for _, parent in list(net.cells_and_names()):
+        _replace_children(parent, library, replaced)
+    depthwise, pointwise, norms = (
+        sum(isinstance(cell, kind) for cell in replaced.values())
+        for kind in (DepthwiseConv3x3, PointwiseConv, FusedBatchNorm)
+    )
+    return (
+        f"CPU kernels: {depthwise} depthwise and {pointwise} pointwise convolutions "
+        f"and {norms} batch normalisations replaced"
+    )
+
+
+def _replace_children(parent: nn.Cell, library: Path, replaced: dict) -> None:
+    """Replace the children of one cell; `replaced` maps a stock cell to its successor, for cells used twice."""
+    # Written to `_cells` directly: assigning through the cell would put the prefix into the parameter names again.
+    children = parent._cells
+    is_sequence = isinstance(parent, nn.SequentialCell)
+    for name, following in zip(list(children), [*list(children)[1:], None]):
+        cell = children[name]
+        relu6 = is_sequence and following is not None and type(children[following]) is nn.ReLU6
+        key = (cell, relu6)
+        successor = replaced.get(key) or _successor(cell, library, relu6)
+        if successor is None:
+            continue
+        children[name] = replaced[key] = successor.set_train(cell.training)
+        if relu6 and isinstance(successor, FusedBatchNorm):
+            children[following] = nn.Identity()
+    if is_sequence:
+        parent.cell_list = list(children.values())
+
+
+def _successor(cell: nn.Cell, library: Path, relu6: bool) -> Optional[nn.Cell]:
+    """The cell to put in place of a stock cell, or None; `relu6` tells whether nn.ReLU6 comes next."""
+    # Exact types: a subclass may compute something else.
+    if type(cell) is nn.BatchNorm2d:
+        return FusedBatchNorm(cell, library, relu6)
+    if type(cell) is not nn.Conv2d or cell.has_bias or cell.weight.dtype != ms.float32:
+        return None
+    if _is_depthwise_3x3(cell):
+        return DepthwiseConv3x3(cell, library)
+    return PointwiseConv(cell, library) if _is_pointwise(cell) else None
+
+
+def _is_depthwise_3x3(conv: nn.Conv2d) -> bool:
+    """True for one 3x3 filter per channel, stride 1 or 2, with a border of one pixel."""
+    return (
+        conv.group == conv.in_channels == conv.out_channels
+        and tuple(conv.kernel_size) == (3, 3)
+        and tuple(conv.stride) in ((1, 1), (2, 2))
+        and tuple(conv.dilation) == (1, 1)
+        and conv.pad_mode == "pad"
+        and conv.padding in (1, (1, 1, 1, 1))
+    )
+
+
+def _is_pointwise(conv: nn.Conv2d) -> bool:
+    """True for a dense 1x1 filter that keeps height and width; without "pad" the padding of 1x1 is always 0."""
+    return (
+        conv.group == 1
+        and tuple(conv.kernel_size) == (1, 1)
+        and tuple(conv.stride) == (1, 1)
+        and (conv.pad_mode != "pad" or conv.padding in (0, (0, 0, 0, 0)))
+    )

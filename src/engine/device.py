@@ -1,0 +1,61 @@
+"""Which device this process uses and which rank it has; the only reader of DEVICE_ID and RANK_*."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import mindspore as ms
+from mindspore import communication
+
+from src.engine.errors import UsageError, ZooError
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Position among the processes of a data-parallel run."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        return self.index == 0
+
+
+def setup(platform: str, device_id: int = 0, distribute: bool = False, graph_kernel: bool = False) -> Rank:
+    """Select the device, graph mode and, for `distribute`, join the other processes."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    try:
+        if platform == "CPU":
+            ms.set_device("CPU")
+        else:
+            ms.set_device(platform, environment_int("DEVICE_ID", device_id))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ZooError(f"platform {platform} is not usable here: {reason} Choose another --platform") from error
+    if graph_kernel:
+        ms.set_context(enable_graph_kernel=True)
+    if not distribute:
+        return Rank()
+    try:
+        communication.init()
+    except (RuntimeError, ValueError) as error:
+        raise ZooError(
+            "run_distribute is True but this process was not started by a launcher (msrun, mpirun or a rank table); "
+            "start it with scripts/run_train.sh or leave run_distribute out"
+        ) from error
+    rank = Rank(communication.get_rank(), communication.get_group_size())
+    ms.set_auto_parallel_context(
+        parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=rank.count
+    )
+    return rank
+
+
+def environment_int(name: str, default: int) -> int:
+    text = os.environ.get(name, "")
+    if not text:
+        return default
+    if not text.isdigit():
+        raise UsageError(f"environment variable {name} is {text!r}; it has to be a whole number")
+    return int(text)

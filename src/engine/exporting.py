@@ -1,0 +1,78 @@
+"""Write a network as MINDIR, ONNX or AIR, and prove that the file gives the network's answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import onnx
+from mindspore import nn
+
+from src.engine import files, onnx_model
+from src.engine.errors import ZooError
+
+SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
+BATCH_NAME = "batch"  # symbolic first dimension of an ONNX file with dynamic batch
+
+
+def export(
+    net: nn.Cell, shape: tuple[int, ...], file: Path, file_format: str, about: dict, dynamic_batch: bool
+) -> Path:
+    """Write `file` (its suffix is added) for inputs of `shape`; `about` travels inside ONNX and beside the others."""
+    suffix = SUFFIXES[file_format]
+    path = file if file.suffix == suffix else file.with_name(file.name + suffix)
+    net.set_train(False)
+
+    def write(temporary: Path) -> None:
+        ms.export(net, ms.Tensor(np.zeros(shape, np.float32)), file_name=str(temporary), file_format=file_format)
+        temporary.chmod(files.FILE_MODE)  # the framework writes read-only files
+        if file_format == "ONNX":
+            finish_onnx(temporary, about, dynamic_batch)
+
+    files.replace_file(path, write)
+    if file_format != "ONNX":
+        files.write_text(path.with_name(path.name + ".json"), json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    return path
+
+
+def finish_onnx(path: Path, about: dict, dynamic_batch: bool) -> None:
+    """Store `about`, free the batch dimension if wanted, and check the model."""
+    model = onnx.load(str(path))
+    entry = model.metadata_props.add()
+    entry.key, entry.value = onnx_model.META_KEY, json.dumps(about)
+    if dynamic_batch:
+        for value in (*model.graph.input[:1], *model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_param = BATCH_NAME
+        del model.graph.value_info[:]
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
+
+
+def random_input(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def reload(path: Path, threads: int = 1):
+    """numpy -> numpy inference with the written file."""
+    if path.suffix == ".onnx":
+        return onnx_model.load(path, threads).predict
+    net = nn.GraphCell(ms.load(str(path)))
+    return lambda inputs: net(ms.Tensor(inputs)).asnumpy()
+
+
+def differences(net: nn.Cell, path: Path, inputs: dict[str, np.ndarray], tolerance: float = 1e-3) -> dict[str, float]:
+    """Largest absolute difference between network and file per named input; AIR cannot be read back and gives {}.
+
+    Raises ZooError above `tolerance`.
+    """
+    if path.suffix == ".air":
+        return {}
+    again = reload(path)
+    found = {}
+    for kind, array in inputs.items():
+        found[kind] = float(np.abs(net(ms.Tensor(array)).asnumpy() - again(array)).max())
+        if not found[kind] <= tolerance:
+            raise ZooError(f"{path} differs from the network by {found[kind]:.3g} on {kind} input; do not use it")
+    return found

@@ -1,0 +1,75 @@
+"""Files that appear whole or not at all, and a run folder that one run owns at a time. No MindSpore here."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from src.engine.errors import ZooError
+
+FILE_MODE = 0o644
+PREVIOUS = "previous"  # sub-folder that keeps the files of earlier runs
+
+
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Call `write(temporary path)`, flush the result to disk and move it to `path` in one step.
+
+    The temporary file lies in the same folder and has the same suffix. Raises ZooError where the disk is full or the
+    folder cannot be written; `path` then still holds what it held.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
+            temporary = Path(folder) / path.name
+            write(temporary)
+            temporary.chmod(FILE_MODE)
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+        raise ZooError(f"cannot write {path}: {reason}; make room or choose another folder") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def owned_folder(path: Path) -> Iterator[Path]:
+    """Make the folder and hold its lock; a second run on the same folder is refused. The lock dies with the process."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / ".lock").open("w")
+    except OSError as error:
+        raise ZooError(f"cannot write to {path}: {error.strerror}; choose another --save_checkpoint_path") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ZooError(
+                f"another run is writing to {path}; wait for it or choose another --save_checkpoint_path"
+            ) from error
+        yield path
+
+
+def set_aside(folder: Path, names: list[str]) -> Path | None:
+    """Move the named entries of `folder` to previous/<n>/, so that a new run does not lose old results."""
+    present = [name for name in names if (folder / name).exists()]
+    if not present:
+        return None
+    taken = [int(entry.name) for entry in (folder / PREVIOUS).glob("*") if entry.name.isdigit()]
+    target = folder / PREVIOUS / str(max(taken, default=0) + 1)
+    target.mkdir(parents=True)
+    for name in present:
+        (folder / name).rename(target / name)
+    return target

@@ -1,0 +1,98 @@
+"""A folder of class folders as a sorted list of files with labels. No MindSpore here."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from src.engine.errors import UsageError, ZooError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff")
+TRAIN_FOLDERS = ("train",)
+EVAL_FOLDERS = ("val", "validation_preprocess")
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Files in a fixed order: classes sorted by name, files sorted within their class."""
+
+    root: Path
+    class_to_index: dict[str, int]
+    files: tuple[str, ...]  # relative to root
+    labels: np.ndarray  # (len(files),) int32
+    not_images: tuple[str, ...]  # files without an image suffix, left out of `files`
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def path(self, index: int) -> Path:
+        return self.root / self.files[index]
+
+
+def find_root(path: str, splits: tuple[str, ...]) -> Path:
+    """`path` itself, or its sub-folder named in `splits` when that one holds the class folders."""
+    root = Path(path).expanduser()
+    for name in splits:
+        candidate = root / name
+        if candidate.is_dir() and any(entry.is_dir() for entry in candidate.iterdir()):
+            return candidate
+    return root
+
+
+def files_below(folder: Path) -> list[str]:
+    """Files of a class folder and its sub-folders, relative to the class folder's parent; hidden files are left out."""
+    found = []
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [os.path.relpath(os.path.join(where, name), folder.parent) for name in names if name[0] != "."]  # noqa: PTH118
+    return sorted(found)
+
+
+def scan(path: str, splits: tuple[str, ...], class_to_index: dict[str, int] | None = None) -> ImageFolder:
+    """List the images below `path`.
+
+    `class_to_index` is the map a checkpoint was trained with: folders are then labelled by name, a folder may be
+    missing, and an unknown one is an error. Without it, classes are numbered in sorted order.
+    """
+    root = find_root(path, splits)
+    try:
+        names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise ZooError(f"cannot list {root}: {error.strerror}; give a folder that can be read") from error
+    if not names:
+        raise UsageError(f"{root} holds no class folders; put the images into one folder per class")
+    if class_to_index is None:
+        class_to_index = {name: index for index, name in enumerate(names)}
+    unknown = [name for name in names if name not in class_to_index]
+    if unknown:
+        raise ZooError(
+            f"{root} holds the class folder '{unknown[0]}', which the checkpoint does not know; "
+            f"it was trained on {len(class_to_index)} classes: {', '.join(list(class_to_index)[:10])}"
+            f"{' ...' if len(class_to_index) > 10 else ''}"
+        )
+    files, labels, others = [], [], []
+    for name in names:
+        members = files_below(root / name)
+        images = [file for file in members if file.lower().endswith(IMAGE_SUFFIXES)]
+        others += [file for file in members if not file.lower().endswith(IMAGE_SUFFIXES)]
+        if not images:
+            raise ZooError(f"class folder {root / name} holds no images; add some or remove the folder")
+        files += images
+        labels += [class_to_index[name]] * len(images)
+    return ImageFolder(root, class_to_index, tuple(files), np.asarray(labels, np.int32), tuple(others))
+
+
+def require_classes(folder: ImageFolder, wanted: int) -> int:
+    """The number of classes to train: what the folders say, checked against a given number (0 = not given)."""
+    count = len(folder.class_to_index)
+    if wanted and wanted != count:
+        raise UsageError(
+            f"num_classes is {wanted} but {folder.root} holds {count} class folders; "
+            "give the matching number or leave num_classes out"
+        )
+    if count < 2:
+        raise UsageError(f"{folder.root} holds one class folder only; a classifier needs at least two")
+    return count

@@ -1,0 +1,55 @@
+"""Read image files into RGB arrays, strictly: a file that is broken in any way is a BadImage. No MindSpore here."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+MAX_PIXELS = 64_000_000  # larger pictures are refused before they are unpacked (decompression bombs)
+JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+PNG_START, PNG_END = b"\x89PNG", b"IEND"
+
+cv2.setNumThreads(1)  # the stream runs one thread per worker already
+
+
+class BadImage(Exception):
+    """The file cannot be used as an image; the text says why."""
+
+
+def check_complete(data: bytes) -> None:
+    """Decoders fill up what a truncated file lacks with grey; refuse such files instead."""
+    if data.startswith(JPEG_START) and data.rfind(JPEG_END) < data.rfind(JPEG_SCAN):
+        raise BadImage("truncated JPEG")
+    if data.startswith(PNG_START) and data.rfind(PNG_END) < 0:
+        raise BadImage("truncated PNG")
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Encoded bytes -> (H, W, 3) uint8 RGB, upright (EXIF orientation applied)."""
+    if not data:
+        raise BadImage("empty file")
+    try:
+        with Image.open(io.BytesIO(data)) as header:
+            width, height = header.size
+            if width * height > MAX_PIXELS:
+                raise BadImage(f"{width}x{height} pixels, more than the {MAX_PIXELS} that are read")
+            check_complete(data)
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+            return np.asarray(header.convert("RGB")) if image is None else image
+    except Image.DecompressionBombError as error:
+        raise BadImage(str(error)) from error
+    except (OSError, ValueError, SyntaxError, EOFError, cv2.error) as error:
+        raise BadImage(f"not an image ({type(error).__name__})") from error
+
+
+def read(path: Path) -> np.ndarray:
+    """Image file -> (H, W, 3) uint8 RGB. Raises BadImage, also where the file cannot be read."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadImage(error.strerror or str(error)) from error
+    return decode(data)

@@ -1,0 +1,168 @@
+"""The training loop and the evaluation loop; they are given built objects and know no model and no configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+
+from src.engine import report
+from src.engine.errors import ZooError
+from src.engine.journal import Journal
+from src.engine.metrics import Classification
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands: `epoch` whole epochs and `step` steps of the next one are done."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0  # over the steps done in the unfinished epoch
+    best: float = -1.0  # best evaluation accuracy so far
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to train and how often to write."""
+
+    epochs: int
+    steps_per_epoch: int
+    images_per_step: int
+    lr: np.ndarray  # (epochs * steps_per_epoch,)
+    log_interval: int = 0
+    save_epochs: int = 1
+    save_steps: int = 0
+
+
+class Stop(Exception):
+    """The run was asked to stop and has saved its state; `signal_number` says by what."""
+
+    def __init__(self, signal_number: int):
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
+
+
+class StopRequest:
+    """While active, SIGTERM and Ctrl-C are remembered instead of killing the process; a second one kills it."""
+
+    def __enter__(self) -> StopRequest:
+        self.number = 0
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        signal.signal(number, signal.SIG_DFL)
+
+    def __exit__(self, *exception: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def train(
+    step: Callable,
+    batches: Callable[[int, int], Iterable],
+    plan: Plan,
+    start: Position,
+    journal: Journal,
+    save: Callable[[Position], None],
+    evaluate: Callable[[], Classification] | None = None,
+    keep_best: Callable[[Position], None] | None = None,
+) -> Position:
+    """Train from `start` to the end of the plan; returns the final position.
+
+    `batches(epoch, first_step)` yields the inputs of `step(lr, *inputs)`; `save` writes a checkpoint of a position;
+    `evaluate` runs after each epoch, and `keep_best` when it found a new best. Raises Stop after SIGTERM or Ctrl-C
+    (state saved) and ZooError when the loss is not finite.
+    """
+    position = start
+    with StopRequest() as stop:
+        while position.epoch < plan.epochs:
+            position, epoch_text = _train_epoch(step, batches, plan, position, journal, save, stop)
+            if evaluate is not None:
+                metric = evaluate()
+                journal.measure("eval", position.epoch, top1=metric.top1, top5=metric.top5, samples=metric.samples)
+                is_best = metric.top1 > position.best
+                position = dataclasses.replace(position, best=max(position.best, metric.top1))
+                epoch_text += report.eval_in_training(metric.top1, position.best)
+                if is_best and keep_best is not None:
+                    keep_best(position)
+            journal.line(epoch_text)
+            if stop.number or position.epoch % plan.save_epochs == 0 or position.epoch == plan.epochs:
+                save(position)
+            if stop.number and position.epoch < plan.epochs:
+                raise Stop(stop.number)
+    return position
+
+
+def _train_epoch(
+    step: Callable,
+    batches: Callable,
+    plan: Plan,
+    position: Position,
+    journal: Journal,
+    save: Callable,
+    stop: StopRequest,
+) -> tuple[Position, str]:
+    """The rest of one epoch; returns the position after it and the line to print about it."""
+    epoch, first, total = position.epoch, position.step, plan.steps_per_epoch
+    began, waited = time.perf_counter(), 0.0
+    arriving = iter(batches(epoch, first))
+    for index in journal.bar(range(first, total), first, total, f"epoch {epoch + 1}/{plan.epochs}"):
+        asked = time.perf_counter()
+        inputs = next(arriving)
+        waited += time.perf_counter() - asked
+        rate = float(plan.lr[epoch * total + index])
+        loss = float(step(rate, *inputs).asnumpy())
+        if not math.isfinite(loss):
+            raise ZooError(
+                f"the loss is {loss} at epoch {epoch + 1}, step {index + 1}, learning rate {rate:g}; "
+                "the last checkpoint is from before, lower --lr_max or set --clip_norm and use --resume auto"
+            )
+        position = dataclasses.replace(position, step=index + 1, loss_sum=position.loss_sum + loss)
+        elapsed = time.perf_counter() - began
+        mean_loss = position.loss_sum / (index + 1)
+        speed = (index + 1 - first) * plan.images_per_step / elapsed
+        journal.on_bar(loss=f"{loss:.3f}", images=f"{speed:.0f}/s")
+        journal.measure("train", epoch * total + index + 1, loss=loss, lr=rate)
+        is_last = index + 1 == total
+        if is_last or (plan.log_interval and (index + 1) % plan.log_interval == 0):
+            journal.line(report.step_line(epoch, plan.epochs, index, total, loss, mean_loss, 1000 * elapsed, rate))
+        if not is_last and (stop.number or (plan.save_steps and (index + 1) % plan.save_steps == 0)):
+            save(position)
+            if stop.number:
+                raise Stop(stop.number)
+    elapsed = time.perf_counter() - began
+    done = total - first
+    journal.measure(
+        "epoch", epoch + 1, loss=position.loss_sum / total, seconds=elapsed, data_seconds=waited,
+        images_per_s=done * plan.images_per_step / elapsed,
+    )  # fmt: skip
+    text = report.epoch_line(1000 * elapsed, done, position.loss_sum / total)
+    return dataclasses.replace(position, epoch=epoch + 1, step=0, loss_sum=0.0), text
+
+
+def evaluate(predict: Callable[[np.ndarray], np.ndarray], batches: Iterable, metric: Classification) -> Classification:
+    """Feed every batch (inputs, labels) through `predict` into the metric."""
+    for inputs, label in batches:
+        metric.update(predict(inputs), label)
+    return metric
+
+
+def predictor(net: ms.nn.Cell) -> Callable[[np.ndarray], np.ndarray]:
+    """numpy -> numpy inference with a network in its evaluation mode, compiled once per input shape."""
+    net.set_train(False)
+
+    def predict(inputs: np.ndarray) -> np.ndarray:
+        return net(ms.Tensor(inputs)).asnumpy()
+
+    return predict

@@ -1,0 +1,68 @@
+"""Pictures of a run, drawn with matplotlib without a display. No MindSpore here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from src.engine import files
+
+
+def figure(width: float, height: float):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot.figure(figsize=(width, height), layout="constrained")
+
+
+def save(drawing, path: Path) -> None:
+    files.replace_file(path, lambda temporary: drawing.savefig(temporary, dpi=120))
+
+
+def curves(metrics: Path, path: Path) -> None:
+    """Loss per step and epoch, learning rate, and held-out accuracy where it was measured, from metrics.jsonl."""
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    by_kind: dict[str, dict[int, dict]] = {}
+    for row in rows:  # a resumed run repeats steps; the last one counts
+        by_kind.setdefault(row["kind"], {})[row["at"]] = row
+    train, evaluations = by_kind.get("train", {}), by_kind.get("eval", {})
+    steps = sorted(train)
+    epochs = sorted(by_kind.get("epoch", {}))
+    per_epoch = steps[-1] / epochs[-1] if epochs else 1
+    drawing = figure(9, 3.4)
+    left, right = drawing.subplots(1, 2)
+    left.plot(np.array(steps) / per_epoch, [train[s]["loss"] for s in steps], color="0.75", linewidth=0.8, label="step")
+    left.plot(epochs, [by_kind["epoch"][e]["loss"] for e in epochs], color="C0", marker=".", label="epoch mean")
+    left.set(xlabel="epoch", ylabel="training loss")
+    left.legend(frameon=False)
+    right.plot(np.array(steps) / per_epoch, [train[s]["lr"] for s in steps], color="C1")
+    right.set(xlabel="epoch", ylabel="learning rate (orange)", ylim=(0, None))
+    if evaluations:
+        other = right.twinx()
+        at = sorted(evaluations)
+        other.plot(at, [evaluations[e]["top1"] for e in at], color="C2", marker=".")
+        other.set(ylabel="held-out top-1 (green)", ylim=(0, 1))
+    save(drawing, path)
+
+
+def confusion_matrix(confusion: np.ndarray, names: list[str], path: Path) -> None:
+    """Rows are true classes, columns predicted ones, colour the share of the row; numbers for up to 30 classes."""
+    share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    side = min(14.0, 3.0 + 0.35 * len(names))
+    drawing = figure(side + 1, side)
+    axes = drawing.subplots()
+    shown = axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
+    axes.set(xlabel="predicted", ylabel="true")
+    if len(names) <= 60:
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
+    if len(names) <= 30:
+        for row, column in np.argwhere(confusion):
+            colour = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, confusion[row, column], ha="center", va="center", color=colour, fontsize=8)
+    drawing.colorbar(shown, ax=axes, shrink=0.8, label="share of the true class")
+    save(drawing, path)

@@ -1,0 +1,98 @@
+"""One training step as one compiled graph: loss, gradients, optimizer, moving average."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mindspore as ms
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+
+from src.engine.checkpoint import EMA_PREFIX
+
+
+def momentum_optimizer(net: nn.Cell, momentum: float, weight_decay: float) -> nn.Momentum:
+    """v = momentum * v + g, w -= lr * v; decay on matrices and filters only, not on BN or biases (rank 1)."""
+    parameters = net.trainable_params()
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"order_params": parameters},
+    ]
+    groups = [group for group in groups if group.get("params", parameters)]
+    return nn.Momentum(groups, learning_rate=0.0, momentum=momentum)
+
+
+def moving_average_of(parameters: list[Parameter]) -> ParameterTuple:
+    """Copies of the parameters that the training step keeps as their moving average."""
+    return ParameterTuple(
+        [Parameter(p.value().copy(), name=EMA_PREFIX + p.name, requires_grad=False) for p in parameters]
+    )
+
+
+def state_of(net: nn.Cell, optimizer: nn.Optimizer, average: ParameterTuple | None) -> list[Parameter]:
+    """Everything a checkpoint has to hold so that training goes on as if it had never stopped."""
+    parameters = [*net.get_parameters(), *optimizer.get_parameters(), *(average or ())]
+    return list({p.name: p for p in parameters}.values())
+
+
+def with_average(evaluate: Callable, parameters: ParameterTuple, average: ParameterTuple | None) -> Callable:
+    """`evaluate` with the moving average in place of the weights; `after` runs while they are in place."""
+    if average is None:
+        return evaluate
+
+    def run():
+        raw = [p.value().copy() for p in parameters]
+        for parameter, mean in zip(parameters, average):
+            parameter.set_data(mean.value())
+        try:
+            return evaluate()
+        finally:
+            for parameter, value in zip(parameters, raw):
+                parameter.set_data(value)
+
+    return run
+
+
+def make_step(
+    loss_fn: Callable,
+    optimizer: nn.Optimizer,
+    *,
+    loss_scale: float = 1.0,
+    clip_norm: float = 0.0,
+    average: ParameterTuple | None = None,
+    average_decay: float = 0.0,
+    distribute: bool = False,
+) -> Callable[..., Tensor]:
+    """`step(lr, *inputs)` trains on one batch and returns the loss (scalar, float32).
+
+    `loss_fn(*inputs)` is the loss of one batch. Gradients are averaged over ranks, unscaled, clipped to the global norm
+    `clip_norm` (0 = off) and applied.
+    """
+    parameters = optimizer.parameters
+    reduce = nn.DistributedGradReducer(parameters) if distribute else None
+
+    def scaled_loss(*inputs):
+        return loss_fn(*inputs) * loss_scale
+
+    loss_and_gradients = ms.value_and_grad(scaled_loss, None, parameters)
+
+    @ms.jit
+    def step(lr, *inputs):
+        ops.assign(optimizer.learning_rate, lr)
+        loss, gradients = loss_and_gradients(*inputs)
+        if reduce is not None:
+            gradients = reduce(gradients)
+        if loss_scale != 1.0:
+            gradients = [gradient / loss_scale for gradient in gradients]
+        if clip_norm > 0:
+            gradients = ops.clip_by_global_norm(gradients, clip_norm)
+        loss = ops.depend(loss, optimizer(gradients))
+        if average is not None:
+            for mean, value in zip(average, parameters):
+                loss = ops.depend(loss, ops.assign(mean, mean * average_decay + value * (1.0 - average_decay)))
+        return loss / loss_scale
+
+    def run(lr: float, *inputs):
+        return step(Tensor(lr, ms.float32), *(Tensor(array) for array in inputs))
+
+    return run

@@ -1,0 +1,118 @@
+"""Batches of samples from a pool of threads, in an order and with randomness that depend on (seed, epoch, sample) only.
+
+So the data do not depend on the number of threads, two runs with one seed see the same pixels, and a run that is
+resumed in the middle of an epoch goes on with exactly the batch it would have seen. No MindSpore here.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Callable
+
+import numpy as np
+
+from src.engine.errors import ZooError
+from src.engine.images import BadImage
+
+ORDER, SAMPLE, BATCH, DROPOUT = 0, 1, 2, 3  # independent random streams of one seed
+
+
+def generator(seed: int, purpose: int, epoch: int, index: int = 0) -> np.random.Generator:
+    """The random numbers that belong to one order, sample or batch; cheap to make and independent of all others."""
+    return np.random.Generator(np.random.Philox(key=[seed * 4 + purpose, (epoch << 40) + index]))
+
+
+def usable_threads(wanted: int) -> int:
+    """`wanted`, but not more than the cores this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return max(1, min(wanted, cores))
+
+
+def training_order(count: int, batch_size: int, seed: int, epoch: int, rank: int = 0, ranks: int = 1) -> np.ndarray:
+    """Sample indices of one epoch and rank, (steps, batch_size), shuffled; the incomplete last batch is left out.
+
+    Row s of all ranks together is the batch that one rank with batch_size * ranks would see, so that training on
+    several ranks sees the same global batches as training on one.
+    """
+    steps = count // (batch_size * ranks)
+    order = generator(seed, ORDER, epoch).permutation(count)[: steps * batch_size * ranks]
+    return order.reshape(steps, ranks, batch_size)[:, rank]
+
+
+def evaluation_order(count: int, batch_size: int) -> list[np.ndarray]:
+    """All sample indices in order; the last batch may be smaller."""
+    return [np.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+
+
+class BadFiles:
+    """The files that could not be read, each named once; decides whether a run goes on."""
+
+    def __init__(self, on_bad_image: str, say: Callable[[str], None]):
+        self.on_bad_image = on_bad_image
+        self.reasons: dict[str, str] = {}
+        self._say = say
+        self._lock = threading.Lock()
+
+    def add(self, file: str, reason: str) -> None:
+        with self._lock:
+            if file in self.reasons:
+                return
+            self.reasons[file] = reason
+        if self.on_bad_image == "error":
+            raise ZooError(f"{file} is no usable image: {reason}; remove it or use --on_bad_image skip")
+        self._say(f"skipped {file}: {reason}")
+
+    def summary(self) -> str:
+        count = len(self.reasons)
+        return f"{count} bad file{'s' if count != 1 else ''} skipped" if count else ""
+
+
+def first_good(load: Callable[[int], np.ndarray], index: int, count: int, bad: BadFiles, name: Callable) -> tuple:
+    """(index, image) of the sample at `index`, or of the next readable one, so that a batch is always full."""
+    for candidate in range(index, index + count):
+        try:
+            return candidate % count, load(candidate % count)
+        except BadImage as error:
+            bad.add(name(candidate % count), str(error))
+    raise ZooError(f"none of the {count} files is a usable image; check the data folder")
+
+
+def ordered_map(function: Callable, items: Iterable, threads: int, ahead: int = 256) -> Iterator:
+    """`map` on a pool of threads: results in order, at most `ahead` of them computed in advance."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="data")
+    waiting: deque = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def batches(sample: Callable, orders: Iterable[Sequence], threads: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """Stack `sample(item) -> tuple of arrays` into one tuple of arrays per row of items that `orders` yields.
+
+    About one batch is prepared in advance.
+    """
+    sizes: deque[int] = deque()
+    threads = usable_threads(threads)
+
+    def flat() -> Iterator:
+        for order in orders:
+            sizes.append(len(order))
+            yield from order
+
+    buffer = []
+    for result in ordered_map(sample, flat(), threads):
+        buffer.append(result)
+        if len(buffer) == sizes[0]:
+            sizes.popleft()
+            yield tuple(np.stack(column) for column in zip(*buffer))
+            buffer = []

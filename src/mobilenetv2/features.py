@@ -1,0 +1,86 @@
+"""The frozen backbone's features, computed once and kept in the run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from src.engine import files, stream
+from src.engine.device import Rank
+from src.engine.image_folder import ImageFolder
+from src.mobilenetv2 import dataset
+from src.mobilenetv2.config import Config
+
+FOLDER = "features"
+BATCH = 32  # images per inference step
+
+
+def cache_key(backbone: dict[str, np.ndarray], folder: ImageFolder, cfg: Config) -> str:
+    """A hash of all that the features depend on; anything that changes gives another key, so nothing stale is read."""
+    digest = hashlib.sha256()
+    for name in sorted(backbone):
+        digest.update(name.encode() + str(backbone[name].shape).encode() + backbone[name].tobytes())
+    listing = [(file, *_stamp(folder.path(index))) for index, file in enumerate(folder.files)]
+    preprocessing = [cfg.image_height, cfg.image_width, dataset.MEAN, dataset.STD, dataset.RESIZE_RATIO]
+    digest.update(json.dumps([str(folder.root.resolve()), listing, folder.labels.tolist(), preprocessing]).encode())
+    return digest.hexdigest()[:32]
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of the last change in ns; a vanished file is found when it is read."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def cached(
+    predict: Callable[[np.ndarray], np.ndarray],
+    backbone: dict[str, np.ndarray],
+    folder: ImageFolder,
+    cfg: Config,
+    run: Path,
+    say: Callable[[str], None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pooled features (N, C) float32 and labels (N,) int32 of every readable file, from the cache where it fits.
+
+    `predict` maps images (BATCH, 3, H, W) to pooled features (BATCH, C).
+    """
+    path = run / FOLDER / f"{cache_key(backbone, folder, cfg)}.npz"
+    try:
+        with np.load(path) as stored:
+            say(f"features of {len(stored['label'])} images from {path}")
+            return stored["feature"], stored["label"]
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError) as error:
+        say(f"{path} is damaged ({type(error).__name__}); the features are computed again")
+    bad = stream.BadFiles(cfg.on_bad_image, say)
+    feature, label = [], []
+    for images, labels in dataset.eval_batches(folder, cfg, bad, BATCH):
+        good = labels != dataset.NO_LABEL
+        feature.append(predict(images)[good])
+        label.append(labels[good])
+    feature, label = np.concatenate(feature), np.concatenate(label)
+    files.replace_file(path, lambda temporary: np.savez(temporary, feature=feature, label=label))
+    say(f"features of {len(label)} images written to {path}" + (f"; {bad.summary()}" if bad.reasons else ""))
+    return feature, label
+
+
+def train_batches(
+    feature: np.ndarray, label: np.ndarray, classes: int, cfg: Config, epoch: int, first_step: int, rank: Rank
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Shuffled features (N, C) and target probabilities (N, K) of one epoch, from `first_step` on."""
+    for row in stream.training_order(len(label), cfg.batch_size, cfg.seed, epoch, rank.index, rank.count)[first_step:]:
+        yield feature[row], dataset.smooth_one_hot(label[row], classes, cfg.label_smooth)
+
+
+def eval_batches(feature: np.ndarray, label: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All features and labels in order, the last batch padded with NO_LABEL."""
+    for row in stream.evaluation_order(len(label), batch_size):
+        yield dataset.pad(feature[row], label[row], batch_size)

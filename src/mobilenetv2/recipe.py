@@ -1,0 +1,113 @@
+"""MobileNetV2's recipes in prose: train, evaluate, export. Each builds plain objects and hands them to the engine."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from src.engine import checkpoint, device, exporting, files, loop, onnx_model, plots, report, step, stream
+from src.engine.config import to_yaml
+from src.engine.cpu_kernels import cells
+from src.engine.image_folder import EVAL_FOLDERS, TRAIN_FOLDERS, require_classes, scan
+from src.engine.metrics import Classification
+from src.engine.run import open_run
+from src.mobilenetv2 import dataset, network, pretrained, work
+from src.mobilenetv2.config import Config
+
+NAMES = checkpoint.Names("mobilenetv2")
+HEAD_NAMES = checkpoint.Names("mobilenetv2_head", "{prefix}_{epoch}.ckpt")
+BEST = "mobilenetv2-best.ckpt"
+
+
+def train(cfg: Config) -> int:
+    """Train from scratch, fine-tune everything, or train the head on cached features; returns the exit status."""
+    rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute, cfg.enable_graph_kernel)
+    folder = scan(cfg.dataset_path, TRAIN_FOLDERS)
+    classes = require_classes(folder, cfg.num_classes)
+    held_out = work.validation_folder(folder, cfg) if cfg.run_eval else None
+    work.require_full_batch(len(folder), cfg, rank)
+    initial = pretrained.read(cfg.pretrain_ckpt) if cfg.pretrain_ckpt else None
+    head_only = cfg.freeze_layer == "backbone"
+    names = HEAD_NAMES if head_only else NAMES
+    net = network.build(classes, cfg.width_mult, cfg.seed)
+    loaded = pretrained.load(net, initial, folder.class_to_index, cfg) if initial else "weights start anew"
+    with open_run(cfg.save_checkpoint_path, names, cfg.resume, to_yaml(cfg), rank.is_first) as run:
+        say = run.journal.line
+        say(f"{len(folder)} images of {classes} classes in {folder.root}; {loaded}")
+        if cfg.platform == "CPU":
+            say(cells.accelerate(net, cfg.cpu_kernels))
+        job = (work.head if head_only else work.whole)(net, folder, held_out, cfg, run, rank)
+        optimizer = step.momentum_optimizer(job.net, cfg.momentum, cfg.weight_decay)
+        average = step.moving_average_of(optimizer.parameters) if cfg.ema_decay else None
+        train_step = work.train_step(job, optimizer, average, cfg, run)
+        plan = work.plan(job, cfg, rank)
+        about = pretrained.about(cfg, folder.class_to_index)
+        state = step.state_of(net, optimizer, average)
+        start = run.restore(state, plan.steps_per_epoch, about)
+
+        def save(position: loop.Position) -> None:
+            if cfg.save_checkpoint:
+                run.save(state, position, plan.steps_per_epoch, cfg.keep_checkpoint_max, about)
+
+        def keep_best(position: loop.Position) -> None:
+            run.save_weights(BEST, checkpoint.arrays_of(net.get_parameters()), {**about, "top1": position.best})
+
+        try:
+            evaluate_now = step.with_average(job.evaluate, optimizer.parameters, average) if job.evaluate else None
+            loop.train(train_step, job.batches, plan, start, run.journal, save, evaluate_now, keep_best)
+        except loop.Stop as stop:
+            say(f"stopped by {stop}; the state is saved, --resume auto goes on from here")
+            return 128 + stop.signal_number
+        work.finish(job, run)
+    return 0
+
+
+def evaluate(cfg: Config) -> int:
+    """Score a checkpoint, or an exported ONNX file, on every image of a folder."""
+    if cfg.eval_backend == "onnx":
+        model = onnx_model.load(Path(cfg.pretrain_ckpt), stream.usable_threads(cfg.num_workers))
+        class_to_index, classes, predict = model.class_to_index, model.outputs, model.predict
+        batch_size = model.batch_size or cfg.batch_size
+    else:
+        device.setup(cfg.platform, cfg.device_id)
+        stored = pretrained.read(cfg.pretrain_ckpt)
+        class_to_index, classes, batch_size = (
+            stored.meta.get("class_to_index"),
+            pretrained.class_count(stored),
+            cfg.batch_size,
+        )
+        net = pretrained.network_of(stored, cfg)
+        if cfg.platform == "CPU":
+            print(cells.accelerate(net, cfg.cpu_kernels))
+        predict = loop.predictor(net)
+    folder = scan(cfg.dataset_path, EVAL_FOLDERS, class_to_index)
+    pretrained.require_count(cfg, folder, classes)
+    bad = stream.BadFiles(cfg.on_bad_image, print)
+    began = time.perf_counter()
+    batches = dataset.eval_batches(folder, cfg, bad, min(batch_size, len(folder)))
+    metric = loop.evaluate(predict, batches, Classification(classes))
+    seconds = time.perf_counter() - began
+    names = sorted(folder.class_to_index, key=folder.class_to_index.get)
+    if cfg.per_class_csv:
+        files.write_text(Path(cfg.per_class_csv), metric.per_class_csv(names))
+    if cfg.confusion_matrix:
+        plots.confusion_matrix(metric.confusion, names, Path(cfg.confusion_matrix))
+    print(report.result_line(metric.top1, cfg.pretrain_ckpt))
+    print(report.counts_line(metric.top5, metric.samples, len(folder), seconds), bad.summary(), sep="")
+    return 0
+
+
+def export(cfg: Config) -> int:
+    """Write MINDIR, ONNX or AIR, read the file back and compare it with the network on random and on real input."""
+    device.setup(cfg.platform, cfg.device_id)
+    stored = pretrained.read(cfg.ckpt_file)
+    net = pretrained.network_of(stored, cfg, activation=cfg.activation)
+    folder = scan(cfg.dataset_path, EVAL_FOLDERS) if cfg.dataset_path else None
+    shape = (cfg.batch_size_export, 3, cfg.image_height, cfg.image_width)
+    about = {**stored.meta, "activation": cfg.activation, "image_size": [cfg.image_height, cfg.image_width]}
+    exported = exporting.export(net, shape, Path(cfg.file_name), cfg.file_format, about, cfg.dynamic_batch)
+    inputs = {"random": exporting.random_input(shape, cfg.seed), "real": dataset.example_batch(folder, shape)}
+    for kind, difference in exporting.differences(net, exported, inputs).items():
+        print(f"largest difference to the network on {kind} input: {difference:.3g}")
+    print(f"exported {exported} ({exported.stat().st_size / 1e6:.1f} MB)")
+    return 0

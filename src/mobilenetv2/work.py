@@ -1,0 +1,182 @@
+"""The two things MobileNetV2 training can be about: the whole network on images, or the head on cached features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import mindspore as ms
+from mindspore import Tensor, nn
+
+from src.engine import loop, plots, profiling, step, stream
+from src.engine.device import Rank
+from src.engine.errors import UsageError
+from src.engine.image_folder import EVAL_FOLDERS, ImageFolder, scan
+from src.engine.journal import METRICS
+from src.engine.metrics import Classification
+from src.engine.run import CURVES, Run
+from src.mobilenetv2 import dataset, features
+from src.mobilenetv2.config import Config
+from src.mobilenetv2.loss import cross_entropy
+from src.mobilenetv2.lr_generator import get_lr
+from src.mobilenetv2.network import MobileNetV2
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the loop needs to know: the trained cell, its loss, its batches, and how to evaluate (None: not wanted)."""
+
+    net: nn.Cell
+    loss: Callable[..., Tensor]
+    batches: Callable[[int, int], Iterable]
+    samples: int
+    bad: stream.BadFiles
+    evaluate: Callable[[], Classification] | None
+
+
+class PooledBackbone(nn.Cell):
+    """Image (N, 3, H, W) -> pooled features (N, C)."""
+
+    def __init__(self, backbone: nn.Cell):
+        super().__init__()
+        self.backbone = backbone
+
+    def construct(self, image: Tensor) -> Tensor:
+        return self.backbone(image).mean((2, 3))
+
+
+def whole(
+    net: MobileNetV2, folder: ImageFolder, held_out: ImageFolder | None, cfg: Config, run: Run, rank: Rank
+) -> Work:
+    """Train every weight on augmented images."""
+    bad = stream.BadFiles(cfg.on_bad_image, run.journal.line)
+    trained = ms.amp.auto_mixed_precision(net, cfg.amp_level) if cfg.amp_level != "O0" else net
+
+    def loss(image: Tensor, target: Tensor, keep: Tensor = None) -> Tensor:
+        return cross_entropy(trained(image, keep), target)
+
+    def batches(epoch: int, first_step: int) -> Iterable:
+        arriving = dataset.train_batches(folder, cfg, bad, epoch, first_step, rank.index, rank.count)
+        return with_dropout(arriving, net.backbone.out_channels, cfg, epoch, first_step, rank)
+
+    evaluate = None
+    if held_out is not None:
+
+        def evaluate() -> Classification:
+            arriving = dataset.eval_batches(held_out, cfg, bad, cfg.batch_size)
+            metric = loop.evaluate(loop.predictor(net), arriving, Classification(len(folder.class_to_index)))
+            net.set_train(True)
+            return metric
+
+    return Work(net, loss, batches, len(folder), bad, evaluate)
+
+
+def head(
+    net: MobileNetV2, folder: ImageFolder, held_out: ImageFolder | None, cfg: Config, run: Run, rank: Rank
+) -> Work:
+    """Train the classifier on features that the frozen backbone computes once, with the evaluation transform."""
+    bad = stream.BadFiles(cfg.on_bad_image, run.journal.line)
+    predict = loop.predictor(PooledBackbone(net.backbone))
+    weights = {p.name: p.asnumpy() for p in net.backbone.get_parameters()}
+
+    def features_of(images: ImageFolder):
+        return features.cached(predict, weights, images, cfg, run.folder, run.journal.line)
+
+    feature, label = features_of(folder)
+    classes, channels = len(folder.class_to_index), net.backbone.out_channels
+
+    def loss(pooled: Tensor, target: Tensor, keep: Tensor = None) -> Tensor:
+        return cross_entropy(net.head(pooled, keep), target)
+
+    def batches(epoch: int, first_step: int) -> Iterable:
+        arriving = features.train_batches(feature, label, classes, cfg, epoch, first_step, rank)
+        return with_dropout(arriving, channels, cfg, epoch, first_step, rank)
+
+    evaluate = None
+    if held_out is not None:
+        held_out_features = features_of(held_out)
+
+        def evaluate() -> Classification:
+            arriving = features.eval_batches(*held_out_features, cfg.batch_size)
+            return loop.evaluate(loop.predictor(net.head), arriving, Classification(classes))
+
+    return Work(net.head, loss, batches, len(label), bad, evaluate)
+
+
+def with_dropout(arriving: Iterable, channels: int, cfg: Config, epoch: int, first_step: int, rank: Rank) -> Iterable:
+    """Append dropout's mask (N, C) to every batch; nothing where dropout is 0."""
+    for index, (inputs, target) in enumerate(arriving, start=first_step):
+        if not cfg.dropout:
+            yield inputs, target
+            continue
+        key = index * rank.count + rank.index
+        yield inputs, target, dataset.dropout_mask((len(inputs), channels), cfg.dropout, cfg.seed, epoch, key)
+
+
+def validation_folder(folder: ImageFolder, cfg: Config) -> ImageFolder:
+    """Where run_eval finds its images: eval_dataset_path, or val/ beside the training folder."""
+    if cfg.eval_dataset_path:
+        return scan(cfg.eval_dataset_path, EVAL_FOLDERS, folder.class_to_index)
+    for name in EVAL_FOLDERS:
+        candidate: Path = folder.root.resolve().parent / name
+        if candidate.is_dir():
+            return scan(str(candidate), (), folder.class_to_index)
+    raise UsageError(f"run_eval is True and there is no val/ beside {folder.root}; name it with --eval_dataset_path")
+
+
+def loss_scale(cfg: Config) -> float:
+    """The fixed loss scale belongs to mixed precision; float32 needs none."""
+    return cfg.loss_scale if cfg.amp_level != "O0" else 1.0
+
+
+def require_full_batch(samples: int, cfg: Config, rank: Rank) -> None:
+    """Training leaves the incomplete last batch out, so there has to be a full one."""
+    if samples < cfg.batch_size * rank.count:
+        raise UsageError(
+            f"{cfg.dataset_path} holds {samples} images, fewer than one batch of {cfg.batch_size} x {rank.count}; "
+            f"give --batch_size {max(1, samples // rank.count)} or less"
+        )
+
+
+def plan(job: Work, cfg: Config, rank: Rank) -> loop.Plan:
+    """How many steps, with which learning rates, and when to write."""
+    require_full_batch(job.samples, cfg, rank)
+    images_per_step = cfg.batch_size * rank.count
+    steps = job.samples // images_per_step
+    lr = get_lr(cfg.lr_init, cfg.lr_end, cfg.lr_max, cfg.warmup_epochs, cfg.epoch_size, steps)
+    return loop.Plan(
+        cfg.epoch_size,
+        steps,
+        images_per_step,
+        lr,
+        cfg.log_interval,
+        cfg.save_checkpoint_epochs,
+        cfg.save_checkpoint_steps,
+    )
+
+
+def train_step(
+    job: Work, optimizer: nn.Optimizer, average: ms.ParameterTuple | None, cfg: Config, run: Run
+) -> Callable:
+    """The compiled training step, profiled if wanted."""
+    job.net.set_train(True)
+    compiled = step.make_step(
+        job.loss,
+        optimizer,
+        loss_scale=loss_scale(cfg),
+        clip_norm=cfg.clip_norm,
+        average=average,
+        average_decay=cfg.ema_decay,
+        distribute=cfg.run_distribute,
+    )
+    return profiling.profiled(compiled, run.folder, run.journal.line) if cfg.enable_profiling else compiled
+
+
+def finish(job: Work, run: Run) -> None:
+    """The last words of a run: what was skipped, and the picture of its curves."""
+    if job.bad.reasons:
+        run.journal.line(job.bad.summary())
+    if run.writes and (run.folder / METRICS).stat().st_size:
+        plots.curves(run.folder / METRICS, run.folder / CURVES)
+        run.journal.line(f"curves in {run.folder / CURVES}")

@@ -1,0 +1,92 @@
+"""From a command line to a model's recipe: `run("train", argv)` is all that train.py and its siblings do.
+
+The models are imported by name and only after the configuration has been checked, so that --help and every
+configuration error answer without MindSpore.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from src.engine import config as configs
+from src.engine.errors import UsageError, ZooError
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_MODEL = "mobilenetv2"
+MODELS = {"mobilenetv2": "MobileNetV2 image classification"}
+FUNCTIONS = {"train": "train", "eval": "evaluate", "export": "export"}  # command -> function of the recipe
+PLATFORM_CONFIGS = {
+    "Ascend": "default_config.yaml",
+    "GPU": "default_config_gpu.yaml",
+    "CPU": "default_config_cpu.yaml",
+}
+
+
+def usable_platform() -> str:
+    """The best platform whose device files exist on this machine."""
+    if Path("/dev/davinci0").exists() or Path("/dev/davinci_manager").exists():
+        return "Ascend"
+    return "GPU" if Path("/dev/nvidia0").exists() else "CPU"
+
+
+def config_file(argv: list[str]) -> Path:
+    """The YAML file to start from: --config_path, or the default of --platform, or of the platform in this machine."""
+    parser = configs.Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config_path")
+    parser.add_argument("--platform", "--device_target")
+    given, _ = parser.parse_known_args(argv)
+    if given.config_path:
+        return Path(given.config_path).expanduser()
+    platform = given.platform or usable_platform()
+    if platform not in PLATFORM_CONFIGS:
+        raise UsageError(f"platform is {platform!r} (from --platform); it has to be one of 'Ascend', 'GPU', 'CPU'")
+    return ROOT / PLATFORM_CONFIGS[platform]
+
+
+def configure(command: str, argv: list[str]) -> Any:
+    """Turn argv into the frozen configuration of the model that the YAML file names."""
+    path = config_file(argv)
+    values = configs.read_yaml(path)
+    model = values["model"].raw if "model" in values else DEFAULT_MODEL
+    if model not in MODELS:
+        raise UsageError(f"model is {model!r} (from {path}); it has to be one of {', '.join(MODELS)}")
+    config_class = importlib.import_module(f"src.{model}.config").Config
+    parser = configs.flag_parser(
+        config_class,
+        values,
+        prog=f"python {command}.py",
+        description=f"{MODELS[model]}: {command}. Values come from {path.name}; flags win over the file.",
+    )
+    values.update(configs.parse_flags(parser, argv))
+    cfg = configs.build(config_class, values)
+    cfg.check_for(command)
+    return cfg
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Run one command ("train", "eval", "export") and return its exit status."""
+    debug = "--debug" in argv
+    os.environ.setdefault("GLOG_v", "4")  # MindSpore says in its exceptions what it would also log
+    try:
+        cfg = configure(command, argv)
+        recipe = importlib.import_module(f"src.{cfg.model}.recipe")
+        return getattr(recipe, FUNCTIONS[command])(cfg) or 0
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        if debug:
+            traceback.print_exc()
+        return error.status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        reason = next((line for line in str(error).splitlines() if line.strip()), "")
+        print(f"error: {type(error).__name__}: {reason} (--debug shows the traceback)", file=sys.stderr)
+        return 1

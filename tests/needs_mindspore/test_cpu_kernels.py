@@ -1,0 +1,306 @@
+"""The compiled CPU kernels against float64 formulas and against the stock MindSpore operators."""
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.needs_mindspore
+
+ms = pytest.importorskip("mindspore")
+
+from mindspore import Tensor, nn, ops  # noqa: E402
+
+from src.engine.cpu_kernels import build, cells  # noqa: E402
+from src.engine.errors import ZooError  # noqa: E402
+from src.mobilenetv2.network import Backbone  # noqa: E402
+
+# Odd sizes, one image, one pixel, planes smaller than the filter, channels that fill no vector.
+SHAPES = [(2, 5, 9, 7), (1, 1, 1, 1), (3, 17, 2, 2), (1, 3, 1, 6), (2, 19, 33, 14)]
+EPS = 1e-5
+MOMENTUM = 0.9
+
+
+@pytest.fixture(scope="module")
+def library():
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_device("CPU")
+    try:
+        return build.library_path()
+    except build.KernelsUnavailable as reason:
+        pytest.skip(f"the CPU kernels cannot be built here: {reason}")
+
+
+def random(shape, seed=0, scale=1.0, offset=0.0):
+    return (np.random.default_rng(seed).standard_normal(shape) * scale + offset).astype(np.float32)
+
+
+def run(cell, x, dy):
+    """Output, gradient of the input and gradients of the parameters for sum(cell(x) * dy)."""
+
+    def objective(x, dy):
+        y = cell(x)
+        return (y * dy).sum(), y
+
+    weights = cell.trainable_params()
+    gradient = ms.value_and_grad(objective, 0, weights, has_aux=True)
+
+    @ms.jit
+    def step(x, dy):
+        return gradient(x, dy)
+
+    (_, y), (dx, dweights) = step(Tensor(x), Tensor(dy))
+    return y.asnumpy(), dx.asnumpy(), [gradient.asnumpy() for gradient in dweights]
+
+
+def make_depthwise(channels, stride, seed=0):
+    conv = nn.Conv2d(channels, channels, 3, stride, pad_mode="pad", padding=1, group=channels, has_bias=False)
+    conv.weight.set_data(Tensor(random((channels, 1, 3, 3), seed)))
+    return conv
+
+
+def depthwise_reference(x, weight, dy, stride):
+    """y, dx, dweight in float64; dy may be None for y alone."""
+    n, c, h, w = x.shape
+    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    rows, columns = (h - 1) // stride + 1, (w - 1) // stride + 1
+    y, dx, dweight = np.zeros((n, c, rows, columns)), np.zeros_like(padded), np.zeros(weight.shape)
+    for i in range(3):
+        for j in range(3):
+            window = (..., slice(i, i + stride * rows, stride), slice(j, j + stride * columns, stride))
+            factor = weight[:, 0, i, j].astype(np.float64)[:, None, None]
+            y += factor * padded[window][..., :rows, :columns]
+            if dy is not None:
+                dx[window] += factor * dy
+                dweight[:, 0, i, j] = (padded[window] * dy).sum((0, 2, 3))
+    return y, dx[:, :, 1:-1, 1:-1], dweight
+
+
+def norm_reference(x, gamma, beta, dy, relu6, moving=None):
+    """y, dx, dgamma, dbeta in float64; `moving` holds mean and variance where those of the batch are not used."""
+    x, dy = x.astype(np.float64), dy.astype(np.float64)
+    axes, shape = (0, 2, 3), (1, -1, 1, 1)
+    mean, variance = moving or (x.mean(axes), x.var(axes))
+    scale = 1 / np.sqrt(variance + EPS)
+    normalized = (x - mean.reshape(shape)) * scale.reshape(shape)
+    y = normalized * gamma.reshape(shape) + beta.reshape(shape)
+    if relu6:
+        dy = dy * ((y > 0) & (y <= 6))
+        y = np.clip(y, 0, 6)
+    dbeta, dgamma = dy.sum(axes), (dy * normalized).sum(axes)
+    through_statistics = 0
+    if moving is None:
+        through_statistics = (dbeta.reshape(shape) + normalized * dgamma.reshape(shape)) / (x.size / x.shape[1])
+    return y, (dy - through_statistics) * (gamma * scale).reshape(shape), dgamma, dbeta
+
+
+def make_norm(channels, seed=0):
+    norm = nn.BatchNorm2d(channels, eps=EPS, momentum=MOMENTUM)
+    norm.gamma.set_data(Tensor(random(channels, seed, 0.5, 1.5)))
+    norm.beta.set_data(Tensor(random(channels, seed + 1, 1.0, 0.5)))
+    norm.moving_mean.set_data(Tensor(random(channels, seed + 2)))
+    norm.moving_variance.set_data(Tensor(np.abs(random(channels, seed + 3)) + 0.5))
+    return norm
+
+
+def assert_close(actual, expected, tolerance=2e-5):
+    scale = max(1.0, np.abs(expected).max())
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_depthwise_matches_float64(library, shape, stride):
+    conv = make_depthwise(shape[1], stride)
+    x, weight = random(shape, 1), conv.weight.asnumpy()
+    dy = random(depthwise_reference(x, weight, None, stride)[0].shape, 2)
+    y, dx, (dweight,) = run(cells.DepthwiseConv3x3(conv, library), x, dy)
+    for actual, expected in zip((y, dx, dweight), depthwise_reference(x, weight, dy, stride)):
+        assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_matches_stock(library, stride):
+    conv = make_depthwise(6, stride)
+    x, dy = random((2, 6, 11, 10), 1), random((2, 6, (11 - 1) // stride + 1, (10 - 1) // stride + 1), 2)
+    stock, fast = run(conv, x, dy), run(cells.DepthwiseConv3x3(conv, library), x, dy)
+    for expected, actual in zip((*stock[:2], *stock[2]), (*fast[:2], *fast[2])):
+        assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("relu6", [False, True])
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 2, 70, 71)])
+def test_training_norm_matches_float64(library, shape, relu6):
+    norm = make_norm(shape[1])
+    before = norm.moving_mean.asnumpy().copy(), norm.moving_variance.asnumpy().copy()
+    x, dy = random(shape, 4, 3.0, 40.0), random(shape, 5)
+    y, dx, (dgamma, dbeta) = run(cells.FusedBatchNorm(norm, library, relu6).set_train(), x, dy)
+    expected = norm_reference(x, norm.gamma.asnumpy(), norm.beta.asnumpy(), dy, relu6)
+    for actual, wanted in zip((y, dx, dgamma, dbeta), expected):
+        assert_close(actual, wanted, 1e-4)
+    count = x.size // shape[1]
+    exact = x.astype(np.float64)
+    unbiased = exact.var((0, 2, 3)) * (count / max(count - 1, 1))
+    assert_close(norm.moving_mean.asnumpy(), MOMENTUM * before[0] + (1 - MOMENTUM) * exact.mean((0, 2, 3)), 1e-6)
+    assert_close(norm.moving_variance.asnumpy(), MOMENTUM * before[1] + (1 - MOMENTUM) * unbiased, 1e-6)
+
+
+@pytest.mark.parametrize("relu6", [False, True])
+@pytest.mark.parametrize("training", [True, False])
+def test_norm_matches_stock(library, training, relu6):
+    stock_norm, norm = make_norm(5), make_norm(5)
+    stock = nn.SequentialCell([stock_norm, nn.ReLU6()] if relu6 else [stock_norm]).set_train(training)
+    fast = cells.FusedBatchNorm(norm, library, relu6).set_train(training)
+    for seed in (1, 2):
+        x, dy = random((3, 5, 8, 9), seed, 3.0, 1.0), random((3, 5, 8, 9), seed + 10)
+        expected, actual = run(stock, x, dy), run(fast, x, dy)
+        for wanted, got in zip((*expected[:2], *expected[2]), (*actual[:2], *actual[2])):
+            assert_close(got, wanted)
+        assert_close(norm.moving_mean.asnumpy(), stock_norm.moving_mean.asnumpy(), 1e-6)
+        assert_close(norm.moving_variance.asnumpy(), stock_norm.moving_variance.asnumpy(), 1e-6)
+
+
+def test_eval_norm_uses_and_keeps_the_moving_statistics(library):
+    norm = make_norm(3)
+    before = norm.moving_mean.asnumpy().copy(), norm.moving_variance.asnumpy().copy()
+    x, dy = random((2, 3, 5, 5), 1), random((2, 3, 5, 5), 2)
+    y, dx, (dgamma, dbeta) = run(cells.FusedBatchNorm(norm, library, True).set_train(False), x, dy)
+    expected = norm_reference(x, norm.gamma.asnumpy(), norm.beta.asnumpy(), dy, True, before)
+    for actual, wanted in zip((y, dx, dgamma, dbeta), expected):
+        assert_close(actual, wanted)
+    np.testing.assert_array_equal(norm.moving_mean.asnumpy(), before[0])
+    np.testing.assert_array_equal(norm.moving_variance.asnumpy(), before[1])
+
+
+def test_gradients_match_finite_differences(library):
+    norm = make_norm(2)
+    net = nn.SequentialCell(
+        [cells.DepthwiseConv3x3(make_depthwise(2, 2), library), cells.FusedBatchNorm(norm, library)]
+    )
+    net.set_train()
+    x, dy = random((2, 2, 5, 4), 1), random((2, 2, 3, 2), 2)
+    _, dx, _ = run(net, x, dy)
+    step = 1e-2
+    for index in np.ndindex(1, 2, 5, 4):
+        high, low = x.copy(), x.copy()
+        high[index] += step
+        low[index] -= step
+        slope = (net(Tensor(high)).asnumpy() - net(Tensor(low)).asnumpy()) * dy / (2 * step)
+        assert slope.sum() == pytest.approx(dx[index], abs=2e-2)
+
+
+def test_results_are_the_same_bit_for_bit(library):
+    net = nn.SequentialCell(
+        [cells.DepthwiseConv3x3(make_depthwise(7, 1), library), cells.FusedBatchNorm(make_norm(7), library, True)]
+    ).set_train()
+    x, dy = random((3, 7, 31, 29), 1), random((3, 7, 31, 29), 2)
+    first, second = run(net, x, dy), run(net, x, dy)
+    for a, b in zip((*first[:2], *first[2]), (*second[:2], *second[2])):
+        assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("relu6", [False, True])
+def test_nan_is_not_hidden(library, relu6):
+    x = random((2, 3, 6, 6), 1)
+    x[1, 2, 3, 3] = np.nan
+    convolved = cells.DepthwiseConv3x3(make_depthwise(3, 1), library)(Tensor(x)).asnumpy()
+    assert np.isnan(convolved[1, 2]).sum() == 9
+    norm = cells.FusedBatchNorm(make_norm(3), library, relu6)
+    assert np.isnan(norm.set_train(False)(Tensor(x)).asnumpy()).sum() == 1
+    assert np.isnan(norm.set_train()(Tensor(x)).asnumpy()[:, 2]).all()
+
+
+def test_wrong_input_is_refused(library):
+    with pytest.raises(RuntimeError):
+        cells.DepthwiseConv3x3(make_depthwise(3, 1), library)(Tensor(random((1, 4, 5, 5)))).asnumpy()
+
+
+def test_names_of_parameters_stay(library):
+    stock, fast = Backbone(0.25), Backbone(0.25)
+    sentence = cells.accelerate(fast)
+    assert sentence == "CPU kernels: 17 depthwise convolutions and 52 batch normalisations replaced"
+    assert [p.name for p in fast.get_parameters()] == [p.name for p in stock.get_parameters()]
+    assert [p.name for p in fast.trainable_params()] == [p.name for p in stock.trainable_params()]
+    kinds = {type(cell) for _, cell in fast.cells_and_names()}
+    assert not kinds & {nn.BatchNorm2d, nn.ReLU6}
+
+
+def test_other_convolutions_are_left_alone(library):
+    net = nn.SequentialCell(
+        [
+            nn.Conv2d(4, 4, 3, pad_mode="same", group=4),
+            nn.Conv2d(4, 4, 3, pad_mode="pad", padding=2, dilation=2, group=4),
+            nn.Conv2d(4, 8, 3, pad_mode="pad", padding=1, group=4),
+            nn.Conv2d(8, 8, 3, pad_mode="pad", padding=1, group=8, has_bias=True),
+            nn.Conv2d(8, 8, 5, pad_mode="pad", padding=2, group=8),
+        ]
+    )
+    assert cells.accelerate(net) == "CPU kernels: 0 depthwise convolutions and 0 batch normalisations replaced"
+
+
+def train(mode, steps=5):
+    """Losses of `steps` steps and the parameters after them, for a narrow MobileNetV2."""
+    ms.set_seed(1)
+    np.random.seed(1)
+    net = Backbone(0.25)
+    for index, parameter in enumerate(net.trainable_params()):
+        if parameter.ndim == 4:
+            fan_in = np.prod(parameter.shape[1:])
+            parameter.set_data(Tensor(random(parameter.shape, index, np.sqrt(2 / fan_in))))
+    cells.accelerate(net, mode)
+    net.set_train()
+    optimizer = nn.Momentum(net.trainable_params(), 0.001, 0.9)
+    target = Tensor(random((8, 1280), 99))
+
+    def loss_of(image):
+        return ((net(image).mean((2, 3)) - target) ** 2).mean()
+
+    gradient = ms.value_and_grad(loss_of, None, optimizer.parameters)
+
+    @ms.jit
+    def step(image):
+        loss, gradients = gradient(image)
+        return ops.depend(loss, optimizer(gradients))
+
+    losses = [float(step(Tensor(random((8, 3, 64, 64), seed))).asnumpy()) for seed in range(steps)]
+    return losses, {parameter.name: parameter.asnumpy() for parameter in net.get_parameters()}
+
+
+def test_training_steps_agree_with_stock(library):
+    stock_losses, stock = train("off")
+    losses, fast = train("on")
+    np.testing.assert_allclose(losses, stock_losses, rtol=2e-4)
+    assert list(fast) == list(stock)
+    for name, expected in stock.items():
+        assert_close(fast[name], expected, 5e-3)
+
+
+def test_falls_back_when_there_is_no_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "/nowhere/c++")
+    net = nn.SequentialCell([nn.BatchNorm2d(2), nn.ReLU6()])
+    sentence = cells.accelerate(net, "auto")
+    assert sentence.startswith("CPU kernels off: ") and "/nowhere/c++" in sentence
+    assert sentence.endswith("stock operators are used")
+    assert type(net[0]) is nn.BatchNorm2d and type(net[1]) is nn.ReLU6
+    with pytest.raises(ZooError, match="/nowhere/c"):
+        cells.accelerate(net, "on")
+    assert cells.accelerate(net, "off").startswith("CPU kernels off")
+
+
+def test_failed_compilation_names_the_last_line(monkeypatch, tmp_path):
+    compiler = tmp_path / "c++"
+    compiler.write_text('#!/bin/sh\n[ "$1" = --version ] && exit 0\necho first >&2\necho "the last line" >&2\nexit 1\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    with pytest.raises(build.KernelsUnavailable, match="the last line"):
+        build.library_path()
+
+
+def test_unwritable_repository_uses_the_user_cache(monkeypatch, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setattr(build, "REPOSITORY", blocked)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert build._cache_folder().is_relative_to(tmp_path / "cache")
+
+
+def test_half_written_library_is_never_seen(library):
+    assert not [path for path in library.parent.iterdir() if path.is_dir()]
