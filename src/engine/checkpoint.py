@@ -1,7 +1,7 @@
 """Checkpoints: written whole or not at all, with a checksum, and loaded by name with every shape checked.
 
-A file holds named arrays and one JSON text under META_KEY. It is an ordinary MindSpore checkpoint, so
-`mindspore.load_checkpoint` reads it too.
+A file holds named arrays, the first of them the bytes of a JSON text under META_KEY. It is an ordinary MindSpore
+checkpoint, so `mindspore.load_checkpoint` reads it too.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from src.engine.files import replace_file
 
 META_KEY = "zoo_meta"
 EMA_PREFIX = "ema."
+CHECKSUM_MARK = b"crc_num"  # stands in front of the ten bytes of the checksum at the end of the file
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,11 @@ def save(path: Path, arrays: dict[str, np.ndarray], meta: dict) -> None:
     """Write a checkpoint; its final name never holds half a file."""
 
     def write(temporary: Path) -> None:
-        data = [{"name": name, "data": ms.Tensor(array)} for name, array in arrays.items()]
-        text = json.dumps({**meta, "entries": len(arrays)})
-        ms.save_checkpoint(data, str(temporary), append_dict={META_KEY: text}, crc_check=True)
+        text = json.dumps({**meta, "entries": len(arrays)}).encode()
+        # First in the file, so that no truncated file lacks the number of entries it should have.
+        entries = {META_KEY: np.frombuffer(text, np.uint8), **arrays}
+        data = [{"name": name, "data": ms.Tensor(array)} for name, array in entries.items()]
+        ms.save_checkpoint(data, str(temporary), crc_check=True)
 
     replace_file(path, write)
 
@@ -54,12 +57,19 @@ def read(path: str | Path) -> Checkpoint:
         entries = ms.load_checkpoint(str(path), crc_check=True)
     except Exception as error:
         raise ZooError(f"{path} is damaged or no checkpoint; use another file, or copy it again") from error
-    text = entries.pop(META_KEY, "{}")
+    text = entries.pop(META_KEY, None)
     arrays = {name: value.asnumpy() for name, value in entries.items() if isinstance(value, ms.Parameter)}
-    meta = json.loads(text)
-    if meta and meta["entries"] != len(arrays):
+    meta = json.loads(text.asnumpy().tobytes()) if text is not None else {}
+    if meta and (meta["entries"] != len(arrays) or not _has_checksum(path)):
         raise ZooError(f"{path} holds {len(arrays)} of {meta['entries']} arrays; it is damaged, use another file")
     return Checkpoint(path, arrays, meta)
+
+
+def _has_checksum(path: Path) -> bool:
+    """MindSpore verifies a checksum that is there and only warns where it was cut off."""
+    with path.open("rb") as handle:
+        handle.seek(-len(CHECKSUM_MARK) - 10, 2)
+        return handle.read(len(CHECKSUM_MARK)) == CHECKSUM_MARK
 
 
 def weights(checkpoint: Checkpoint) -> dict[str, np.ndarray]:

@@ -29,6 +29,8 @@ def setup(platform: str, device_id: int = 0, distribute: bool = False, graph_ker
     try:
         if platform == "CPU":
             ms.set_device("CPU")
+            if not distribute:
+                ms.runtime.set_cpu_affinity(True)  # threads that stay on their core: up to twice the speed
         else:
             ms.set_device(platform, environment_int("DEVICE_ID", device_id))
     except (RuntimeError, ValueError) as error:

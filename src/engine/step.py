@@ -74,6 +74,14 @@ def make_step(
     def scaled_loss(*inputs):
         return loss_fn(*inputs) * loss_scale
 
+    divide = ops.HyperMap()
+
+    def divided(gradient):
+        return gradient / loss_scale
+
+    def unscale(gradients):
+        return divide(divided, gradients)
+
     loss_and_gradients = ms.value_and_grad(scaled_loss, None, parameters)
 
     @ms.jit
@@ -83,7 +91,7 @@ def make_step(
         if reduce is not None:
             gradients = reduce(gradients)
         if loss_scale != 1.0:
-            gradients = [gradient / loss_scale for gradient in gradients]
+            gradients = unscale(gradients)
         if clip_norm > 0:
             gradients = ops.clip_by_global_norm(gradients, clip_norm)
         loss = ops.depend(loss, optimizer(gradients))

@@ -6,7 +6,7 @@ The 310 application repeats the evaluation transform, so MEAN, STD and RESIZE_RA
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -58,6 +58,14 @@ def smooth_one_hot(label: np.ndarray, classes: int, smoothing: float) -> np.ndar
     target = np.full((len(label), classes), smoothing / (classes - 1), np.float32)
     target[np.arange(len(label)), label] = 1.0 - smoothing
     return target
+
+
+def bad_files(folder: ImageFolder, cfg: Config, say: Callable[[str], None]) -> stream.BadFiles:
+    """Where files that are no images are named and counted, beginning with those that the listing left out."""
+    bad = stream.BadFiles(cfg.on_bad_image, say)
+    for file in folder.not_images:
+        bad.add(file, "not an image file")
+    return bad
 
 
 def train_batches(

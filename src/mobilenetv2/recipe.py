@@ -45,6 +45,10 @@ def train(cfg: Config) -> int:
         state = step.state_of(net, optimizer, average)
         start = run.restore(state, plan.steps_per_epoch, about)
 
+        if start.epoch >= cfg.epoch_size:
+            say(f"nothing left to do: {start.epoch} of {cfg.epoch_size} epochs are done")
+            return 0
+
         def save(position: loop.Position) -> None:
             if cfg.save_checkpoint:
                 run.save(state, position, plan.steps_per_epoch, cfg.keep_checkpoint_max, about)
@@ -82,7 +86,7 @@ def evaluate(cfg: Config) -> int:
         predict = loop.predictor(net)
     folder = scan(cfg.dataset_path, EVAL_FOLDERS, class_to_index)
     pretrained.require_count(cfg, folder, classes)
-    bad = stream.BadFiles(cfg.on_bad_image, print)
+    bad = dataset.bad_files(folder, cfg, print)
     began = time.perf_counter()
     batches = dataset.eval_batches(folder, cfg, bad, min(batch_size, len(folder)))
     metric = loop.evaluate(predict, batches, Classification(classes))
@@ -93,7 +97,9 @@ def evaluate(cfg: Config) -> int:
     if cfg.confusion_matrix:
         plots.confusion_matrix(metric.confusion, names, Path(cfg.confusion_matrix))
     print(report.result_line(metric.top1, cfg.pretrain_ckpt))
-    print(report.counts_line(metric.top5, metric.samples, len(folder), seconds), bad.summary(), sep="")
+    print(report.counts_line(metric.top5, metric.samples, len(folder), seconds))
+    if bad.reasons:
+        print(bad.summary())
     return 0
 
 

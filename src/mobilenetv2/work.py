@@ -50,7 +50,7 @@ def whole(
     net: MobileNetV2, folder: ImageFolder, held_out: ImageFolder | None, cfg: Config, run: Run, rank: Rank
 ) -> Work:
     """Train every weight on augmented images."""
-    bad = stream.BadFiles(cfg.on_bad_image, run.journal.line)
+    bad = dataset.bad_files(folder, cfg, run.journal.line)
     trained = ms.amp.auto_mixed_precision(net, cfg.amp_level) if cfg.amp_level != "O0" else net
 
     def loss(image: Tensor, target: Tensor, keep: Tensor = None) -> Tensor:
@@ -76,7 +76,7 @@ def head(
     net: MobileNetV2, folder: ImageFolder, held_out: ImageFolder | None, cfg: Config, run: Run, rank: Rank
 ) -> Work:
     """Train the classifier on features that the frozen backbone computes once, with the evaluation transform."""
-    bad = stream.BadFiles(cfg.on_bad_image, run.journal.line)
+    bad = dataset.bad_files(folder, cfg, run.journal.line)
     predict = loop.predictor(PooledBackbone(net.backbone))
     weights = {p.name: p.asnumpy() for p in net.backbone.get_parameters()}
 

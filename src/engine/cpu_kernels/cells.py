@@ -13,6 +13,8 @@ from mindspore import Tensor, nn, ops
 from src.engine.cpu_kernels.build import KernelsUnavailable, library_path
 from src.engine.errors import ZooError
 
+MODES = ("auto", "on", "off")
+
 
 def _float32(*_shapes_or_types):
     """Output type of every single-output kernel."""
@@ -144,9 +146,6 @@ class FusedBatchNorm(nn.Cell):
         ops.assign(self.moving_mean, outputs[3])
         ops.assign(self.moving_variance, outputs[4])
         return outputs[0]
-
-
-MODES = ("auto", "on", "off")
 
 
 def accelerate(net: nn.Cell, mode: str = "auto") -> str:

@@ -44,9 +44,7 @@ bool Matches(const Arguments& args, std::initializer_list<Shape> expected) {
 
 bool HasImages(const Arguments& args) { return args.count > 0 && args.ndims[0] == 4; }
 
-// ---- depthwise 3x3, padding 1 ----
-//
-// A plane is copied into a zero-bordered buffer and then treated as one long row: output p is a sum over taps of
+// Depthwise 3x3 convolution, padding 1. A plane is copied into a zero-bordered buffer and then treated as one long row: output p is a sum over taps of
 // weight * plane[p + offset], including a few outputs between two rows that nobody reads. That keeps the vector
 // units busy for 7 x 7 planes too and needs no border cases. With stride 2 the bordered plane is split into four
 // phases (even / odd rows times even / odd columns), after which the offsets are contiguous again.
@@ -236,9 +234,7 @@ int DepthwiseBackward(const Arguments& args) {
   return 0;
 }
 
-// ---- pointwise (1x1) convolution ----
-//
-// Three matrix products with the same inner tile: kRows x kColumns sums stay in registers while the depth is walked.
+// Pointwise (1x1) convolution. Three matrix products with the same inner tile: kRows x kColumns sums stay in registers while the depth is walked.
 // The wide operand is packed as [depth][kColumns]; a column is a pixel of any image, so small planes waste nothing.
 
 #if defined(__AVX512F__)
@@ -358,6 +354,7 @@ std::vector<float> PackMatrix(const float* matrix, int64_t rows, int64_t depth, 
 }
 
 constexpr int64_t kStrip = 16;
+constexpr int64_t kDepthBlock = 256;  // pixels that are packed at a time
 
 // Transposes `columns` rows of up to kStrip floats into [k][kColumns]; a strip of the panel stays in the L1 cache.
 inline void PackStrip(const float* from, int64_t pitch, int64_t columns, int64_t depth, float* to) {
@@ -430,10 +427,9 @@ void AccumulateDots(const float* a, const float* b, float* products, int64_t fir
 void AccumulateProducts(const float* a, const float* b, float* products, int64_t first, int64_t last, int64_t narrow,
                         int64_t wide, int64_t size, int64_t panel, float* packed) {
   const int64_t used = std::min<int64_t>(kColumns, wide - panel * kColumns), pitch = CeilDiv(wide, kColumns) * kColumns;
-  const int64_t depth_block = 256;
   for (int64_t image = first; image < last; ++image) {
-    for (int64_t start = 0; start < size; start += depth_block) {
-      const int64_t depth = std::min(depth_block, size - start);
+    for (int64_t start = 0; start < size; start += kDepthBlock) {
+      const int64_t depth = std::min(kDepthBlock, size - start);
       const float* from = b + (image * wide + panel * kColumns) * size + start;
       for (int64_t k = 0; k < depth; k += kStrip) {
         PackStrip(from + k, size, used, std::min(kStrip, depth - k), packed + k * kColumns);
@@ -456,7 +452,7 @@ void Products(const float* a, const float* b, float* result, int64_t n, int64_t 
   std::vector<float> products(slices * slice_floats);
 #pragma omp parallel
   {
-    std::vector<float> packed(256 * kColumns);
+    std::vector<float> packed(kDepthBlock * kColumns);
 #pragma omp for schedule(static)
     for (int64_t item = 0; item < slices * panels; ++item) {
       const int64_t slice = item / panels, panel = item % panels;
@@ -506,9 +502,7 @@ int BackwardPointwise(const Arguments& args) {
   return 0;
 }
 
-// ---- batch normalisation, optionally followed by ReLU6 ----
-
-// Both comparisons are false for NaN, so NaN passes through.
+// Batch normalisation, optionally followed by ReLU6. Both comparisons are false for NaN, so NaN passes through.
 inline float Clamp6(float value) {
   value = value < 0.0f ? 0.0f : value;
   return value > 6.0f ? 6.0f : value;

@@ -1,0 +1,126 @@
+"""Digits from nothing to a deployed file: write the data, train, evaluate, export, compare, and print one table.
+
+bash scripts/quickstart.sh   (makes the environment and runs this)
+
+Everything lies in ./quickstart; what is there already is used again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from src.engine.report import table  # noqa: E402  (needs the line above)
+
+OUT = Path("quickstart")
+CONFIG = Path("configs/mobilenetv2/digits_cpu.yaml")
+DATA, RUN = OUT / "digits", OUT / "run"
+TRAIN, VAL = DATA / "train", DATA / "val"
+BEST = RUN / "mobilenetv2-best.ckpt"
+MINDIR, ONNX = OUT / "digits.mindir", OUT / "digits.onnx"
+CONFUSION, PER_CLASS = OUT / "confusion.png", OUT / "per_class.csv"
+
+COMMANDS = (
+    ("tools/make_digits.py", str(DATA)),
+    ("train.py", "--config_path", str(CONFIG), "--dataset_path", str(TRAIN), "--resume", "auto",
+     "--save_checkpoint_path", str(RUN)),
+    ("eval.py", "--config_path", str(CONFIG), "--dataset_path", str(VAL), "--pretrain_ckpt", str(BEST),
+     "--confusion_matrix", str(CONFUSION), "--per_class_csv", str(PER_CLASS)),
+    ("export.py", "--config_path", str(CONFIG), "--dataset_path", str(VAL), "--ckpt_file", str(BEST),
+     "--file_format", "MINDIR", "--file_name", str(MINDIR)),
+    ("export.py", "--config_path", str(CONFIG), "--dataset_path", str(VAL), "--ckpt_file", str(BEST),
+     "--file_format", "ONNX", "--dynamic_batch", "True", "--file_name", str(ONNX)),
+    ("eval.py", "--config_path", str(CONFIG), "--dataset_path", str(VAL), "--pretrain_ckpt", str(ONNX),
+     "--eval_backend", "onnx"),
+)  # fmt: skip
+
+
+def run(command: tuple[str, ...]) -> None:
+    """Show and run one of the project's commands; a failure ends the quickstart with its status."""
+    print(f"\n$ python {' '.join(command)}", flush=True)
+    status = subprocess.run([sys.executable, *command], check=False).returncode
+    if status:
+        sys.exit(status)
+
+
+def compare() -> dict[str, dict]:
+    """Score the checkpoint and both exported files on the held-out digits, and count where their answers agree."""
+    import numpy as np
+
+    from src import zoo
+    from src.engine import device, exporting, loop, stream
+    from src.engine.image_folder import scan
+    from src.engine.metrics import Classification
+    from src.mobilenetv2 import dataset, pretrained
+
+    cfg = zoo.configure(
+        "eval", ["--config_path", str(CONFIG), "--dataset_path", str(VAL), "--pretrain_ckpt", str(BEST)]
+    )
+    device.setup(cfg.platform)
+    stored = pretrained.read(cfg.pretrain_ckpt)
+    folder = scan(cfg.dataset_path, (), stored.meta["class_to_index"])
+    models = {"checkpoint": loop.predictor(pretrained.network_of(stored, cfg))}
+    models.update({path.name: exporting.reload(path) for path in (MINDIR, ONNX)})
+    answers = {name: [] for name in models}
+    found = {name: Classification(pretrained.class_count(stored)) for name in models}
+    for image, label in dataset.eval_batches(folder, cfg, stream.BadFiles("error", print), batch_size=1):
+        for name, predict in models.items():
+            scores = predict(image)
+            found[name].update(scores, label)
+            answers[name].append(int(scores.argmax()))
+    truth = np.array(answers["checkpoint"])
+    return {
+        name: {"top1": m.top1, "top5": m.top5, "samples": m.samples, "agree": int((truth == answers[name]).sum())}
+        for name, m in found.items()
+    }
+
+
+def size(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f} MB"
+
+
+def summary(scores: dict[str, dict], seconds: float) -> str:
+    """The closing table."""
+    metrics = [json.loads(line) for line in (RUN / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    speed = sorted(row["images_per_s"] for row in metrics if row["kind"] == "epoch")
+    network, samples = scores["checkpoint"], scores["checkpoint"]["samples"]
+    return table(
+        [
+            ("top-1 on held-out digits", f"{network['top1']:.4f}"),
+            ("top-5", f"{network['top5']:.4f}"),
+            ("held-out digits seen", f"{samples}"),
+            ("training, images/s (median epoch)", f"{speed[len(speed) // 2]:.0f}"),
+            ("MINDIR gives the network's answer", f"{scores[MINDIR.name]['agree']} of {samples}"),
+            ("ONNX gives the network's answer", f"{scores[ONNX.name]['agree']} of {samples}"),
+            ("checkpoint", f"{size(BEST)}  {BEST}"),
+            ("MINDIR", f"{size(MINDIR)}  {MINDIR}"),
+            ("ONNX", f"{size(ONNX)}  {ONNX}"),
+            ("training curves", f"{RUN / 'curves.png'}"),
+            ("confusion matrix", f"{CONFUSION}"),
+            ("log, metrics, configuration", f"{RUN}/train.log, metrics.jsonl, config.yaml"),
+            ("time", f"{seconds / 60:.1f} minutes"),
+        ]
+    )
+
+
+def main() -> int:
+    os.chdir(ROOT)
+    began = time.perf_counter()
+    for command in COMMANDS:
+        run(command)
+    print("\ncomparing the exported files with the network on every held-out digit", flush=True)
+    scores = compare()
+    print(f"\n{summary(scores, time.perf_counter() - began)}")
+    samples = scores["checkpoint"]["samples"]
+    return 0 if all(score["agree"] == samples for score in scores.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
