@@ -7,13 +7,13 @@ configuration error answer without MindSpore.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
 from src.engine import config as configs
+from src.engine import environment
 from src.engine.errors import UsageError, ZooError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,7 +71,7 @@ def configure(command: str, argv: list[str]) -> Any:
 def run(command: str, argv: list[str]) -> int:
     """Run one command ("train", "eval", "export") and return its exit status."""
     debug = "--debug" in argv
-    os.environ.setdefault("GLOG_v", "4")  # MindSpore says in its exceptions what it would also log
+    environment.prepare()
     try:
         cfg = configure(command, argv)
         recipe = importlib.import_module(f"src.{cfg.model}.recipe")

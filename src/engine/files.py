@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from src.engine.errors import ZooError
 
 FILE_MODE = 0o644
+UNFINISHED = ".writing-"  # prefix of the temporary folders that replace_file works in
 PREVIOUS = "previous"  # sub-folder that keeps the files of earlier runs
 
 
@@ -23,7 +25,7 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=path.parent) as folder:
             temporary = Path(folder) / path.name
             write(temporary)
             temporary.chmod(FILE_MODE)
@@ -59,6 +61,8 @@ def owned_folder(path: Path) -> Iterator[Path]:
             raise ZooError(
                 f"another run is writing to {path}; wait for it or choose another --save_checkpoint_path"
             ) from error
+        for left in path.rglob(f"{UNFINISHED}*"):  # by a run that was killed; nobody else writes here now
+            shutil.rmtree(left, ignore_errors=True)
         yield path
 
 

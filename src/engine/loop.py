@@ -75,27 +75,23 @@ def train(
     start: Position,
     journal: Journal,
     save: Callable[[Position], None],
-    evaluate: Callable[[], Classification] | None = None,
-    keep_best: Callable[[Position], None] | None = None,
+    evaluate: Callable[[float], Classification] | None = None,
 ) -> Position:
     """Train from `start` to the end of the plan; returns the final position.
 
     `batches(epoch, first_step)` yields the inputs of `step(lr, *inputs)`; `save` writes a checkpoint of a position;
-    `evaluate` runs after each epoch, and `keep_best` when it found a new best. Raises Stop after SIGTERM or Ctrl-C
-    (state saved) and ZooError when the loss is not finite.
+    `evaluate(best so far)` runs after each epoch and keeps the weights if they are better. Raises Stop after SIGTERM or
+    Ctrl-C (state saved) and ZooError when the loss is not finite.
     """
     position = start
     with StopRequest() as stop:
         while position.epoch < plan.epochs:
             position, epoch_text = _train_epoch(step, batches, plan, position, journal, save, stop)
             if evaluate is not None:
-                metric = evaluate()
+                metric = evaluate(position.best)
                 journal.measure("eval", position.epoch, top1=metric.top1, top5=metric.top5, samples=metric.samples)
-                is_best = metric.top1 > position.best
                 position = dataclasses.replace(position, best=max(position.best, metric.top1))
                 epoch_text += report.eval_in_training(metric.top1, position.best)
-                if is_best and keep_best is not None:
-                    keep_best(position)
             journal.line(epoch_text)
             if stop.number or position.epoch % plan.save_epochs == 0 or position.epoch == plan.epochs:
                 save(position)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
@@ -35,22 +36,23 @@ def state_of(net: nn.Cell, optimizer: nn.Optimizer, average: ParameterTuple | No
     return list({p.name: p for p in parameters}.values())
 
 
-def with_average(evaluate: Callable, parameters: ParameterTuple, average: ParameterTuple | None) -> Callable:
-    """`evaluate` with the moving average in place of the weights; `after` runs while they are in place."""
+@contextlib.contextmanager
+def averaged(parameters: ParameterTuple, average: ParameterTuple | None) -> Iterator[None]:
+    """The moving average in place of the weights; nothing changes without one.
+
+    Written with `assign` into the memory that compiled graphs read; they would miss values given with `set_data`.
+    """
     if average is None:
-        return evaluate
-
-    def run():
-        raw = [p.value().copy() for p in parameters]
-        for parameter, mean in zip(parameters, average):
-            parameter.set_data(mean.value())
-        try:
-            return evaluate()
-        finally:
-            for parameter, value in zip(parameters, raw):
-                parameter.set_data(value)
-
-    return run
+        yield
+        return
+    raw = [p.asnumpy().copy() for p in parameters]
+    for parameter, mean in zip(parameters, average):
+        ops.assign(parameter, mean)
+    try:
+        yield
+    finally:
+        for parameter, value in zip(parameters, raw):
+            ops.assign(parameter, Tensor(value))
 
 
 def make_step(

@@ -53,12 +53,16 @@ def train(cfg: Config) -> int:
             if cfg.save_checkpoint:
                 run.save(state, position, plan.steps_per_epoch, cfg.keep_checkpoint_max, about)
 
-        def keep_best(position: loop.Position) -> None:
-            run.save_weights(BEST, checkpoint.arrays_of(net.get_parameters()), {**about, "top1": position.best})
+        def evaluate_now(best: float) -> Classification:
+            with step.averaged(optimizer.parameters, average):
+                metric = job.evaluate()
+                if metric.top1 > best:
+                    weights = checkpoint.arrays_of(net.get_parameters())
+                    run.save_weights(BEST, weights, {**about, "top1": metric.top1})
+            return metric
 
         try:
-            evaluate_now = step.with_average(job.evaluate, optimizer.parameters, average) if job.evaluate else None
-            loop.train(train_step, job.batches, plan, start, run.journal, save, evaluate_now, keep_best)
+            loop.train(train_step, job.batches, plan, start, run.journal, save, evaluate_now if job.evaluate else None)
         except loop.Stop as stop:
             say(f"stopped by {stop}; the state is saved, --resume auto goes on from here")
             return 128 + stop.signal_number

@@ -119,6 +119,18 @@ class TestStep:
         second = net.weight.asnumpy().copy()
         mean = average[0].asnumpy()
         np.testing.assert_allclose(mean, 0.75 * first + 0.25 * second, rtol=1e-6)
-        seen = step.with_average(lambda: net.weight.asnumpy().copy(), optimizer.parameters, average)()
-        np.testing.assert_allclose(seen, mean)
+        with step.averaged(optimizer.parameters, average):
+            np.testing.assert_allclose(net.weight.asnumpy(), mean)
         np.testing.assert_allclose(net.weight.asnumpy(), second)
+
+    def test_training_after_the_average_was_in_place_goes_on_from_the_weights(self):
+        plain, looked = self.make(average_decay=0.75), self.make(average_decay=0.75)
+        x = np.array([[1.0, 2.0, 3.0]], np.float32)
+        for _ in range(3):
+            for net, optimizer, average, run in (plain, looked):
+                run(0.1, x)
+                if net is looked[0]:
+                    with step.averaged(optimizer.parameters, average):
+                        pass
+        assert (plain[0].weight.asnumpy() == looked[0].weight.asnumpy()).all()
+        assert (plain[2][0].asnumpy() == looked[2][0].asnumpy()).all()

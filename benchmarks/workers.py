@@ -1,0 +1,309 @@
+"""One function per contender; each is called in a process of its own and returns what it measured.
+
+Frameworks are imported inside the functions, so that a process holds only the one that it measures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from src.engine.config import Value, build, read_yaml
+from src.engine.errors import ZooError
+from src.mobilenetv2.config import Config
+
+CONFIG = Path(__file__).resolve().parent.parent / "default_config_cpu.yaml"
+CLASSES = 1000
+LEARNING_RATE = 0.01
+WARM_UP = 2  # steps after the first one, which compiles
+DATA_STEPS = 4  # a batch of data takes a fraction of a training step
+AHEAD_SAMPLES, AHEAD_BATCHES = 256, 3  # what our threads and each PIL process may have started when the clock stops
+BYTES = 1 if sys.platform == "darwin" else 1024  # unit of ru_maxrss
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Call the worker that is named and print its answer as one line."""
+    worker = WORKERS.get(arguments.worker)
+    if worker is None:
+        raise ZooError(f"no worker {arguments.worker}; there are {', '.join(WORKERS)}")
+    try:
+        answer = worker(arguments)
+    except ZooError:
+        raise
+    except Exception as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), "no message")
+        raise ZooError(f"{type(error).__name__}: {reason}") from error
+    # Linux hands a parent's peak down to the program it starts, so the process that starts us has to stay small.
+    answer["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES / 1e6
+    print(json.dumps(answer), flush=True)
+
+
+def config(arguments: argparse.Namespace) -> Config:
+    """The configuration for CPUs with the size of this benchmark."""
+    changed = {
+        "image_height": arguments.size,
+        "image_width": arguments.size,
+        "batch_size": arguments.batch,
+        "num_workers": arguments.threads,
+    }
+    return build(Config, {**read_yaml(CONFIG), **{key: Value(raw, "the benchmark") for key, raw in changed.items()}})
+
+
+def training_batch(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """Random images (N, 3, H, W) and smoothed target probabilities (N, CLASSES), float32."""
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((arguments.batch, 3, arguments.size, arguments.size), np.float32)
+    target = np.full((arguments.batch, CLASSES), 0.1 / (CLASSES - 1), np.float32)
+    target[np.arange(arguments.batch), rng.integers(CLASSES, size=arguments.batch)] = 0.9
+    return image, target
+
+
+def images_of(arguments: argparse.Namespace, batch: int) -> np.ndarray:
+    return training_batch(arguments)[0][:batch]
+
+
+def time_steps(step: Callable[[], object], images: int, steps: int) -> dict:
+    """Images/s of `steps` calls, each of which handles `images`; the calls before them compile and warm up."""
+    for _ in range(1 + WARM_UP):
+        step()
+    began = time.perf_counter()
+    for _ in range(steps):
+        step()
+    return {"images_per_s": images * steps / (time.perf_counter() - began)}
+
+
+def train_mindspore(arguments: argparse.Namespace, kernels: str) -> dict:
+    """The step that train.py runs, fed from numpy and read back every time as the training loop does."""
+    from src.engine import device, step
+    from src.engine.cpu_kernels import cells
+    from src.mobilenetv2 import network
+    from src.mobilenetv2.loss import cross_entropy
+
+    cfg = config(arguments)
+    device.setup("CPU")
+    net = network.build(CLASSES, cfg.width_mult, cfg.seed)
+    try:
+        cells.accelerate(net, kernels)
+    except ZooError as error:
+        return {"left_out": str(error)}
+    net.set_train(True)
+    optimizer = step.momentum_optimizer(net, cfg.momentum, cfg.weight_decay)
+
+    def loss(image, target):
+        return cross_entropy(net(image), target)
+
+    train = step.make_step(loss, optimizer)
+    image, target = training_batch(arguments)
+    return time_steps(lambda: float(train(LEARNING_RATE, image, target).asnumpy()), arguments.batch, arguments.steps)
+
+
+def train_kernels(arguments: argparse.Namespace) -> dict:
+    return train_mindspore(arguments, "on")
+
+
+def train_stock(arguments: argparse.Namespace) -> dict:
+    return train_mindspore(arguments, "off")
+
+
+def train_torch(arguments: argparse.Namespace, channels_last: bool) -> dict:
+    """The same network, loss and optimizer in PyTorch. The batch is in its memory format already, at no cost."""
+    from benchmarks import torch_peer
+
+    cfg = config(arguments)
+    peer = torch_peer.Peer(CLASSES, arguments.threads, channels_last)
+    image, target = (peer.tensor(array) for array in training_batch(arguments))
+    train = peer.train_step(LEARNING_RATE, cfg.momentum, cfg.weight_decay)
+    return time_steps(lambda: train(image, target), arguments.batch, arguments.steps)
+
+
+def train_torch_nchw(arguments: argparse.Namespace) -> dict:
+    return train_torch(arguments, channels_last=False)
+
+
+def train_torch_channels_last(arguments: argparse.Namespace) -> dict:
+    return train_torch(arguments, channels_last=True)
+
+
+def infer_mindspore(arguments: argparse.Namespace, kernels: str) -> dict:
+    """What eval.py runs, from numpy to numpy."""
+    from src.engine import device, loop
+    from src.engine.cpu_kernels import cells
+    from src.mobilenetv2 import network
+
+    cfg = config(arguments)
+    device.setup("CPU")
+    net = network.build(CLASSES, cfg.width_mult, cfg.seed)
+    try:
+        cells.accelerate(net, kernels)
+    except ZooError as error:
+        return {"left_out": str(error)}
+    predict, image = loop.predictor(net), images_of(arguments, arguments.batch)
+    return time_steps(lambda: predict(image), arguments.batch, arguments.steps)
+
+
+def infer_kernels(arguments: argparse.Namespace) -> dict:
+    return infer_mindspore(arguments, "on")
+
+
+def infer_stock(arguments: argparse.Namespace) -> dict:
+    return infer_mindspore(arguments, "off")
+
+
+def export(arguments: argparse.Namespace) -> dict:
+    """Write the ONNX file (any batch size) and compare it with the network; no contender."""
+    from src.engine import device, exporting
+    from src.mobilenetv2 import network
+
+    cfg = config(arguments)
+    device.setup("CPU")
+    net = network.build(CLASSES, cfg.width_mult, cfg.seed)
+    shape = (arguments.batch, 3, arguments.size, arguments.size)
+    path = exporting.export(net, shape, arguments.onnx, "ONNX", {}, dynamic_batch=True)
+    return exporting.differences(net, path, {"random": exporting.random_input(shape, cfg.seed)})
+
+
+def infer_onnx(arguments: argparse.Namespace) -> dict:
+    from src.engine import onnx_model
+
+    predict = onnx_model.load(arguments.onnx, arguments.threads).predict
+    image = images_of(arguments, arguments.batch)
+    return time_steps(lambda: predict(image), arguments.batch, arguments.steps)
+
+
+def infer_onnx_single(arguments: argparse.Namespace) -> dict:
+    """As many images as the others, one at a time."""
+    from src.engine import onnx_model
+
+    predict = onnx_model.load(arguments.onnx, arguments.threads).predict
+    image = images_of(arguments, 1)
+    return time_steps(lambda: predict(image), 1, arguments.batch * arguments.steps)
+
+
+def infer_torch(arguments: argparse.Namespace) -> dict:
+    from benchmarks import torch_peer
+
+    peer = torch_peer.Peer(CLASSES, arguments.threads, channels_last=True)
+    predict, image = peer.predictor(), peer.tensor(images_of(arguments, arguments.batch))
+    return time_steps(lambda: predict(image), arguments.batch, arguments.steps)
+
+
+def infer_torch_single(arguments: argparse.Namespace) -> dict:
+    """As many images as the others, one at a time."""
+    from benchmarks import torch_peer
+
+    peer = torch_peer.Peer(CLASSES, arguments.threads, channels_last=True)
+    predict, image = peer.predictor(), peer.tensor(images_of(arguments, 1))
+    return time_steps(lambda: predict(image), 1, arguments.batch * arguments.steps)
+
+
+def data_counts(arguments: argparse.Namespace) -> tuple[int, int]:
+    """Batches before the clock starts and batches that are timed.
+
+    Multiples of the worker count, because processes that make whole batches deliver them in bursts.
+    """
+    timed = -(-DATA_STEPS * arguments.steps // arguments.threads) * arguments.threads
+    return WARM_UP * arguments.threads, timed
+
+
+def repeats(files: int, arguments: argparse.Namespace) -> int:
+    """How often the files have to be gone through so that no pipeline runs dry while the clock runs."""
+    batches = sum(data_counts(arguments)) + AHEAD_BATCHES * arguments.threads
+    return -(-(batches * arguments.batch + AHEAD_SAMPLES) // files)
+
+
+def time_batches(batches: Iterable, arguments: argparse.Namespace) -> dict:
+    """Images/s of a pipeline whose batches are taken as soon as they are there."""
+    ignored, timed = data_counts(arguments)
+    arriving: Iterator = iter(batches)
+    took = sum(1 for _ in islice(arriving, ignored))
+    began = time.perf_counter()
+    took += sum(1 for _ in islice(arriving, timed))
+    elapsed = time.perf_counter() - began
+    if took != ignored + timed:
+        raise ZooError(f"the pipeline gave {took} batches instead of {ignored + timed}")
+    return {"images_per_s": arguments.batch * timed / elapsed}
+
+
+def scanned(arguments: argparse.Namespace):
+    """The images that all pipelines read."""
+    from src.engine.image_folder import TRAIN_FOLDERS, scan
+
+    return scan(arguments.images, TRAIN_FOLDERS)
+
+
+def count_images(arguments: argparse.Namespace) -> dict:
+    """Describe a user's images; no contender."""
+    folder = scanned(arguments)
+    return {"about": f"data: {len(folder)} images of {len(folder.class_to_index)} classes in {folder.root}"}
+
+
+def photos(arguments: argparse.Namespace) -> dict:
+    """Write images where the user named none; no contender."""
+    from benchmarks.photos import write_photos
+
+    return {"about": write_photos(Path(arguments.images))}
+
+
+def data_ours(arguments: argparse.Namespace) -> dict:
+    """The training batches of train.py."""
+    import dataclasses
+
+    from src.mobilenetv2 import dataset
+
+    cfg, once = config(arguments), scanned(arguments)
+    times = repeats(len(once), arguments)
+    folder = dataclasses.replace(once, files=once.files * times, labels=np.tile(once.labels, times))
+    bad = dataset.bad_files(folder, cfg, lambda line: print(line, file=sys.stderr))
+    return time_batches(dataset.train_batches(folder, cfg, bad, epoch=0), arguments)
+
+
+def data_pil(arguments: argparse.Namespace) -> dict:
+    """The same work by PIL, in one process per core."""
+    from benchmarks.pil_pipeline import pil_batches
+
+    folder = scanned(arguments)
+    files = [str(folder.path(index)) for index in range(len(folder))]
+    total = repeats(len(folder), arguments) * len(folder) // arguments.batch
+    return time_batches(pil_batches(files, total, arguments.batch, arguments.size, arguments.threads), arguments)
+
+
+def data_minddata(arguments: argparse.Namespace) -> dict:
+    """The same work by MindSpore's own pipeline."""
+    from benchmarks.minddata_pipeline import minddata_batches
+
+    folder = scanned(arguments)
+    times = repeats(len(folder), arguments)
+    return time_batches(
+        minddata_batches(str(folder.root), times, arguments.batch, arguments.size, arguments.threads), arguments
+    )
+
+
+WORKERS = {
+    function.__name__: function
+    for function in (
+        train_kernels,
+        train_stock,
+        train_torch_nchw,
+        train_torch_channels_last,
+        infer_kernels,
+        infer_stock,
+        infer_onnx,
+        infer_onnx_single,
+        infer_torch,
+        infer_torch_single,
+        data_ours,
+        data_pil,
+        data_minddata,
+        export,
+        photos,
+        count_images,
+    )
+}

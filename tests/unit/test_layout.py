@@ -1,0 +1,126 @@
+"""The rules of the source tree: who may import whom, what importing does, and what the README says is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.zoo import MODELS
+from tests.conftest import ROOT
+
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+WITHOUT_MINDSPORE = """
+src.zoo src.engine.augment src.engine.config src.engine.environment src.engine.errors src.engine.files
+src.engine.image_folder src.engine.images src.engine.journal src.engine.metrics src.engine.onnx_model src.engine.plots
+src.engine.profiling src.engine.report src.engine.stream src.engine.torch_file src.engine.cpu_kernels.build
+src.mobilenetv2.config src.mobilenetv2.dataset src.mobilenetv2.lr_generator src.mobilenetv2.names
+""".split()  # noqa: SIM905 (a list of words reads better)
+ENVIRONMENT_READERS = {"src/engine/environment.py", "src/engine/device.py", "src/engine/cpu_kernels/build.py"}
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.startswith("src.")}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_arrows_point_down(path):
+    owner = relative(path).split("/")[1]
+    for name in imports_of(path):
+        target = name.split(".")[1]
+        if owner == "engine":
+            assert target == "engine", f"{relative(path)} imports {name}; engine knows no model"
+        elif owner in MODELS:
+            allowed = {"engine", owner} | ({"mobilenetv2"} if owner == "mobilenetv2_quant" else set())
+            assert target in allowed, f"{relative(path)} imports {name}"
+        elif relative(path) == "src/zoo.py":
+            assert target == "engine", "zoo reaches the models by name only"
+
+
+def test_entries_only_call_zoo():
+    for name in ("train.py", "eval.py", "export.py"):
+        assert imports_of(ROOT / name) | {"src.zoo"} == {"src.zoo"}
+        assert len((ROOT / name).read_text().splitlines()) < 30
+
+
+def test_modules_without_mindspore_really_are():
+    code = "import sys; sys.modules['mindspore'] = None; import importlib\n" + "\n".join(
+        f"importlib.import_module({name!r})" for name in WITHOUT_MINDSPORE
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, ""), result.stderr
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_only_few_files_read_the_environment_and_none_the_command_line(path):
+    text = path.read_text(encoding="utf-8")
+    if "os.environ" in text or "getenv" in text:
+        assert relative(path) in ENVIRONMENT_READERS
+    assert "sys.argv" not in text
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_functions_stay_short(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert node.end_lineno - node.lineno < 60, f"{relative(path)}: {node.name}"
+
+
+def tracked_files() -> list[str]:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return listed.stdout.splitlines()
+
+
+def test_readme_tree_names_what_is_there():
+    """Every path in the README's tree exists, and every tracked source file is in it or below a folder that is."""
+    tree = re.search(r"```text\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[1]
+    named, parents = set(), []
+    for line in tree.splitlines():
+        entry = re.match(r"( *)(\S+)", line)
+        if not entry:
+            continue
+        depth = len(entry[1]) // 2
+        parents[depth:] = [entry[2].rstrip("/")]
+        named.add("/".join(parents))
+    for path in named:
+        assert (ROOT / path).exists(), f"the README names {path}"
+    folders = {path for path in named if (ROOT / path).is_dir()}
+    leaves = {folder for folder in folders if not any(other.startswith(folder + "/") for other in named)}
+    for file in tracked_files():
+        is_named = file in named or any(file.startswith(leaf + "/") for leaf in leaves)
+        assert is_named or file.split("/")[-1] in ("__init__.py", ".gitignore"), f"the README's tree lacks {file}"
+
+
+def test_commands_in_the_documents_parse():
+    """Every `python train.py|eval.py|export.py ...` line uses flags that exist; every script and configuration exists."""
+    from src.engine import config
+    from src.mobilenetv2.config import Config
+
+    parser = config.flag_parser(Config, {}, "train.py", "")
+    known = {flag for action in parser._actions for flag in action.option_strings}
+    checked = 0
+    for document in [ROOT / "README.md", *ROOT.glob("configs/*/README.md")]:
+        text = document.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"^ *(?:\$ )?(python (?:train|eval|export)\.py .*)$", text, re.M):
+            for flag in re.findall(r"(?<!\S)--\w+", line.split("#")[0]):
+                assert flag in known, f"{document.name}: {line}"
+                checked += 1
+        for path in re.findall(r"\b(?:scripts|configs|tools)/[\w./]+\.(?:sh|yaml|py)\b", text):
+            assert (ROOT / path).is_file(), f"{document.name} names {path}"
+    assert checked > 20

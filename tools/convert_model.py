@@ -1,0 +1,191 @@
+"""Turn the weights of a PyTorch model into a checkpoint that train.py, eval.py and export.py read.
+
+python tools/convert_model.py --pt_model_path mobilenet_v2.pth --ms_model_path mobilenet_v2.ckpt
+
+The file holds a state dict with torchvision's names, or a training checkpoint with one inside. PyTorch is not needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from src.engine.config import Parser  # noqa: E402  (needs the line above)
+from src.engine.errors import UsageError, ZooError  # noqa: E402
+from src.engine.torch_file import read_state_dict  # noqa: E402
+from src.mobilenetv2.names import TORCH_BN, from_torchvision  # noqa: E402
+
+MODEL = "mobilenetv2"
+FIRST_KEY = "features.0.0.weight"  # what a MobileNetV2 is recognised by
+WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+COUNTER = "num_batches_tracked"  # of PyTorch's batch normalisation; nothing reads it with a fixed momentum
+TORCH_LEAF = {ours: torch for torch, ours in TORCH_BN.items()}
+NAMED = 5  # how many keys an error names
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """Parse and check the command line; raises UsageError."""
+    parser = Parser(
+        prog="python tools/convert_model.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--pt_model_path", required=True, metavar="PTH", help="file that torch.save wrote")
+    parser.add_argument("--ms_model_path", required=True, metavar="CKPT", help="checkpoint to write")
+    parser.add_argument("--model", choices=(MODEL,), help="default: recognised from the keys in the file")
+    parser.add_argument("--classes", metavar="TXT", help="class names, one per line, in the order of the outputs")
+    parser.add_argument("--width_mult", type=float, help=f"default: the one of {WIDTHS} that the shapes fit")
+    args = parser.parse_args(argv)
+    args.pt_model_path = Path(args.pt_model_path).expanduser()
+    args.ms_model_path = Path(args.ms_model_path).expanduser()
+    if args.ms_model_path.suffix != ".ckpt":
+        raise UsageError(f"ms_model_path is {args.ms_model_path}; its name has to end in .ckpt")
+    if args.ms_model_path.resolve() == args.pt_model_path.resolve():
+        raise UsageError("ms_model_path and pt_model_path are the same file; give the checkpoint another name")
+    if args.width_mult is not None and not 0.1 <= args.width_mult <= 4:
+        raise UsageError(f"width_mult is {args.width_mult}; it has to be at least 0.1 and at most 4")
+    return args
+
+
+def require_model(state: dict[str, np.ndarray], source: Path) -> None:
+    """Without --model, the keys have to say what the file holds."""
+    if FIRST_KEY not in state:
+        raise ZooError(
+            f"{source} holds {len(state)} arrays, {', '.join(list(state)[:NAMED])} first, and no {FIRST_KEY}; "
+            f"only {MODEL} with torchvision's names is converted"
+        )
+
+
+def read_classes(file: str) -> dict[str, int]:
+    """Class names of a text file, one per line, with their index."""
+    try:
+        lines = Path(file).expanduser().read_text(encoding="utf-8-sig").rstrip().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise ZooError(f"cannot read {file}: {reason}; give a text file with one class name per line") from error
+    index = {}
+    for number, name in enumerate(line.strip() for line in lines):
+        if not name or name in index:
+            what = f"repeats '{name}'" if name else "is empty"
+            raise ZooError(f"{file}: line {number + 1} {what}; give one class name per line, each once")
+        index[name] = number
+    return index
+
+
+def count_classes(state: dict[str, np.ndarray], class_to_index: dict[str, int] | None, source: Path) -> int:
+    """Outputs of the classifier; 1 where there is none, so that it is reported with the other missing keys."""
+    weight = state.get("classifier.1.weight")
+    if weight is None or weight.ndim != 2 or not len(weight):
+        return 1
+    if class_to_index is not None and len(class_to_index) != len(weight):
+        raise ZooError(f"{source} has {len(weight)} classes and --classes names {len(class_to_index)}; name each one")
+    return len(weight)
+
+
+def translate(state: dict[str, np.ndarray], wanted: list[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Arrays under our names, and the keys that have no place in the network."""
+    arrays, unused = {}, []
+    for key, array in state.items():
+        name = from_torchvision(key)
+        if name in wanted and name not in arrays:
+            arrays[name] = array
+        elif not key.endswith(f".{COUNTER}"):
+            unused.append(key)
+    return arrays, unused
+
+
+def torch_name(name: str) -> str:
+    """torchvision's name of one of our parameters, for messages."""
+    owner, _, leaf = name.rpartition(".")
+    owner = "classifier.1" if owner == "head.dense" else owner[len("backbone.") :]
+    return f"{owner}.{TORCH_LEAF.get(leaf, leaf)}"
+
+
+def shortened(keys: list[str]) -> str:
+    """The first keys and how many there are besides."""
+    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
+    return ", ".join(keys[:NAMED]) + more
+
+
+def require_complete(arrays: dict[str, np.ndarray], unused: list[str], wanted: list[str], source: Path) -> None:
+    """Every parameter needs an array of real numbers."""
+    missing = [torch_name(name) for name in wanted if name not in arrays]
+    if missing:
+        instead = f" and has {len(unused)} that are not of {MODEL}: {shortened(unused)}" if unused else ""
+        raise ZooError(
+            f"{source} lacks {len(missing)} of {len(wanted)} keys: {shortened(missing)}{instead}; "
+            f"give a whole {MODEL} with torchvision's names"
+        )
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise ZooError(f"{source} has {torch_name(name)} as {array.dtype}; weights have to be floating point")
+
+
+def find_width(state: dict[str, np.ndarray], source: Path) -> float:
+    """The width multiplier whose channel counts are those of the file."""
+    from src.mobilenetv2 import network  # MindSpore, so only once the file is known to be good
+
+    found = {key: array.shape[0] for key, array in state.items() if array.ndim == 4}
+    for width in WIDTHS:
+        expected = {FIRST_KEY: network.scaled_channels(network.STEM_CHANNELS, width)}
+        block = 0
+        for expansion, channels, repeats, _ in network.INVERTED_RESIDUALS:
+            projection = 1 if expansion == 1 else 2
+            for _ in range(repeats):
+                block += 1
+                key = f"features.{block}.conv.{projection}.weight"
+                expected[key] = network.scaled_channels(channels, width)
+        if all(found.get(key, channels) == channels for key, channels in expected.items()):
+            return width
+    raise ZooError(f"the shapes in {source} fit none of the widths {WIDTHS}; give --width_mult")
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Read, check, write and report."""
+    state = read_state_dict(args.pt_model_path)
+    if args.model is None:
+        require_model(state, args.pt_model_path)
+    class_to_index = read_classes(args.classes) if args.classes else None
+    classes = count_classes(state, class_to_index, args.pt_model_path)
+
+    os.environ.setdefault("GLOG_v", "4")  # MindSpore says in its exceptions what it would also log
+    from src.engine import checkpoint
+    from src.mobilenetv2 import network
+
+    width = find_width(state, args.pt_model_path) if args.width_mult is None else args.width_mult
+    parameters = list(network.build(classes, width, seed=0).get_parameters())
+    wanted = [p.name for p in parameters]
+    arrays, unused = translate(state, wanted)
+    require_complete(arrays, unused, wanted, args.pt_model_path)
+    checkpoint.assign(parameters, arrays, str(args.pt_model_path))
+    meta = {"model": MODEL, "width_mult": width}
+    if class_to_index is not None:
+        meta["class_to_index"] = class_to_index
+    checkpoint.save(args.ms_model_path, checkpoint.arrays_of(parameters), meta)
+    if unused:
+        print(f"{len(unused)} keys were not used: {', '.join(unused)}", file=sys.stderr)
+    print(f"wrote {args.ms_model_path}: {MODEL}, {len(parameters)} arrays, {classes} classes, width_mult {width}")
+
+
+def main(argv: list[str]) -> int:
+    try:
+        convert(arguments(argv))
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
