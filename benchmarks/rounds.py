@@ -116,8 +116,8 @@ def call(worker: str, flags: list, scratch: Path) -> dict:
     command = [sys.executable, "-m", "benchmarks.mobilenetv2", "--worker", worker, *map(str, flags)]
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
     # In the scratch folder, because the framework leaves files of its own in the current one.
-    environment = {"GLOG_v": "4", **os.environ, "PYTHONPATH": path}  # MindSpore logs as little as it does in train.py
-    ended = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True, check=False)
+    settings = {**os.environ, "PYTHONPATH": path}
+    ended = subprocess.run(command, cwd=scratch, env=settings, capture_output=True, text=True, check=False)
     lines = ended.stdout.strip().splitlines()
     if ended.returncode == 0 and lines:
         with contextlib.suppress(json.JSONDecodeError):

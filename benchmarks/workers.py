@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.engine import environment
 from src.engine.config import Value, build, read_yaml
 from src.engine.errors import ZooError
 from src.mobilenetv2.config import Config
@@ -32,6 +33,8 @@ BYTES = 1 if sys.platform == "darwin" else 1024  # unit of ru_maxrss
 def run(arguments: argparse.Namespace) -> None:
     """Call the worker that is named and print its answer as one line."""
     worker = WORKERS.get(arguments.worker)
+    if "torch" not in arguments.worker:
+        environment.prepare()  # as train.py does; PyTorch keeps its own settings
     if worker is None:
         raise ZooError(f"no worker {arguments.worker}; there are {', '.join(WORKERS)}")
     try:

@@ -8,7 +8,6 @@ The file holds a state dict with torchvision's names, or a training checkpoint w
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -17,7 +16,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from src.engine.config import Parser  # noqa: E402  (needs the line above)
+from src.engine import environment  # noqa: E402  (needs the line above)
+from src.engine.config import Parser  # noqa: E402
 from src.engine.errors import UsageError, ZooError  # noqa: E402
 from src.engine.torch_file import read_state_dict  # noqa: E402
 from src.mobilenetv2.names import TORCH_BN, from_torchvision  # noqa: E402
@@ -156,7 +156,7 @@ def convert(args: argparse.Namespace) -> None:
     class_to_index = read_classes(args.classes) if args.classes else None
     classes = count_classes(state, class_to_index, args.pt_model_path)
 
-    os.environ.setdefault("GLOG_v", "4")  # MindSpore says in its exceptions what it would also log
+    environment.prepare()
     from src.engine import checkpoint
     from src.mobilenetv2 import network
 

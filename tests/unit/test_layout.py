@@ -108,7 +108,7 @@ def test_readme_tree_names_what_is_there():
 
 
 def test_commands_in_the_documents_parse():
-    """Every `python train.py|eval.py|export.py ...` line uses flags that exist; every script and configuration exists."""
+    """Flags in `python train.py|eval.py|export.py ...` lines exist, and so do the scripts and files that are named."""
     from src.engine import config
     from src.mobilenetv2.config import Config
 
