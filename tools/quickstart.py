@@ -17,7 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from src.engine.report import table  # noqa: E402  (needs the line above)
+from src.engine import environment  # noqa: E402  (needs the line above)
+from src.engine.report import table  # noqa: E402
 
 OUT = Path("quickstart")
 CONFIG = Path("configs/mobilenetv2/digits_cpu.yaml")
@@ -112,6 +113,7 @@ def summary(scores: dict[str, dict], seconds: float) -> str:
 
 def main() -> int:
     os.chdir(ROOT)
+    environment.prepare()
     began = time.perf_counter()
     for command in COMMANDS:
         run(command)

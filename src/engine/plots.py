@@ -20,7 +20,7 @@ def figure(width: float, height: float):
 
 
 def save(drawing, path: Path) -> None:
-    files.replace_file(path, lambda temporary: drawing.savefig(temporary, dpi=120))
+    files.replace_file(path, lambda temporary: drawing.savefig(temporary, dpi=120, bbox_inches="tight"))
 
 
 def curves(metrics: Path, path: Path) -> None:

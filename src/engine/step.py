@@ -6,13 +6,17 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from src.engine.checkpoint import EMA_PREFIX
 
 
-def momentum_optimizer(net: nn.Cell, momentum: float, weight_decay: float) -> nn.Momentum:
-    """v = momentum * v + g, w -= lr * v; decay on matrices and filters only, not on BN or biases (rank 1)."""
+def momentum_optimizer(net: nn.Cell, momentum: float, weight_decay: float, lr: np.ndarray | float = 0.0) -> nn.Momentum:
+    """v = momentum * v + g, w -= lr * v; decay on matrices and filters only, not on BN or biases (rank 1).
+
+    `make_step` sets the learning rate of each step itself; `lr` is for steps that leave it to the optimizer.
+    """
     parameters = net.trainable_params()
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
@@ -20,7 +24,7 @@ def momentum_optimizer(net: nn.Cell, momentum: float, weight_decay: float) -> nn
         {"order_params": parameters},
     ]
     groups = [group for group in groups if group.get("params", parameters)]
-    return nn.Momentum(groups, learning_rate=0.0, momentum=momentum)
+    return nn.Momentum(groups, learning_rate=lr if isinstance(lr, float) else Tensor(lr), momentum=momentum)
 
 
 def moving_average_of(parameters: list[Parameter]) -> ParameterTuple:

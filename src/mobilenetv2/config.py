@@ -150,10 +150,21 @@ class Config:
             raise UsageError(f"{key} is given without pretrain_ckpt; name the checkpoint with --pretrain_ckpt FILE")
         if self.freeze_layer == "backbone" and (self.mixup_alpha or self.cutmix_alpha):
             raise UsageError("freeze_layer backbone trains on cached features; leave mixup_alpha and cutmix_alpha at 0")
+        if self.boost_mode != "O0":
+            self._check_boost()
         if self.resume not in ("", "auto"):
             require_file("resume", self.resume)
         if self.run_eval and self.eval_dataset_path:
             require_folder("eval_dataset_path", self.eval_dataset_path)
+
+    def _check_boost(self) -> None:
+        if self.platform != "Ascend":
+            raise UsageError(
+                f"boost_mode {self.boost_mode} needs an Ascend machine and platform is {self.platform}; leave it at O0"
+            )
+        for key in ("ema_decay", "clip_norm", "dropout", "resume"):
+            if getattr(self, key):
+                raise UsageError(f"{key} and boost_mode {self.boost_mode} do not go together; use one of the two")
 
     def _check_eval(self) -> None:
         require_folder("dataset_path", self.dataset_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import mindspore as ms
 from mindspore import Tensor, nn
 
-from src.engine import loop, plots, profiling, step, stream
+from src.engine import boost, loop, plots, profiling, step, stream
 from src.engine.device import Rank
 from src.engine.errors import UsageError
 from src.engine.image_folder import EVAL_FOLDERS, ImageFolder, scan
@@ -161,6 +161,11 @@ def train_step(
 ) -> Callable:
     """The compiled training step, profiled if wanted."""
     job.net.set_train(True)
+    if cfg.boost_mode != "O0":
+        lr = plan(job, cfg, Rank()).lr
+        optimizer = step.momentum_optimizer(job.net, cfg.momentum, cfg.weight_decay, lr)
+        config = boost.settings(cfg.boost_mode, len(lr))
+        return boost.make_step(job.net, cross_entropy, optimizer, cfg.boost_mode, config, loss_scale(cfg))
     compiled = step.make_step(
         job.loss,
         optimizer,
