@@ -57,7 +57,7 @@ class Run:
         meta, path = self.resumed.meta, str(self.resumed.path)
         if "position" not in meta:
             raise ZooError(f"{path} holds weights only, no state of a run; use it as --pretrain_ckpt")
-        for key in ("model", "class_to_index", "seed"):
+        for key in about:
             if meta[key] != about[key]:
                 raise ZooError(
                     f"{path} was made with another {key} ({meta[key]}); resume with the same, or start a new run"
@@ -85,8 +85,8 @@ def open_run(path: str, names: Names, resume: str, config_text: str, writes: boo
             resumed = names.newest_good(folder, print)
         elif resume:
             resumed = checkpoint.read(resume)
-        if writes and resumed is None:
-            moved = files.set_aside(folder, _result_files(folder))
+        if writes:
+            moved = files.set_aside(folder, _not_of_this_run(folder, names, resumed))
             if moved:
                 print(f"files of an earlier run moved to {moved}")
         log = stack.enter_context(Journal(folder if writes else None))
@@ -96,10 +96,16 @@ def open_run(path: str, names: Names, resume: str, config_text: str, writes: boo
         yield Run(folder, names, log, resumed, writes)
 
 
-def _result_files(folder: Path) -> list[str]:
-    """What a run writes; the feature cache stays, its keys keep it right."""
-    fixed = [CONFIG, VERSIONS, CURVES, journal.LOG, journal.METRICS, journal.EVENTS]
-    return fixed + [path.name for path in folder.glob("*.ckpt")]
+def _not_of_this_run(folder: Path, names: Names, resumed: Checkpoint | None) -> list[str]:
+    """Files of a run that is not continued, or checkpoints from after the point it is continued from.
+
+    The feature cache stays, its keys keep it right.
+    """
+    if resumed is None or resumed.path.resolve().parent != folder.resolve():
+        fixed = [CONFIG, VERSIONS, CURVES, journal.LOG, journal.METRICS, journal.EVENTS]
+        return fixed + [path.name for path in folder.glob("*.ckpt")]
+    ordered = [path.name for _, _, path in names.find(folder)]
+    return ordered[ordered.index(resumed.path.name) + 1 :] if resumed.path.name in ordered else []
 
 
 def versions() -> dict[str, str]:

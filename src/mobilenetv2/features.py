@@ -14,6 +14,7 @@ from src.engine.device import Rank
 from src.engine.image_folder import ImageFolder
 from src.mobilenetv2 import dataset
 from src.mobilenetv2.config import Config
+from src.mobilenetv2.pretrained import digest
 
 FOLDER = "features"
 BATCH = 32  # images per inference step
@@ -21,13 +22,10 @@ BATCH = 32  # images per inference step
 
 def cache_key(backbone: dict[str, np.ndarray], folder: ImageFolder, cfg: Config) -> str:
     """A hash of all that the features depend on; anything that changes gives another key, so nothing stale is read."""
-    digest = hashlib.sha256()
-    for name in sorted(backbone):
-        digest.update(name.encode() + str(backbone[name].shape).encode() + backbone[name].tobytes())
     listing = [(file, *_stamp(folder.path(index))) for index, file in enumerate(folder.files)]
     preprocessing = [cfg.image_height, cfg.image_width, dataset.MEAN, dataset.STD, dataset.RESIZE_RATIO]
-    digest.update(json.dumps([str(folder.root.resolve()), listing, folder.labels.tolist(), preprocessing]).encode())
-    return digest.hexdigest()[:32]
+    parts = [digest(backbone), str(folder.root.resolve()), listing, folder.labels.tolist(), preprocessing]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+
+import numpy as np
 
 from src.engine import checkpoint
 from src.engine.checkpoint import Checkpoint
@@ -16,9 +19,14 @@ MODEL = "mobilenetv2"
 CLASSIFIER = "head.dense.weight"
 
 
-def about(cfg: Config, class_to_index: dict[str, int]) -> dict:
-    """What travels with the weights in every checkpoint."""
+def about(cfg: Config, class_to_index: dict[str, int], initial: Checkpoint | None = None) -> dict:
+    """What travels with the weights in every checkpoint, and has to be the same when a run is resumed.
+
+    With a frozen backbone that includes the backbone itself, because the features are computed from `initial`.
+    """
+    frozen = initial is not None and cfg.freeze_layer == "backbone"
     return {
+        "frozen_backbone": digest(backbone_of(initial)) if frozen else "",
         "model": MODEL,
         "class_to_index": class_to_index,
         "width_mult": cfg.width_mult,
@@ -39,6 +47,18 @@ def read(path: str) -> Checkpoint:
     if CLASSIFIER not in stored.arrays:
         raise ZooError(f"{path} has no '{CLASSIFIER}'; it is no {MODEL} checkpoint")
     return stored
+
+
+def backbone_of(stored: Checkpoint) -> dict[str, np.ndarray]:
+    return {name: array for name, array in checkpoint.weights(stored).items() if name.startswith("backbone.")}
+
+
+def digest(arrays: dict[str, np.ndarray]) -> str:
+    """A hash of names, shapes and values."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        found.update(f"{name}{arrays[name].shape}".encode() + arrays[name].tobytes())
+    return found.hexdigest()
 
 
 def class_count(stored: Checkpoint) -> int:
@@ -83,6 +103,10 @@ def network_of(stored: Checkpoint, cfg: Config, activation: str = "None") -> Mob
     require_width(stored, cfg)
     net = build(class_count(stored), cfg.width_mult, cfg.seed, activation)
     print(checkpoint.load(net, checkpoint.weights(stored), str(stored.path)))
+    size = [cfg.image_height, cfg.image_width]
+    if stored.meta.get("image_size", size) != size:
+        trained = "x".join(str(pixels) for pixels in stored.meta["image_size"])
+        print(f"note: it was trained at {trained} pixels and is used at {size[0]}x{size[1]}")
     return net
 
 

@@ -41,7 +41,7 @@ def train(cfg: Config) -> int:
         average = step.moving_average_of(optimizer.parameters) if cfg.ema_decay else None
         train_step = work.train_step(job, optimizer, average, cfg, run)
         plan = work.plan(job, cfg, rank)
-        about = pretrained.about(cfg, folder.class_to_index)
+        about = pretrained.about(cfg, folder.class_to_index, initial)
         state = step.state_of(net, optimizer, average)
         start = run.restore(state, plan.steps_per_epoch, about)
 
@@ -64,7 +64,8 @@ def train(cfg: Config) -> int:
         try:
             loop.train(train_step, job.batches, plan, start, run.journal, save, evaluate_now if job.evaluate else None)
         except loop.Stop as stop:
-            say(f"stopped by {stop}; the state is saved, --resume auto goes on from here")
+            saved = "the state is saved, --resume auto goes on from here" if cfg.save_checkpoint else "nothing is saved"
+            say(f"stopped by {stop}; {saved}")
             return 128 + stop.signal_number
         work.finish(job, run)
     return 0

@@ -173,6 +173,22 @@ class TestResume:
         assert result.returncode == 0
         assert "nothing left to do: 3 of 3 epochs are done" in result.stdout
 
+    def test_going_back_to_an_older_checkpoint_moves_the_newer_ones_aside(self, undisturbed, tiny, images, tmp_path):
+        shutil.copytree(undisturbed[0], tmp_path / "run")
+        result = train(tiny, images, tmp_path, "--run_eval", "True", "--resume", "run/mobilenetv2-2_4.ckpt")
+        assert result.returncode == 0, result.stderr
+        assert (tmp_path / "run" / "previous" / "1" / "mobilenetv2-3_4.ckpt").is_file()
+        assert_same_state(undisturbed[0] / "mobilenetv2-3_4.ckpt", tmp_path / "run" / "mobilenetv2-3_4.ckpt")
+
+    def test_damaged_newest_checkpoint_is_passed_over(self, undisturbed, tiny, images, tmp_path):
+        shutil.copytree(undisturbed[0], tmp_path / "run")
+        damaged = tmp_path / "run" / "mobilenetv2-3_4.ckpt"
+        damaged.write_bytes(damaged.read_bytes()[:-5000])
+        result = train(tiny, images, tmp_path, "--run_eval", "True", "--resume", "auto")
+        assert "mobilenetv2-3_4.ckpt is damaged" in result.stdout
+        assert "resumed from run/mobilenetv2-2_4.ckpt" in result.stdout
+        assert_same_state(undisturbed[0] / "mobilenetv2-3_4.ckpt", damaged)
+
     def test_wrong_files_are_refused(self, undisturbed, tiny, images, tmp_path):
         best = undisturbed[0] / "mobilenetv2-best.ckpt"
         result = train(tiny, images, tmp_path, "--resume", best)
@@ -303,6 +319,13 @@ class TestEvalAndExport:
             assert len(result.stderr.splitlines()) == 1, result.stderr
 
 
+def test_profile_is_written_and_explained(tiny, images, tmp_path):
+    result = train(tiny, images, tmp_path, "--enable_profiling", "True", "--epoch_size", "2")
+    assert result.returncode == 0, result.stderr
+    assert "profile of steps 3 to 7 in run/profile" in result.stdout
+    assert list(tmp_path.glob("run/profile/**/cpu_op_type_info_0.csv"))
+
+
 def test_two_runs_on_one_folder_are_refused(tiny, images, tmp_path):
     import fcntl
 
@@ -325,6 +348,28 @@ def test_loss_that_is_not_finite_stops_the_run(tiny, images, tmp_path):
     result = train(tiny, images, tmp_path, "--lr_init", "1e30", "--lr_max", "1e30", "--epoch_size", "1")
     assert result.returncode == 1
     assert re.search(r"the loss is (nan|inf) at epoch 1, step \d, learning rate [\d.]+e\+\d+", result.stderr)
+
+
+def test_disk_full_during_a_checkpoint_keeps_the_last_good_one(tiny, images, tmp_path):
+    """A limit on the size of files stands in for the full disk; the second checkpoint does not fit under it."""
+    import resource
+
+    first = train(tiny, images, tmp_path, "--epoch_size", "1", "--save_checkpoint_steps", "0")
+    assert first.returncode == 0, first.stderr
+    good = tmp_path / "run" / "mobilenetv2-1_4.ckpt"
+    before = good.read_bytes()
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, len(before) // 2))
+
+    command = [sys.executable, ROOT / "train.py", "--config_path", tiny, "--dataset_path", images / "train"]
+    command += ["--resume", "auto", "--save_checkpoint_steps", "0"]
+    second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=limit)
+    assert second.returncode == 1
+    assert re.search(r"error: cannot write run/mobilenetv2-2_4.ckpt: .*make room", second.stderr), second.stderr
+    assert good.read_bytes() == before
+    assert not list(tmp_path.glob("run/.writing-*"))
+    assert [path.name for path in tmp_path.glob("run/*.ckpt")] == [good.name]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
