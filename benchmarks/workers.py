@@ -169,8 +169,8 @@ def export(arguments: argparse.Namespace) -> dict:
     device.setup("CPU")
     net = network.build(CLASSES, cfg.width_mult, cfg.seed)
     shape = (arguments.batch, 3, arguments.size, arguments.size)
-    path = exporting.export(net, shape, arguments.onnx, "ONNX", {}, dynamic_batch=True)
-    return exporting.differences(net, path, {"random": exporting.random_input(shape, cfg.seed)})
+    inputs = {"random": exporting.random_input(shape, cfg.seed)}
+    return exporting.export(net, arguments.onnx, "ONNX", {}, inputs, dynamic_batch=True)[1]
 
 
 def infer_onnx(arguments: argparse.Namespace) -> dict:

@@ -25,7 +25,7 @@ find_python() {
 # ensure_environment FILE...: create .venv if needed and install the requirement files that changed since last time.
 ensure_environment() {
   local file stamp python
-  if [[ ! -x $VENV/bin/python ]]; then
+  if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
     python=$(find_python)
     printf 'creating %s with %s\n' "$VENV" "$python"
     "$python" -m venv "$VENV" || die "cannot create $VENV; on Debian and Ubuntu: apt-get install python3-venv"

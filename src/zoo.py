@@ -53,9 +53,10 @@ def configure(command: str, argv: list[str]) -> Any:
     path = config_file(argv)
     values = configs.read_yaml(path)
     model = values["model"].raw if "model" in values else DEFAULT_MODEL
-    if model not in MODELS:
+    if not isinstance(model, str) or model not in MODELS:
         raise UsageError(f"model is {model!r} (from {path}); it has to be one of {', '.join(MODELS)}")
     config_class = importlib.import_module(f"src.{model}.config").Config
+    values = configs.canonical(config_class, values)
     parser = configs.flag_parser(
         config_class,
         values,

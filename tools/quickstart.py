@@ -7,8 +7,10 @@ Everything lies in ./quickstart; what is there already is used again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -46,7 +48,12 @@ COMMANDS = (
 def run(command: tuple[str, ...]) -> None:
     """Show and run one of the project's commands; a failure ends the quickstart with its status."""
     print(f"\n$ python {' '.join(command)}", flush=True)
-    status = subprocess.run([sys.executable, *command], check=False).returncode
+    with subprocess.Popen([sys.executable, *command]) as process:
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        while process.poll() is None:
+            with contextlib.suppress(KeyboardInterrupt):  # the command got it too and saves its state
+                process.wait()
+    status = process.returncode
     if status:
         sys.exit(status)
 

@@ -140,10 +140,9 @@ class Names:
                 say(f"{error}; trying the checkpoint before it")
         return None
 
-    def remove_old(self, folder: Path, keep: int, steps_per_epoch: int) -> None:
-        """Keep the newest `keep` epochs; a save in the middle of an epoch goes once there is a newer one."""
-        found = self.find(folder)
-        whole = [path for _, step, path in found if step >= steps_per_epoch]
-        middle = [path for _, step, path in found[:-1] if step < steps_per_epoch]
-        for path in [*whole[:-keep], *middle]:
+    def remove_old(self, folder: Path, keep: int, middles: set[Path]) -> None:
+        """Keep the newest `keep` epochs; a save in the middle of an epoch goes once there is a newer checkpoint."""
+        found = [path for *_, path in self.find(folder)]
+        whole = [path for path in found if path not in middles]
+        for path in [*whole[:-keep], *(path for path in found[:-1] if path in middles)]:
             path.unlink()

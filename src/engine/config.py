@@ -73,8 +73,11 @@ def read_yaml(path: Path, ancestors: tuple[Path, ...] = ()) -> dict[str, Value]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UsageError(f"{path} has to hold 'key: value' lines, not {type(content).__name__}")
     bases = content.pop(BASE_KEY, None) or []
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list):
+        raise UsageError(f"{BASE_KEY} in {path} is {bases!r}; it has to be a file name or a list of them")
     values: dict[str, Value] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases:
         values.update(read_yaml(path.parent / Path(str(base)).expanduser(), (*ancestors, path.resolve())))
     values.update({key: Value(raw, str(path)) for key, raw in content.items()})
     return values
@@ -128,18 +131,24 @@ def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
+def canonical(config_class: type, values: dict[str, Value]) -> dict[str, Value]:
+    """The same values with aliases replaced by the names of their keys; of two for one key the later one stays."""
+    aliases = {alias: name for name, rule in options_of(config_class).items() for alias in rule.aliases}
+    return {aliases.get(key, key): value for key, value in values.items()}
+
+
 def build(config_class: type, values: dict[str, Value]) -> Any:
     """Check every value and build the frozen configuration. Aliases are resolved; unknown keys are errors."""
     rules, types = options_of(config_class), types_of(config_class)
-    names = {name: name for name in rules}
-    names.update({alias: name for name, rule in rules.items() for alias in rule.aliases})
     arguments = {}
-    for key, value in values.items():
-        if key not in names:
-            raise UsageError(f"unknown key '{key}' in {value.source}{did_you_mean(key, names)}")
-        name = names[key]
-        arguments[name] = convert(value.raw, types[name], key, value.source)
-        check(arguments[name], rules[name], key, value.source)
+    for key, value in canonical(config_class, values).items():
+        if key not in rules:
+            raise UsageError(f"unknown key '{key}' in {value.source}{did_you_mean(key, rules)}")
+        raw = value.raw
+        if isinstance(raw, bool) and "on" in rules[key].choices:
+            raw = "on" if raw else "off"  # YAML 1.1 reads on and off as truth values
+        arguments[key] = convert(raw, types[key], key, value.source)
+        check(arguments[key], rules[key], key, value.source)
     for field in dataclasses.fields(config_class):
         if field.default is REQUIRED and field.name not in arguments:
             raise UsageError(f"the configuration has no '{field.name}'; add it to the YAML file or give --{field.name}")

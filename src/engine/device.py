@@ -46,7 +46,7 @@ def setup(platform: str, device_id: int = 0, distribute: bool = False, graph_ker
     except (RuntimeError, ValueError) as error:
         raise ZooError(
             "run_distribute is True but this process was not started by a launcher (msrun, mpirun or a rank table); "
-            "start it with scripts/run_train.sh or leave run_distribute out"
+            "start it with one or leave run_distribute out"
         ) from error
     rank = Rank(communication.get_rank(), communication.get_group_size())
     ms.set_auto_parallel_context(

@@ -18,9 +18,14 @@ BATCH_NAME = "batch"  # symbolic first dimension of an ONNX file with dynamic ba
 
 
 def export(
-    net: nn.Cell, shape: tuple[int, ...], file: Path, file_format: str, about: dict, dynamic_batch: bool
-) -> Path:
-    """Write `file` (its suffix is added) for inputs of `shape`; `about` travels inside ONNX and beside the others."""
+    net: nn.Cell, file: Path, file_format: str, about: dict, inputs: dict[str, np.ndarray], dynamic_batch: bool = False
+) -> tuple[Path, dict[str, float]]:
+    """Write `file` (its suffix is added), for inputs of the shape of the first of `inputs`, and compare it with `net`.
+
+    `about` travels inside ONNX and beside the others. Returns the path and the largest difference per named input. A
+    file that differs raises ZooError and does not replace one that is there.
+    """
+    shape, found = next(iter(inputs.values())).shape, {}
     suffix = SUFFIXES[file_format]
     path = file if file.suffix == suffix else file.with_name(file.name + suffix)
     net.set_train(False)
@@ -30,11 +35,12 @@ def export(
         temporary.chmod(files.FILE_MODE)  # the framework writes read-only files
         if file_format == "ONNX":
             finish_onnx(temporary, about, dynamic_batch)
+        found.update(differences(net, temporary, inputs))
 
     files.replace_file(path, write)
     if file_format != "ONNX":
         files.write_text(path.with_name(path.name + ".json"), json.dumps(about, indent=2, ensure_ascii=False) + "\n")
-    return path
+    return path, found
 
 
 def finish_onnx(path: Path, about: dict, dynamic_batch: bool) -> None:
@@ -74,5 +80,5 @@ def differences(net: nn.Cell, path: Path, inputs: dict[str, np.ndarray], toleran
     for kind, array in inputs.items():
         found[kind] = float(np.abs(net(ms.Tensor(array)).asnumpy() - again(array)).max())
         if not found[kind] <= tolerance:
-            raise ZooError(f"{path} differs from the network by {found[kind]:.3g} on {kind} input; do not use it")
+            raise ZooError(f"{path.name} differs from the network by {found[kind]:.3g} on {kind} input; it is not kept")
     return found

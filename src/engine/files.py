@@ -66,8 +66,11 @@ def owned_folder(path: Path) -> Iterator[Path]:
         yield path
 
 
-def set_aside(folder: Path, names: list[str]) -> Path | None:
-    """Move the named entries of `folder` to previous/<n>/, so that a new run does not lose old results."""
+def set_aside(folder: Path, names: list[str], kept: set[str]) -> Path | None:
+    """Move the named entries of `folder` to previous/<n>/, so that a new run does not lose old results.
+
+    Those in `kept` are copied instead, because they are still needed where they are.
+    """
     present = [name for name in names if (folder / name).exists()]
     if not present:
         return None
@@ -75,5 +78,8 @@ def set_aside(folder: Path, names: list[str]) -> Path | None:
     target = folder / PREVIOUS / str(max(taken, default=0) + 1)
     target.mkdir(parents=True)
     for name in present:
-        (folder / name).rename(target / name)
+        if name in kept:
+            shutil.copy2(folder / name, target / name)
+        else:
+            (folder / name).rename(target / name)
     return target

@@ -20,9 +20,24 @@ class BadImage(Exception):
     """The file cannot be used as an image; the text says why."""
 
 
+def jpeg_scan_offset(data: bytes) -> int:
+    """Where the pixels of a JPEG file begin; segments before it (a thumbnail, say) may hold end marks of their own.
+
+    Within the pixels an end mark is unambiguous, and what follows it (the film of a phone's motion photo) is ignored.
+    """
+    position = len(JPEG_START)
+    while data[position : position + 2] != JPEG_SCAN:
+        if position + 4 > len(data) or data[position] != 0xFF:
+            return len(data)
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        # 0xFF may be repeated as filling in front of a marker
+        position += 1 if data[position + 1] == 0xFF else 2 + length
+    return position
+
+
 def check_complete(data: bytes) -> None:
     """Decoders fill up what a truncated file lacks with grey; refuse such files instead."""
-    if data.startswith(JPEG_START) and data.rfind(JPEG_END) < data.rfind(JPEG_SCAN):
+    if data.startswith(JPEG_START) and data.find(JPEG_END, jpeg_scan_offset(data)) < 0:
         raise BadImage("truncated JPEG")
     if data.startswith(PNG_START) and data.rfind(PNG_END) < 0:
         raise BadImage("truncated PNG")

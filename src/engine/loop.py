@@ -37,6 +37,7 @@ class Plan:
     epochs: int
     steps_per_epoch: int
     images_per_step: int
+    samples: int  # in the training data
     lr: np.ndarray  # (epochs * steps_per_epoch,)
     log_interval: int = 0
     save_epochs: int = 1

@@ -58,8 +58,9 @@ def confusion_matrix(confusion: np.ndarray, names: list[str], path: Path) -> Non
     shown = axes.imshow(share, vmin=0, vmax=1, cmap="Blues")
     axes.set(xlabel="predicted", ylabel="true")
     if len(names) <= 60:
-        axes.set_xticks(range(len(names)), names, rotation=90)
-        axes.set_yticks(range(len(names)), names)
+        labels = [name.replace("$", r"\$") for name in names]  # matplotlib would read formulas
+        axes.set_xticks(range(len(names)), labels, rotation=90)
+        axes.set_yticks(range(len(names)), labels)
     if len(names) <= 30:
         for row, column in np.argwhere(confusion):
             colour = "white" if share[row, column] > 0.5 else "black"

@@ -17,7 +17,7 @@ from src.engine import checkpoint, files, journal
 from src.engine.checkpoint import Checkpoint, Names
 from src.engine.errors import ZooError
 from src.engine.journal import Journal
-from src.engine.loop import Position
+from src.engine.loop import Plan, Position
 
 CONFIG, VERSIONS, CURVES = "config.yaml", "versions.json", "curves.png"
 PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "pillow", "onnx", "onnxruntime")
@@ -29,54 +29,62 @@ class Run:
 
     folder: Path
     names: Names
+    about: dict  # travels with every checkpoint
     journal: Journal
     resumed: Checkpoint | None
     writes: bool
+    middles: set[Path]  # checkpoints from the middle of an epoch
 
-    def save(
-        self, state: Iterable[ms.Parameter], position: Position, steps_per_epoch: int, keep: int, about: dict
-    ) -> None:
+    def save(self, state: Iterable[ms.Parameter], position: Position, plan: Plan, keep: int) -> None:
         """Write the checkpoint of `position` and remove those that are no longer kept."""
         if not self.writes:
             return
-        epoch, step = (position.epoch + 1, position.step) if position.step else (position.epoch, steps_per_epoch)
-        meta = {**about, "position": dataclasses.asdict(position), "steps_per_epoch": steps_per_epoch}
-        path = self.folder / self.names.of(epoch, step, steps_per_epoch)
+        steps = plan.steps_per_epoch
+        epoch, step = (position.epoch + 1, position.step) if position.step else (position.epoch, steps)
+        path = self.folder / self.names.of(epoch, step, steps)
+        meta = {**self.about, "position": dataclasses.asdict(position), "epoch_of": epoch_of(plan)}
         checkpoint.save(path, checkpoint.arrays_of(state), meta)
-        self.names.remove_old(self.folder, keep, steps_per_epoch)
+        if position.step:
+            self.middles.add(path)
+        self.names.remove_old(self.folder, keep, self.middles)
 
-    def save_weights(self, file: str, weights: dict, about: dict) -> None:
+    def save_weights(self, file: str, weights: dict, top1: float) -> None:
         """Write weights alone (no optimizer state), for evaluation and export."""
         if self.writes:
-            checkpoint.save(self.folder / file, weights, about)
+            checkpoint.save(self.folder / file, weights, {**self.about, "top1": top1})
 
-    def restore(self, state: Iterable[ms.Parameter], steps_per_epoch: int, about: dict) -> Position:
+    def restore(self, state: Iterable[ms.Parameter], plan: Plan, best_file: str) -> Position:
         """Put the state of the checkpoint that is continued into the parameters; the start position without one."""
         if self.resumed is None:
             return Position()
-        meta, path = self.resumed.meta, str(self.resumed.path)
-        if "position" not in meta:
-            raise ZooError(f"{path} holds weights only, no state of a run; use it as --pretrain_ckpt")
-        for key in about:
-            if meta[key] != about[key]:
-                raise ZooError(
-                    f"{path} was made with another {key} ({meta[key]}); resume with the same, or start a new run"
-                )
+        meta, path = self.resumed.meta, self.resumed.path
         position = Position(**meta["position"])
-        if position.step and meta["steps_per_epoch"] != steps_per_epoch:
+        if position.step and meta["epoch_of"] != epoch_of(plan):
             raise ZooError(
-                f"{path} was saved in the middle of an epoch of {meta['steps_per_epoch']} steps and an epoch now has "
-                f"{steps_per_epoch}; use the data and batch_size it was made with"
+                f"{path} is from the middle of an epoch with {meta['epoch_of']} and now there are {epoch_of(plan)}; "
+                "resume with the data and batch_size it was made with"
             )
-        checkpoint.assign(state, self.resumed.arrays, path)
+        checkpoint.assign(state, self.resumed.arrays, str(path))
         self.journal.line(f"resumed from {path}: {position.epoch} epochs and {position.step} steps are done")
+        if not (self.folder / best_file).is_file():
+            position = dataclasses.replace(position, best=-1.0)  # there is no best file yet that has to be beaten
         return position
 
 
+def epoch_of(plan: Plan) -> dict[str, int]:
+    """What the order of the data within an epoch depends on, beside the seed."""
+    return {"samples": plan.samples, "images_per_step": plan.images_per_step}
+
+
 @contextlib.contextmanager
-def open_run(path: str, names: Names, resume: str, config_text: str, writes: bool = True) -> Iterator[Run]:
-    """Lock the folder, find what to resume or move an earlier run's files aside, open the journal."""
-    folder = Path(path).expanduser()
+def open_run(
+    folder: Path, names: Names, best_file: str, resume: str, about: dict, config_text: str, used: str, writes: bool
+) -> Iterator[Run]:
+    """Lock the folder, find what to resume or move an earlier run's files aside, open the journal.
+
+    `about` has to be the same in the checkpoint that is resumed. `used` is the file that the run starts from; where it
+    lies in the folder it stays there, if the run cannot take it for its own.
+    """
     with contextlib.ExitStack() as stack:
         if writes:
             stack.enter_context(files.owned_folder(folder))
@@ -85,27 +93,51 @@ def open_run(path: str, names: Names, resume: str, config_text: str, writes: boo
             resumed = names.newest_good(folder, print)
         elif resume:
             resumed = checkpoint.read(resume)
+        if resumed is not None:
+            require_same(resumed, about)
         if writes:
-            moved = files.set_aside(folder, _not_of_this_run(folder, names, resumed))
+            old = _not_of_this_run(folder, names, best_file, resumed)
+            moved = files.set_aside(folder, old, _still_needed(folder, names, used))
             if moved:
                 print(f"files of an earlier run moved to {moved}")
         log = stack.enter_context(Journal(folder if writes else None))
         if writes:
             files.write_text(folder / CONFIG, config_text)
             files.write_text(folder / VERSIONS, json.dumps(versions(), indent=2) + "\n")
-        yield Run(folder, names, log, resumed, writes)
+        middles = {resumed.path} if resumed is not None and resumed.meta["position"]["step"] else set()
+        yield Run(folder, names, about, log, resumed, writes, middles)
 
 
-def _not_of_this_run(folder: Path, names: Names, resumed: Checkpoint | None) -> list[str]:
-    """Files of a run that is not continued, or checkpoints from after the point it is continued from.
+def require_same(resumed: Checkpoint, about: dict) -> None:
+    """A run goes on only with the settings that its state belongs to."""
+    if "position" not in resumed.meta:
+        raise ZooError(f"{resumed.path} holds weights only, no state of a run; use it as --pretrain_ckpt")
+    for key, value in about.items():
+        before = resumed.meta.get(key)
+        if before != value:
+            raise ZooError(f"{resumed.path} was made with another {key} ({before}); give the same or start a new run")
+
+
+def _not_of_this_run(folder: Path, names: Names, best_file: str, resumed: Checkpoint | None) -> list[str]:
+    """Files of a run that is not continued, or what came after the point it is continued from.
 
     The feature cache stays, its keys keep it right.
     """
+    ordered = [path.name for *_, path in names.find(folder)]
     if resumed is None or resumed.path.resolve().parent != folder.resolve():
-        fixed = [CONFIG, VERSIONS, CURVES, journal.LOG, journal.METRICS, journal.EVENTS]
-        return fixed + [path.name for path in folder.glob("*.ckpt")]
-    ordered = [path.name for _, _, path in names.find(folder)]
-    return ordered[ordered.index(resumed.path.name) + 1 :] if resumed.path.name in ordered else []
+        return [CONFIG, VERSIONS, CURVES, journal.LOG, journal.METRICS, journal.EVENTS, best_file, *ordered]
+    later = ordered[ordered.index(resumed.path.name) + 1 :] if resumed.path.name in ordered else []
+    best = folder / best_file
+    if later and best.is_file() and checkpoint.read(best).meta.get("top1", 2) > resumed.meta["position"]["best"]:
+        later.append(best_file)
+    return later
+
+
+def _still_needed(folder: Path, names: Names, used: str) -> set[str]:
+    """The file a run starts from, if it lies in the run folder and is no checkpoint that `auto` would take."""
+    path = Path(used).expanduser().resolve()
+    taken = {found.resolve() for *_, found in names.find(folder)}
+    return {path.name} if used and path.parent == folder.resolve() and path not in taken else set()
 
 
 def versions() -> dict[str, str]:

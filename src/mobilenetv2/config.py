@@ -152,6 +152,8 @@ class Config:
             raise UsageError("freeze_layer backbone trains on cached features; leave mixup_alpha and cutmix_alpha at 0")
         if self.boost_mode != "O0":
             self._check_boost()
+        if self.amp_level != "O0" and self.platform == "CPU":
+            raise UsageError(f"amp_level is {self.amp_level} and platform CPU; a CPU needs --amp_level O0")
         if self.resume not in ("", "auto"):
             require_file("resume", self.resume)
         if self.run_eval and self.eval_dataset_path:
@@ -175,9 +177,13 @@ class Config:
                 f"eval_backend is {self.eval_backend} and pretrain_ckpt {self.pretrain_ckpt}; "
                 "backend onnx takes an .onnx file, backend mindspore a checkpoint"
             )
+        if self.confusion_matrix and not self.confusion_matrix.endswith(".png"):
+            raise UsageError(f"confusion_matrix is {self.confusion_matrix}; it is drawn as PNG, so give FILE.png")
 
     def _check_export(self) -> None:
         require_file("ckpt_file", self.ckpt_file)
+        if self.dataset_path:
+            require_folder("dataset_path", self.dataset_path)
         if self.file_format == "AIR" and self.platform != "Ascend":
             raise UsageError(
                 f"file_format AIR needs an Ascend machine and platform is {self.platform}; export MINDIR or ONNX here"

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from src.engine import augment, images, stream
+from src.engine.errors import ZooError
 from src.engine.image_folder import ImageFolder
 from src.mobilenetv2.config import Config
 
@@ -19,6 +20,7 @@ MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)  # ImageNet, RGB, of grey values 
 STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 RESIZE_RATIO = 256 / 224  # evaluation resizes the shorter side to this multiple of the input, then crops the centre
 TABLES = [((np.arange(256) - mean) / std).astype(np.float32) for mean, std in zip(MEAN, STD)]
+MAX_ASPECT = 100  # a thinner picture would take gigabytes when its shorter side is enlarged
 NO_LABEL = -1  # label of padding and of files that could not be read; evaluation does not count it
 
 
@@ -32,6 +34,9 @@ def normalise(image: np.ndarray) -> np.ndarray:
 
 def eval_transform(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """(H, W, 3) uint8 -> (3, height, width) float32: shorter side to 256/224 of the input, centre crop, normalise."""
+    longer, shorter = max(image.shape[:2]), min(image.shape[:2])
+    if longer > MAX_ASPECT * shorter:
+        raise images.BadImage(f"{image.shape[1]}x{image.shape[0]} pixels, one side over {MAX_ASPECT} times the other")
     resized = augment.resize_shorter_side(image, round(max(height, width) * RESIZE_RATIO))
     return normalise(augment.center_crop(resized, (height, width)))
 
@@ -153,5 +158,7 @@ def example_batch(folder: ImageFolder | None, shape: tuple[int, int, int, int]) 
                 pictures.append(images.read(folder.path(index)))
             if len(pictures) == shape[0]:
                 break
+        if not pictures:
+            raise ZooError(f"none of the {len(folder)} files in {folder.root} is a usable image; check it")
     batch = [eval_transform(pictures[i % len(pictures)], *shape[2:]) for i in range(shape[0])]
     return np.stack(batch)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,6 +45,7 @@ def cached(
     folder: ImageFolder,
     cfg: Config,
     run: Path,
+    bad: stream.BadFiles,
     say: Callable[[str], None],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pooled features (N, C) float32 and labels (N,) int32 of every readable file, from the cache where it fits.
@@ -52,21 +55,24 @@ def cached(
     path = run / FOLDER / f"{cache_key(backbone, folder, cfg)}.npz"
     try:
         with np.load(path) as stored:
-            say(f"features of {len(stored['label'])} images from {path}")
-            return stored["feature"], stored["label"]
+            feature, label, reasons = stored["feature"], stored["label"], json.loads(str(stored["bad"]))
+        for file, reason in reasons.items():
+            bad.add(file, reason)
+        say(f"features of {len(label)} images from {path}")
+        return feature, label
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         say(f"{path} is damaged ({type(error).__name__}); the features are computed again")
-    bad = stream.BadFiles(cfg.on_bad_image, say)
     feature, label = [], []
     for images, labels in dataset.eval_batches(folder, cfg, bad, BATCH):
         good = labels != dataset.NO_LABEL
         feature.append(predict(images)[good])
         label.append(labels[good])
     feature, label = np.concatenate(feature), np.concatenate(label)
-    files.replace_file(path, lambda temporary: np.savez(temporary, feature=feature, label=label))
-    say(f"features of {len(label)} images written to {path}" + (f"; {bad.summary()}" if bad.reasons else ""))
+    bad_text = json.dumps(bad.reasons)
+    files.replace_file(path, lambda temporary: np.savez(temporary, feature=feature, label=label, bad=bad_text))
+    say(f"features of {len(label)} images written to {path}")
     return feature, label
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from src.engine import checkpoint, device, exporting, files, loop, onnx_model, plots, report, step, stream
 from src.engine.config import to_yaml
 from src.engine.cpu_kernels import cells
+from src.engine.errors import ZooError
 from src.engine.image_folder import EVAL_FOLDERS, TRAIN_FOLDERS, require_classes, scan
 from src.engine.metrics import Classification
 from src.engine.run import open_run
@@ -31,7 +32,9 @@ def train(cfg: Config) -> int:
     names = HEAD_NAMES if head_only else NAMES
     net = network.build(classes, cfg.width_mult, cfg.seed)
     loaded = pretrained.load(net, initial, folder.class_to_index, cfg) if initial else "weights start anew"
-    with open_run(cfg.save_checkpoint_path, names, cfg.resume, to_yaml(cfg), rank.is_first) as run:
+    about = pretrained.about(cfg, folder.class_to_index, initial)
+    output = Path(cfg.save_checkpoint_path).expanduser()
+    with open_run(output, names, BEST, cfg.resume, about, to_yaml(cfg), cfg.pretrain_ckpt, rank.is_first) as run:
         say = run.journal.line
         say(f"{len(folder)} images of {classes} classes in {folder.root}; {loaded}")
         if cfg.platform == "CPU":
@@ -39,26 +42,26 @@ def train(cfg: Config) -> int:
         job = (work.head if head_only else work.whole)(net, folder, held_out, cfg, run, rank)
         optimizer = step.momentum_optimizer(job.net, cfg.momentum, cfg.weight_decay)
         average = step.moving_average_of(optimizer.parameters) if cfg.ema_decay else None
-        train_step = work.train_step(job, optimizer, average, cfg, run)
         plan = work.plan(job, cfg, rank)
-        about = pretrained.about(cfg, folder.class_to_index, initial)
+        train_step = work.train_step(job, plan, optimizer, average, cfg, run)
         state = step.state_of(net, optimizer, average)
-        start = run.restore(state, plan.steps_per_epoch, about)
+        start = run.restore(state, plan, BEST)
 
         if start.epoch >= cfg.epoch_size:
             say(f"nothing left to do: {start.epoch} of {cfg.epoch_size} epochs are done")
+            work.finish(job, run)
             return 0
 
         def save(position: loop.Position) -> None:
             if cfg.save_checkpoint:
-                run.save(state, position, plan.steps_per_epoch, cfg.keep_checkpoint_max, about)
+                run.save(state, position, plan, cfg.keep_checkpoint_max)
 
         def evaluate_now(best: float) -> Classification:
             with step.averaged(optimizer.parameters, average):
                 metric = job.evaluate()
-                if metric.top1 > best:
+                if metric.top1 > best and cfg.save_checkpoint:
                     weights = checkpoint.arrays_of(net.get_parameters())
-                    run.save_weights(BEST, weights, {**about, "top1": metric.top1})
+                    run.save_weights(BEST, weights, metric.top1)
             return metric
 
         try:
@@ -74,7 +77,7 @@ def train(cfg: Config) -> int:
 def evaluate(cfg: Config) -> int:
     """Score a checkpoint, or an exported ONNX file, on every image of a folder."""
     if cfg.eval_backend == "onnx":
-        model = onnx_model.load(Path(cfg.pretrain_ckpt), stream.usable_threads(cfg.num_workers))
+        model = onnx_model.load(Path(cfg.pretrain_ckpt).expanduser(), stream.usable_threads(cfg.num_workers))
         class_to_index, classes, predict = model.class_to_index, model.outputs, model.predict
         batch_size = model.batch_size or cfg.batch_size
     else:
@@ -96,15 +99,17 @@ def evaluate(cfg: Config) -> int:
     batches = dataset.eval_batches(folder, cfg, bad, min(batch_size, len(folder)))
     metric = loop.evaluate(predict, batches, Classification(classes))
     seconds = time.perf_counter() - began
+    if not metric.samples:
+        raise ZooError(f"none of the {len(folder)} files in {folder.root} is a usable image; check the data folder")
     names = sorted(folder.class_to_index, key=folder.class_to_index.get)
-    if cfg.per_class_csv:
-        files.write_text(Path(cfg.per_class_csv), metric.per_class_csv(names))
-    if cfg.confusion_matrix:
-        plots.confusion_matrix(metric.confusion, names, Path(cfg.confusion_matrix))
     print(report.result_line(metric.top1, cfg.pretrain_ckpt))
     print(report.counts_line(metric.top5, metric.samples, len(folder), seconds))
     if bad.reasons:
         print(bad.summary())
+    if cfg.per_class_csv:
+        files.write_text(Path(cfg.per_class_csv).expanduser(), metric.per_class_csv(names))
+    if cfg.confusion_matrix:
+        plots.confusion_matrix(metric.confusion, names, Path(cfg.confusion_matrix).expanduser())
     return 0
 
 
@@ -116,9 +121,13 @@ def export(cfg: Config) -> int:
     folder = scan(cfg.dataset_path, EVAL_FOLDERS) if cfg.dataset_path else None
     shape = (cfg.batch_size_export, 3, cfg.image_height, cfg.image_width)
     about = {**stored.meta, "activation": cfg.activation, "image_size": [cfg.image_height, cfg.image_width]}
-    exported = exporting.export(net, shape, Path(cfg.file_name), cfg.file_format, about, cfg.dynamic_batch)
     inputs = {"random": exporting.random_input(shape, cfg.seed), "real": dataset.example_batch(folder, shape)}
-    for kind, difference in exporting.differences(net, exported, inputs).items():
+    if cfg.dynamic_batch:
+        larger = (cfg.batch_size_export + 1, *shape[1:])
+        inputs[f"random (batch {larger[0]})"] = exporting.random_input(larger, cfg.seed)
+    file = Path(cfg.file_name).expanduser()
+    exported, found = exporting.export(net, file, cfg.file_format, about, inputs, cfg.dynamic_batch)
+    for kind, difference in found.items():
         print(f"largest difference to the network on {kind} input: {difference:.3g}")
     print(f"exported {exported} ({exported.stat().st_size / 1e6:.1f} MB)")
     return 0

@@ -31,7 +31,7 @@ class Work:
     loss: Callable[..., Tensor]
     batches: Callable[[int, int], Iterable]
     samples: int
-    bad: stream.BadFiles
+    bad: tuple[stream.BadFiles, ...]
     evaluate: Callable[[], Classification] | None
 
 
@@ -60,16 +60,18 @@ def whole(
         arriving = dataset.train_batches(folder, cfg, bad, epoch, first_step, rank.index, rank.count)
         return with_dropout(arriving, net.backbone.out_channels, cfg, epoch, first_step, rank)
 
-    evaluate = None
+    evaluate, bad_files = None, (bad,)
     if held_out is not None:
+        bad_held_out = dataset.bad_files(held_out, cfg, run.journal.line)
+        bad_files = (bad, bad_held_out)
 
         def evaluate() -> Classification:
-            arriving = dataset.eval_batches(held_out, cfg, bad, cfg.batch_size)
+            arriving = dataset.eval_batches(held_out, cfg, bad_held_out, cfg.batch_size)
             metric = loop.evaluate(loop.predictor(net), arriving, Classification(len(folder.class_to_index)))
             net.set_train(True)
             return metric
 
-    return Work(net, loss, batches, len(folder), bad, evaluate)
+    return Work(net, loss, batches, len(folder), bad_files, evaluate)
 
 
 def head(
@@ -80,10 +82,10 @@ def head(
     predict = loop.predictor(PooledBackbone(net.backbone))
     weights = {p.name: p.asnumpy() for p in net.backbone.get_parameters()}
 
-    def features_of(images: ImageFolder):
-        return features.cached(predict, weights, images, cfg, run.folder, run.journal.line)
+    def features_of(images: ImageFolder, bad: stream.BadFiles):
+        return features.cached(predict, weights, images, cfg, run.folder, bad, run.journal.line)
 
-    feature, label = features_of(folder)
+    feature, label = features_of(folder, bad)
     classes, channels = len(folder.class_to_index), net.backbone.out_channels
 
     def loss(pooled: Tensor, target: Tensor, keep: Tensor = None) -> Tensor:
@@ -93,15 +95,17 @@ def head(
         arriving = features.train_batches(feature, label, classes, cfg, epoch, first_step, rank)
         return with_dropout(arriving, channels, cfg, epoch, first_step, rank)
 
-    evaluate = None
+    evaluate, bad_files = None, (bad,)
     if held_out is not None:
-        held_out_features = features_of(held_out)
+        bad_held_out = dataset.bad_files(held_out, cfg, run.journal.line)
+        bad_files = (bad, bad_held_out)
+        held_out_features = features_of(held_out, bad_held_out)
 
         def evaluate() -> Classification:
             arriving = features.eval_batches(*held_out_features, cfg.batch_size)
             return loop.evaluate(loop.predictor(net.head), arriving, Classification(classes))
 
-    return Work(net.head, loss, batches, len(label), bad, evaluate)
+    return Work(net.head, loss, batches, len(label), bad_files, evaluate)
 
 
 def with_dropout(arriving: Iterable, channels: int, cfg: Config, epoch: int, first_step: int, rank: Rank) -> Iterable:
@@ -146,25 +150,25 @@ def plan(job: Work, cfg: Config, rank: Rank) -> loop.Plan:
     steps = job.samples // images_per_step
     lr = get_lr(cfg.lr_init, cfg.lr_end, cfg.lr_max, cfg.warmup_epochs, cfg.epoch_size, steps)
     return loop.Plan(
-        cfg.epoch_size,
-        steps,
-        images_per_step,
-        lr,
-        cfg.log_interval,
-        cfg.save_checkpoint_epochs,
-        cfg.save_checkpoint_steps,
+        epochs=cfg.epoch_size,
+        steps_per_epoch=steps,
+        images_per_step=images_per_step,
+        samples=job.samples,
+        lr=lr,
+        log_interval=cfg.log_interval,
+        save_epochs=cfg.save_checkpoint_epochs,
+        save_steps=cfg.save_checkpoint_steps,
     )
 
 
 def train_step(
-    job: Work, optimizer: nn.Optimizer, average: ms.ParameterTuple | None, cfg: Config, run: Run
+    job: Work, plan: loop.Plan, optimizer: nn.Optimizer, average: ms.ParameterTuple | None, cfg: Config, run: Run
 ) -> Callable:
     """The compiled training step, profiled if wanted."""
     job.net.set_train(True)
     if cfg.boost_mode != "O0":
-        lr = plan(job, cfg, Rank()).lr
-        optimizer = step.momentum_optimizer(job.net, cfg.momentum, cfg.weight_decay, lr)
-        config = boost.settings(cfg.boost_mode, len(lr))
+        optimizer = step.momentum_optimizer(job.net, cfg.momentum, cfg.weight_decay, plan.lr)
+        config = boost.settings(cfg.boost_mode, len(plan.lr))
         return boost.make_step(job.net, cross_entropy, optimizer, cfg.boost_mode, config, loss_scale(cfg))
     compiled = step.make_step(
         job.loss,
@@ -180,8 +184,9 @@ def train_step(
 
 def finish(job: Work, run: Run) -> None:
     """The last words of a run: what was skipped, and the picture of its curves."""
-    if job.bad.reasons:
-        run.journal.line(job.bad.summary())
+    for bad in job.bad:
+        if bad.reasons:
+            run.journal.line(bad.summary())
     if run.writes and (run.folder / METRICS).stat().st_size:
         plots.curves(run.folder / METRICS, run.folder / CURVES)
         run.journal.line(f"curves in {run.folder / CURVES}")

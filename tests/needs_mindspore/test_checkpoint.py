@@ -129,5 +129,6 @@ class TestNames:
     def test_only_old_epochs_and_passed_middles_are_removed(self, tmp_path):
         for name in ("m-1_9.ckpt", "m-2_9.ckpt", "m-3_4.ckpt", "m-3_9.ckpt", "m-4_2.ckpt", "m-best.ckpt", "other.ckpt"):
             (tmp_path / name).touch()
-        self.names.remove_old(tmp_path, keep=2, steps_per_epoch=9)
+        middles = {tmp_path / "m-3_4.ckpt", tmp_path / "m-4_2.ckpt"}
+        self.names.remove_old(tmp_path, keep=2, middles=middles)
         assert names_in(tmp_path) == ["m-2_9.ckpt", "m-3_9.ckpt", "m-4_2.ckpt", "m-best.ckpt", "other.ckpt"]

@@ -198,6 +198,14 @@ class TestResume:
         assert result.returncode == 1
         assert "made with another seed" in result.stderr
 
+    def test_middle_of_an_epoch_wants_the_same_data(self, undisturbed, tiny, images, tmp_path):
+        stored = checkpoint.read(undisturbed[0] / "mobilenetv2-1_4.ckpt")
+        position = {**stored.meta["position"], "epoch": 0, "step": 2}
+        checkpoint.save(tmp_path / "m.ckpt", stored.arrays, {**stored.meta, "position": position})
+        result = train(tiny, images, tmp_path, "--resume", "m.ckpt", "--batch_size", "5")
+        assert result.returncode == 1
+        assert "is from the middle of an epoch with {'samples': 24, 'images_per_step': 6}" in result.stderr
+
 
 class TestFineTune:
     def test_head_only_uses_cached_features_and_never_stale_ones(self, undisturbed, tiny, images, tmp_path):
@@ -217,6 +225,12 @@ class TestFineTune:
         again = train(tiny, data, tmp_path, *flags, "--epoch_size", "1")
         assert "features of 24 images from" in again.stdout
         assert "written" not in again.stdout
+        cache = next(tmp_path.glob("run/features/*.npz"))
+        for path in tmp_path.glob("run/features/*.npz"):
+            path.write_bytes(path.read_bytes()[:300])
+        damaged = train(tiny, data, tmp_path, *flags, "--epoch_size", "1")
+        assert f"run/features/{cache.name} is damaged" in damaged.stdout
+        assert damaged.stdout.count("features of 24 images written") == 1
         changed = data / "train" / "cat" / "000.jpg"
         changed.write_bytes((data / "train" / "dog" / "000.jpg").read_bytes())
         third = train(tiny, data, tmp_path, *flags, "--epoch_size", "1")
@@ -224,6 +238,16 @@ class TestFineTune:
         flags[1] = undisturbed[0] / "mobilenetv2-3_4.ckpt"  # not the best one, which is an earlier epoch's
         fourth = train(tiny, data, tmp_path, *flags, "--epoch_size", "1")
         assert fourth.stdout.count("features of 24 images written") == 1
+
+    def test_starting_from_the_best_weights_in_the_same_folder_works_twice(self, undisturbed, tiny, images, tmp_path):
+        shutil.copytree(undisturbed[0], tmp_path / "run")
+        flags = ["--pretrain_ckpt", "run/mobilenetv2-best.ckpt", "--freeze_layer", "backbone", "--mixup_alpha", "0"]
+        for number in (1, 2):
+            result = train(tiny, images, tmp_path, *flags, "--epoch_size", "1")
+            assert result.returncode == 0, result.stderr
+            assert f"moved to run/previous/{number}" in result.stdout
+        assert (tmp_path / "run" / "mobilenetv2-best.ckpt").is_file()
+        assert (tmp_path / "run" / "previous" / "1" / "mobilenetv2-best.ckpt").is_file()
 
     def test_whole_network_with_a_new_head_for_other_classes(self, undisturbed, tiny, tmp_path):
         write_images(tmp_path / "train", 6, classes=("ant", "bee"))

@@ -41,6 +41,18 @@ def test_precedence_is_dataclass_base_yaml_flag(tmp_path):
     assert (cfg.lr_max, cfg.batch_size, cfg.seed, cfg.epoch_size, cfg.dropout) == (0.5, 7, 3, 15, 0.0)
 
 
+def test_flags_win_over_aliases_in_the_file(tmp_path):
+    text = "device_target: GPU\nsave_checkpoint_path: a\ncheckpoint_path: b"
+    assert configure(tmp_path, yaml_text=text).platform == "GPU"
+    cfg = configure(tmp_path, "--platform", "CPU", "--save_checkpoint_path", "c", yaml_text=text)
+    assert (cfg.platform, cfg.save_checkpoint_path) == ("CPU", "c")
+
+
+def test_yaml_on_and_off_are_words_where_words_are_wanted(tmp_path):
+    assert configure(tmp_path, yaml_text="cpu_kernels: off").cpu_kernels == "off"
+    assert configure(tmp_path, yaml_text="cpu_kernels: on").cpu_kernels == "on"
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
 def test_every_shipped_yaml_builds_and_its_saved_form_is_equal(path, tmp_path):
     cfg = config.build(Config, config.read_yaml(path))
@@ -92,6 +104,8 @@ def test_platform_chooses_the_yaml(tmp_path):
         (["--dataset_path", ""], "is not set"),
         (["stray"], "unexpected argument 'stray'"),
         (["--model", "resnet"], "has to be one of 'mobilenetv2'"),
+        (["--amp_level", "O2"], "a CPU needs --amp_level O0"),
+        (["--boost_mode", "O1"], "needs an Ascend machine"),
         (["--enable_modelarts", "True"], "this version cannot do"),
         (["--batch_size"], "expected one argument"),
     ],

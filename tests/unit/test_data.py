@@ -127,6 +127,12 @@ class TestDecode:
         with pytest.raises(reading.BadImage, match="truncated"):
             reading.decode(whole[:-200])
 
+    def test_what_follows_a_whole_jpeg_does_not_matter(self):
+        rng = np.random.default_rng(0)
+        for seed in range(5):  # the film of a motion photo holds marks of all kinds
+            film = rng.bytes(60_000) + b"\xff\xda" + bytes([seed])
+            assert reading.decode(encoded(PICTURE, "JPEG") + film).shape == PICTURE.shape
+
     def test_decompression_bomb_is_refused_before_it_is_unpacked(self):
         def chunk(kind: bytes, body: bytes) -> bytes:
             return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
@@ -251,6 +257,11 @@ class TestTransforms:
         out = dataset.eval_transform(picture, 224, 224)
         bright = (out[0, 112] > 0).mean()
         assert bright == pytest.approx(50 / 100 * 256 / 224, abs=0.02)
+
+    def test_extreme_shapes_are_bad_images_not_gigabytes(self):
+        with pytest.raises(reading.BadImage, match="one side over 100 times the other"):
+            dataset.eval_transform(np.zeros((2, 5000, 3), np.uint8), 224, 224)
+        assert dataset.eval_transform(np.zeros((1, 1, 3), np.uint8), 224, 224).shape == (3, 224, 224)
 
     def test_smoothed_targets(self):
         target = dataset.smooth_one_hot(np.array([2, 0]), 5, 0.1)
