@@ -112,7 +112,8 @@ class TestTrain:
     def test_checkpoint_knows_its_classes_and_position(self, undisturbed):
         meta = checkpoint.read(undisturbed[0] / "mobilenetv2-2_4.ckpt").meta
         assert meta["class_to_index"] == {"cat": 0, "dog": 1, "owl": 2}
-        assert (meta["position"]["epoch"], meta["position"]["step"], meta["steps_per_epoch"]) == (2, 0, 4)
+        assert (meta["position"]["epoch"], meta["position"]["step"]) == (2, 0)
+        assert meta["epoch_of"] == {"samples": 24, "images_per_step": 6}
 
     def test_same_seed_same_losses_even_from_the_saved_configuration(self, undisturbed, images, tmp_path):
         again = train(undisturbed[0] / "config.yaml", images, tmp_path, "--num_workers", "1")
