@@ -22,7 +22,9 @@ import yaml
 pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
 
-from src.engine import checkpoint  # noqa: E402
+from src.engine import checkpoint, device, step  # noqa: E402
+from src.mobilenetv2 import network  # noqa: E402
+from src.mobilenetv2.loss import cross_entropy  # noqa: E402
 from tests.conftest import ROOT, run_command, write_images  # noqa: E402
 
 TINY = {
@@ -407,10 +409,6 @@ def test_read_only_run_folder(tiny, images, tmp_path):
 
 def test_network_learns_eight_images(images, tmp_path):
     """Overfitting is the shortest proof that loss, gradients and optimizer fit together."""
-    from src.engine import device, step
-    from src.mobilenetv2 import network
-    from src.mobilenetv2.loss import cross_entropy
-
     device.setup("CPU")
     net = network.build(4, 0.35, seed=1)
     net.set_train(True)
