@@ -82,6 +82,9 @@ def run(command: str, argv: list[str]) -> int:
         if debug:
             traceback.print_exc()
         return error.status
+    except ModuleNotFoundError as error:
+        print(f"error: {error.name} is not installed; run: pip install -r requirements.txt", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

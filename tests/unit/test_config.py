@@ -182,6 +182,9 @@ def test_help_and_usage_errors_need_no_mindspore(tmp_path):
     wrong = run_command("-c", block.format("train"), "--lr_maks", "1", "--platform", "CPU")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr.startswith("error: unknown flag '--lr_maks'")
+    missing = run_command("-c", block.format("train"), "--platform", "CPU", "--dataset_path", tmp_path)
+    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
+    assert "mindspore is not installed; run: pip install -r requirements.txt" in missing.stderr
 
 
 def test_importing_the_configuration_reads_no_arguments(monkeypatch):
