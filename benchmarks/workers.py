@@ -18,7 +18,7 @@ import numpy as np
 
 from src.engine import environment
 from src.engine.config import Value, build, read_yaml
-from src.engine.errors import ZooError
+from src.engine.errors import ZooError, first_line
 from src.mobilenetv2.config import Config
 
 CONFIG = Path(__file__).resolve().parent.parent / "default_config_cpu.yaml"
@@ -30,6 +30,10 @@ AHEAD_SAMPLES, AHEAD_BATCHES = 256, 3  # what our threads and each PIL process m
 BYTES = 1 if sys.platform == "darwin" else 1024  # unit of ru_maxrss
 
 
+class LeftOut(Exception):
+    """This machine cannot run the contender; the text says why."""
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Call the worker that is named and print its answer as one line."""
     worker = WORKERS.get(arguments.worker)
@@ -39,11 +43,12 @@ def run(arguments: argparse.Namespace) -> None:
         raise ZooError(f"no worker {arguments.worker}; there are {', '.join(WORKERS)}")
     try:
         answer = worker(arguments)
+    except LeftOut as reason:
+        answer = {"left_out": str(reason)}
     except ZooError:
         raise
     except Exception as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), "no message")
-        raise ZooError(f"{type(error).__name__}: {reason}") from error
+        raise ZooError(f"{type(error).__name__}: {first_line(error) or 'no message'}") from error
     # Linux hands a parent's peak down to the program it starts, so the process that starts us has to stay small.
     answer["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES / 1e6
     print(json.dumps(answer), flush=True)
@@ -83,20 +88,28 @@ def time_steps(step: Callable[[], object], images: int, steps: int) -> dict:
     return {"images_per_s": images * steps / (time.perf_counter() - began)}
 
 
-def train_mindspore(arguments: argparse.Namespace, kernels: str) -> dict:
-    """The step that train.py runs, fed from numpy and read back every time as the training loop does."""
-    from src.engine import device, step
+def network_on_cpu(cfg: Config, kernels: str):
+    """The network that train.py and eval.py build, with or without the CPU kernels."""
+    from src.engine import device
     from src.engine.cpu_kernels import cells
     from src.mobilenetv2 import network
-    from src.mobilenetv2.loss import cross_entropy
 
-    cfg = config(arguments)
     device.setup("CPU")
     net = network.build(CLASSES, cfg.width_mult, cfg.seed)
     try:
         cells.accelerate(net, kernels)
     except ZooError as error:
-        return {"left_out": str(error)}
+        raise LeftOut(str(error)) from error
+    return net
+
+
+def train_mindspore(arguments: argparse.Namespace, kernels: str) -> dict:
+    """The step that train.py runs, fed from numpy and read back every time as the training loop does."""
+    from src.engine import step
+    from src.mobilenetv2.loss import cross_entropy
+
+    cfg = config(arguments)
+    net = network_on_cpu(cfg, kernels)
     net.set_train(True)
     optimizer = step.momentum_optimizer(net, cfg.momentum, cfg.weight_decay)
 
@@ -137,17 +150,9 @@ def train_torch_channels_last(arguments: argparse.Namespace) -> dict:
 
 def infer_mindspore(arguments: argparse.Namespace, kernels: str) -> dict:
     """What eval.py runs, from numpy to numpy."""
-    from src.engine import device, loop
-    from src.engine.cpu_kernels import cells
-    from src.mobilenetv2 import network
+    from src.engine import loop
 
-    cfg = config(arguments)
-    device.setup("CPU")
-    net = network.build(CLASSES, cfg.width_mult, cfg.seed)
-    try:
-        cells.accelerate(net, kernels)
-    except ZooError as error:
-        return {"left_out": str(error)}
+    net = network_on_cpu(config(arguments), kernels)
     predict, image = loop.predictor(net), images_of(arguments, arguments.batch)
     return time_steps(lambda: predict(image), arguments.batch, arguments.steps)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from src.engine import config as configs
 from src.engine import environment
-from src.engine.errors import UsageError, ZooError
+from src.engine.errors import UsageError, ZooError, first_line
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_MODEL = "mobilenetv2"
@@ -91,6 +91,5 @@ def run(command: str, argv: list[str]) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        reason = next((line for line in str(error).splitlines() if line.strip()), "")
-        print(f"error: {type(error).__name__}: {reason} (--debug shows the traceback)", file=sys.stderr)
+        print(f"error: {type(error).__name__}: {first_line(error)} (--debug shows the traceback)", file=sys.stderr)
         return 1

@@ -82,24 +82,24 @@ def arrays_of(parameters: Iterable[ms.Parameter]) -> dict[str, np.ndarray]:
     return {p.name: p.asnumpy() for p in parameters}
 
 
-def assign(parameters: Iterable[ms.Parameter], arrays: dict[str, np.ndarray], source: str, prefix: str = "") -> None:
+def assign(parameters: Iterable[ms.Parameter], arrays: dict[str, np.ndarray], source: str) -> None:
     """Set every parameter from the array of its name; ZooError names what is missing or has another shape."""
     parameters = list(parameters)
-    missing = [p.name for p in parameters if prefix + p.name not in arrays]
+    missing = [p.name for p in parameters if p.name not in arrays]
     if missing:
         raise ZooError(
             f"{source} lacks {len(missing)} of {len(parameters)} arrays, '{missing[0]}' first; "
             "it belongs to another model or to other settings"
         )
     for parameter in parameters:
-        array = arrays[prefix + parameter.name]
+        array = arrays[parameter.name]
         if tuple(array.shape) != tuple(parameter.shape):
             raise ZooError(
                 f"{source} has '{parameter.name}' as {tuple(array.shape)} and the network as {tuple(parameter.shape)}; "
                 "it belongs to another width_mult or number of classes"
             )
     for parameter in parameters:
-        array = arrays[prefix + parameter.name]
+        array = arrays[parameter.name]
         parameter.set_data(ms.Tensor(array, dtype=parameter.dtype))
 
 

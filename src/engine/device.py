@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import mindspore as ms
 from mindspore import communication
 
-from src.engine.errors import UsageError, ZooError
+from src.engine.errors import UsageError, ZooError, first_line
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,9 @@ def setup(platform: str, device_id: int = 0, distribute: bool = False, graph_ker
         else:
             ms.set_device(platform, environment_int("DEVICE_ID", device_id))
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ZooError(f"platform {platform} is not usable here: {reason} Choose another --platform") from error
+        raise ZooError(
+            f"platform {platform} is not usable here: {first_line(error)} Choose another --platform"
+        ) from error
     if graph_kernel:
         ms.set_context(enable_graph_kernel=True)
     if not distribute:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from src.engine.errors import ZooError
+from src.engine.errors import ZooError, first_line
 
 FILE_MODE = 0o644
 UNFINISHED = ".writing-"  # prefix of the temporary folders that replace_file works in
@@ -38,7 +38,7 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
         finally:
             os.close(descriptor)
     except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise ZooError(f"cannot write {path}: {reason}; make room or choose another folder") from error
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from src.engine.errors import ZooError
+from src.engine.errors import ZooError, first_line
 
 META_KEY = "zoo_meta"
 
@@ -48,8 +48,9 @@ def load(path: Path, threads: int) -> OnnxModel:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ZooError(f"{path} is no ONNX file that onnxruntime runs ({reason}); export it again") from error
+        raise ZooError(
+            f"{path} is no ONNX file that onnxruntime runs ({first_line(error)}); export it again"
+        ) from error
     batch_size = session.get_inputs()[0].shape[0]
     meta = json.loads(session.get_modelmeta().custom_metadata_map.get(META_KEY, "{}"))
     return OnnxModel(
