@@ -1,4 +1,4 @@
-# Sourced by the other scripts: strict mode, messages, and the environment in .venv.
+# Sourced by the other scripts: strict mode, messages, the environment in .venv, and the start of training scripts.
 # shellcheck shell=bash
 set -Eeuo pipefail
 
@@ -39,4 +39,83 @@ ensure_environment() {
       cp "$REPO_ROOT/$file" "$stamp"
     fi
   done
+}
+
+# wrong SENTENCE: bad arguments; prints the caller's usage and ends with status 2.
+wrong() {
+  printf 'error: %s\n' "$*" >&2
+  usage
+}
+
+require_number() {
+  [[ $2 =~ ^[0-9]+$ ]] || wrong "$1 is '$2'; it has to be a whole number"
+}
+
+# find_config NAME: sets CONFIG to the file of the working directory, or of this repository.
+find_config() {
+  CONFIG=$1
+  [[ -f $CONFIG ]] || CONFIG=$REPO_ROOT/$1
+  [[ -f $CONFIG ]] || wrong "CONFIG_PATH '$1' is not a file"
+}
+
+# split_at_dashes ARGUMENT...: sets WORDS to what comes before --, FLAGS to what comes after.
+# shellcheck disable=SC2034  # read by the callers
+split_at_dashes() {
+  WORDS=() FLAGS=()
+  while (($#)) && [[ $1 != -- ]]; do
+    WORDS+=("$1")
+    shift
+  done
+  (($# == 0)) || FLAGS=("${@:2}")
+}
+
+# interpreter: $PYTHON, the active environment's python, .venv's, or python3.
+interpreter() {
+  if [[ -n ${PYTHON:-} ]]; then
+    printf '%s\n' "$PYTHON"
+  elif [[ -n ${VIRTUAL_ENV:-}${CONDA_PREFIX:-} ]]; then
+    printf 'python\n'
+  elif [[ -x $VENV/bin/python ]]; then
+    printf '%s\n' "$VENV/bin/python"
+  else
+    printf 'python3\n'
+  fi
+}
+
+# check_launch OPTION... SCRIPT ARGUMENT...: sets OPTIONS, the launcher's options from the environment, and COMMAND, the
+# whole command; ends the script where the request is wrong, or after printing the plan with DRY_RUN=1.
+check_launch() {
+  local python name variable status=0
+  python=$(interpreter)
+  OPTIONS=()
+  for name in engine server_id nodes node_rank master_addr master_port; do
+    variable=${name^^}
+    [[ -z ${!variable:-} ]] || OPTIONS+=("--$name=${!variable}")
+  done
+  COMMAND=("$python" -m src.launch ${OPTIONS[@]+"${OPTIONS[@]}"} "$@")
+  export PYTHONPATH=$REPO_ROOT${PYTHONPATH:+:$PYTHONPATH}
+  if [[ ${DRY_RUN:-0} == 1 ]]; then
+    exec "$python" -m src.launch --dry_run "${COMMAND[@]:3}"
+  fi
+  "$python" -m src.launch --dry_run "${COMMAND[@]:3}" >/dev/null || status=$?
+  if ((status == 2)); then
+    usage
+  fi
+  ((status == 0)) || exit "$status"
+}
+
+# launch OPTION... SCRIPT ARGUMENT...: run in the foreground and end with its status, or detached with BACKGROUND=1.
+launch() {
+  check_launch "$@"
+  if [[ ${BACKGROUND:-0} == 1 ]]; then
+    detach "${COMMAND[@]}"
+  else
+    exec "${COMMAND[@]}"
+  fi
+}
+
+# detach COMMAND...: start it in a session of its own and say where to look.
+detach() {
+  BACKGROUND=0 setsid nohup "$@" </dev/null >/dev/null 2>&1 &
+  printf 'running in the background: pid %s, logs below %s\n' "$!" "$PWD"
 }

@@ -1,27 +1,15 @@
-"""Which device this process uses and which rank it has; the only reader of DEVICE_ID and RANK_*."""
+"""Which device this process uses and which rank it has; the only reader of DEVICE_ID."""
 
 from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
 
 import mindspore as ms
 from mindspore import communication
 
 from src.engine.errors import UsageError, ZooError, first_line
-
-
-@dataclass(frozen=True)
-class Rank:
-    """Position among the processes of a data-parallel run."""
-
-    index: int = 0
-    count: int = 1
-
-    @property
-    def is_first(self) -> bool:
-        return self.index == 0
+from src.engine.ranks import Rank
 
 
 def setup(platform: str, device_id: int = 0, distribute: bool = False, graph_kernel: bool = False) -> Rank:
@@ -46,8 +34,8 @@ def setup(platform: str, device_id: int = 0, distribute: bool = False, graph_ker
         communication.init()
     except (RuntimeError, ValueError) as error:
         raise ZooError(
-            "run_distribute is True but this process was not started by a launcher (msrun, mpirun or a rank table); "
-            "start it with one or leave run_distribute out"
+            f"run_distribute is True and this process cannot join a cluster ({first_line(error)}); "
+            "start it with scripts/run_train.sh or python -m src.launch, or leave run_distribute out"
         ) from error
     rank = Rank(communication.get_rank(), communication.get_group_size())
     ms.set_auto_parallel_context(

@@ -16,7 +16,7 @@ LOG, METRICS, EVENTS = "train.log", "metrics.jsonl", "events"
 
 
 class Journal:
-    """Writes to `folder`; with folder None (ranks other than the first) it does nothing."""
+    """Writes to `folder`; with folder None (ranks other than the first) it only prints its lines."""
 
     def __init__(self, folder: Path | None):
         self._folder = folder
@@ -40,9 +40,9 @@ class Journal:
 
     def line(self, text: str) -> None:
         """One line for people: on standard output and in train.log."""
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
         if self._folder:
-            tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
             self._log.write(text + "\n")
 
     def measure(self, kind: str, at: int, **values: Any) -> None:

@@ -18,6 +18,9 @@ from src.engine import report
 from src.engine.errors import ZooError
 from src.engine.journal import Journal
 from src.engine.metrics import Classification
+from src.engine.ranks import Rank
+
+ALONE = Rank()
 
 
 @dataclass(frozen=True)
@@ -77,27 +80,30 @@ def train(
     journal: Journal,
     save: Callable[[Position], None],
     evaluate: Callable[[float], Classification] | None = None,
+    rank: Rank = ALONE,
 ) -> Position:
     """Train from `start` to the end of the plan; returns the final position.
 
     `batches(epoch, first_step)` yields the inputs of `step(lr, *inputs)`; `save` writes a checkpoint of a position;
     `evaluate(best so far)` runs after each epoch and keeps the weights if they are better. Raises Stop after SIGTERM or
-    Ctrl-C (state saved) and ZooError when the loss is not finite.
+    Ctrl-C (state saved) and ZooError when the loss is not finite. All ranks see one loss and stop after one step.
     """
     position = start
     with StopRequest() as stop:
         while position.epoch < plan.epochs:
-            position, epoch_text = _train_epoch(step, batches, plan, position, journal, save, stop)
+            position, epoch_text = _train_epoch(step, batches, plan, position, journal, save, stop, rank)
             if evaluate is not None:
                 metric = evaluate(position.best)
                 journal.measure("eval", position.epoch, top1=metric.top1, top5=metric.top5, samples=metric.samples)
                 position = dataclasses.replace(position, best=max(position.best, metric.top1))
                 epoch_text += report.eval_in_training(metric.top1, position.best)
             journal.line(epoch_text)
-            if stop.number or position.epoch % plan.save_epochs == 0 or position.epoch == plan.epochs:
+            _, asked = rank.agree(0.0, stop.number)
+            if asked or position.epoch % plan.save_epochs == 0 or position.epoch == plan.epochs:
                 save(position)
-            if stop.number and position.epoch < plan.epochs:
-                raise Stop(stop.number)
+            if asked and position.epoch < plan.epochs:
+                rank.wait()  # a launcher may kill the others as soon as one has ended
+                raise Stop(asked)
     return position
 
 
@@ -109,6 +115,7 @@ def _train_epoch(
     journal: Journal,
     save: Callable,
     stop: StopRequest,
+    rank: Rank,
 ) -> tuple[Position, str]:
     """The rest of one epoch; returns the position after it and the line to print about it."""
     epoch, first, total = position.epoch, position.step, plan.steps_per_epoch
@@ -119,7 +126,7 @@ def _train_epoch(
         inputs = next(arriving)
         waited += time.perf_counter() - asked
         rate = float(plan.lr[epoch * total + index])
-        loss = float(step(rate, *inputs).asnumpy())
+        loss, asked = rank.agree(float(step(rate, *inputs).asnumpy()), stop.number)
         if not math.isfinite(loss):
             raise ZooError(
                 f"the loss is {loss} at epoch {epoch + 1}, step {index + 1}, learning rate {rate:g}; "
@@ -134,10 +141,11 @@ def _train_epoch(
         is_last = index + 1 == total
         if is_last or (plan.log_interval and (index + 1) % plan.log_interval == 0):
             journal.line(report.step_line(epoch, plan.epochs, index, total, loss, mean_loss, 1000 * elapsed, rate))
-        if not is_last and (stop.number or (plan.save_steps and (index + 1) % plan.save_steps == 0)):
+        if not is_last and (asked or (plan.save_steps and (index + 1) % plan.save_steps == 0)):
             save(position)
-            if stop.number:
-                raise Stop(stop.number)
+            if asked:
+                rank.wait()
+                raise Stop(asked)
     elapsed = time.perf_counter() - began
     done = total - first
     journal.measure(
@@ -148,10 +156,14 @@ def _train_epoch(
     return dataclasses.replace(position, epoch=epoch + 1, step=0, loss_sum=0.0), text
 
 
-def evaluate(predict: Callable[[np.ndarray], np.ndarray], batches: Iterable, metric: Classification) -> Classification:
-    """Feed every batch (inputs, labels) through `predict` into the metric."""
+def evaluate(
+    predict: Callable[[np.ndarray], np.ndarray], batches: Iterable, metric: Classification, rank: Rank = ALONE
+) -> Classification:
+    """Feed every batch (inputs, labels) through `predict` into the metric; with ranks, each has its own batches."""
     for inputs, label in batches:
         metric.update(predict(inputs), label)
+        rank.wait()  # ranks that drift apart by more than half a minute would lose each other
+    metric.add_up(rank.total_counts)
     return metric
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 
 import numpy as np
 
@@ -26,6 +27,11 @@ class Classification:
         k = min(5, scores.shape[1])
         top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
         self.in_top5 += int((top == label[:, None]).any(1).sum())
+
+    def add_up(self, total: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Replace the counts by what `total` makes of them, the sum over all ranks."""
+        self.confusion = total(self.confusion)
+        self.in_top5 = int(total(np.array([self.in_top5], np.int64))[0])
 
     @property
     def samples(self) -> int:

@@ -18,6 +18,7 @@ from src.engine.checkpoint import Checkpoint, Names
 from src.engine.errors import ZooError
 from src.engine.journal import Journal
 from src.engine.loop import Plan, Position
+from src.engine.ranks import Rank
 
 CONFIG, VERSIONS, CURVES = "config.yaml", "versions.json", "curves.png"
 PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "pillow", "onnx", "onnxruntime")
@@ -78,13 +79,21 @@ def epoch_of(plan: Plan) -> dict[str, int]:
 
 @contextlib.contextmanager
 def open_run(
-    folder: Path, names: Names, best_file: str, resume: str, about: dict, config_text: str, used: str, writes: bool
+    folder: Path,
+    names: Names,
+    best_file: str,
+    resume: str,
+    about: dict,
+    config_text: str,
+    used: str,
+    rank: Rank,
 ) -> Iterator[Run]:
     """Lock the folder, find what to resume or move an earlier run's files aside, open the journal.
 
     `about` has to be the same in the checkpoint that is resumed. `used` is the file that the run starts from; where it
-    lies in the folder it stays there, if the run cannot take it for its own.
+    lies in the folder it stays there, if the run cannot take it for its own. Only the first rank writes.
     """
+    writes = rank.is_first
     with contextlib.ExitStack() as stack:
         if writes:
             stack.enter_context(files.owned_folder(folder))
@@ -95,6 +104,7 @@ def open_run(
             resumed = checkpoint.read(resume)
         if resumed is not None:
             require_same(resumed, about)
+        rank.wait()  # all have seen the folder as it was
         if writes:
             old = _not_of_this_run(folder, names, best_file, resumed)
             moved = files.set_aside(folder, old, _still_needed(folder, names, used))

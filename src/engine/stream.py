@@ -19,6 +19,7 @@ from src.engine.errors import ZooError
 from src.engine.images import BadImage
 
 ORDER, SAMPLE, BATCH, DROPOUT = 0, 1, 2, 3  # independent random streams of one seed
+NO_SAMPLE = -1  # index of nothing, where a rank has nothing to evaluate while others have
 
 
 def generator(seed: int, purpose: int, epoch: int, index: int = 0) -> np.random.Generator:
@@ -26,10 +27,14 @@ def generator(seed: int, purpose: int, epoch: int, index: int = 0) -> np.random.
     return np.random.Generator(np.random.Philox(key=[seed * 4 + purpose, (epoch << 40) + index]))
 
 
+def usable_cores() -> list[int]:
+    """The CPU cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
 def usable_threads(wanted: int) -> int:
     """`wanted`, but not more than the cores this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(1, min(wanted, cores))
+    return max(1, min(wanted, len(usable_cores())))
 
 
 def training_order(count: int, batch_size: int, seed: int, epoch: int, rank: int = 0, ranks: int = 1) -> np.ndarray:
@@ -43,9 +48,20 @@ def training_order(count: int, batch_size: int, seed: int, epoch: int, rank: int
     return order.reshape(steps, ranks, batch_size)[:, rank]
 
 
-def evaluation_order(count: int, batch_size: int) -> list[np.ndarray]:
-    """All sample indices in order; the last batch may be smaller."""
-    return [np.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+def evaluation_order(count: int, batch_size: int, rank: int = 0, ranks: int = 1) -> list[np.ndarray]:
+    """Sample indices in order, every one in one batch of one rank; the last batch may be smaller.
+
+    All ranks get the same number of batches: one whose turn comes after the end has a batch of NO_SAMPLE.
+    """
+    rows = [np.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+    rows += [np.array([NO_SAMPLE])] * (-len(rows) % ranks)
+    return rows[rank::ranks]
+
+
+def without_contents(order: np.ndarray) -> Iterator[list[tuple[int, None]]]:
+    """Rows of (index, None): the files are read where they lie."""
+    for row in order:
+        yield [(int(index), None) for index in row]
 
 
 class BadFiles:
@@ -67,8 +83,11 @@ class BadFiles:
         self._say(f"skipped {file}: {reason}")
 
     def summary(self) -> str:
-        count = len(self.reasons)
-        return f"{count} bad file{'s' if count != 1 else ''} skipped" if count else ""
+        return skipped(len(self.reasons)) if self.reasons else ""
+
+
+def skipped(count: int) -> str:
+    return f"{count} bad file{'s' if count != 1 else ''} skipped"
 
 
 def first_good(load: Callable[[int], np.ndarray], index: int, count: int, bad: BadFiles, name: Callable) -> tuple:

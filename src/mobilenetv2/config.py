@@ -45,6 +45,7 @@ class Config:
     cutmix_alpha: float = option("cutmix strength, 0 is off", 0.0, low=0)
     enable_cache: bool = option("read images through a MindData cache server", False)
     cache_session_id: str = option("session of the cache server", "")
+    cache_spilling: bool = option("let the cache server use its disk folder when its memory is full", False)
 
     # Network
     width_mult: float = option("channel multiplier", 1.0, low=0.1, high=4)
@@ -124,8 +125,6 @@ class Config:
             raise UsageError(
                 "enable_modelarts is True, which this version cannot do; copy the data first and leave it out"
             )
-        if self.enable_cache:
-            raise UsageError("enable_cache is True, which this version cannot do; leave it out")
 
     def _check_train(self) -> None:
         require_folder("dataset_path", self.dataset_path)
@@ -150,6 +149,11 @@ class Config:
             raise UsageError(f"{key} is given without pretrain_ckpt; name the checkpoint with --pretrain_ckpt FILE")
         if self.freeze_layer == "backbone" and (self.mixup_alpha or self.cutmix_alpha):
             raise UsageError("freeze_layer backbone trains on cached features; leave mixup_alpha and cutmix_alpha at 0")
+        if self.enable_cache and not self.cache_session_id.isdigit():
+            raise UsageError(
+                f"enable_cache is True and cache_session_id '{self.cache_session_id}'; it has to be the number of a "
+                "session, which scripts/run_train_nfs_cache.sh makes"
+            )
         if self.boost_mode != "O0":
             self._check_boost()
         if self.amp_level != "O0" and self.platform == "CPU":

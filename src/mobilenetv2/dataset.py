@@ -81,19 +81,26 @@ def train_batches(
     first_step: int = 0,
     rank: int = 0,
     ranks: int = 1,
+    contents: Callable[[np.ndarray], Iterator] = stream.without_contents,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Images (N, 3, H, W) float32 and target probabilities (N, K) float32 of one epoch, from `first_step` on."""
+    """Images (N, 3, H, W) float32 and target probabilities (N, K) float32 of one epoch, from `first_step` on.
+
+    `contents` adds the files' bytes to rows of indices where something else than the file system has them.
+    """
     classes = len(folder.class_to_index)
 
-    def sample(index: int) -> tuple[np.ndarray, np.ndarray]:
-        found, image = stream.first_good(
-            lambda i: images.read(folder.path(i)), int(index), len(folder), bad, folder.files.__getitem__
-        )
-        rng = stream.generator(cfg.seed, stream.SAMPLE, epoch, int(index))
+    def sample(item: tuple[int, bytes | None]) -> tuple[np.ndarray, np.ndarray]:
+        index, content = item
+
+        def load(i: int) -> np.ndarray:
+            return images.decode(content) if i == index and content is not None else images.read(folder.path(i))
+
+        found, image = stream.first_good(load, index, len(folder), bad, folder.files.__getitem__)
+        rng = stream.generator(cfg.seed, stream.SAMPLE, epoch, index)
         return train_transform(image, rng, cfg), folder.labels[found]
 
     order = stream.training_order(len(folder), cfg.batch_size, cfg.seed, epoch, rank, ranks)[first_step:]
-    batches = stream.batches(sample, order, cfg.num_workers)
+    batches = stream.batches(sample, contents(order), cfg.num_workers)
     for step, (image, label) in enumerate(batches, start=first_step):
         target = smooth_one_hot(label, classes, cfg.label_smooth)
         rng = stream.generator(cfg.seed, stream.BATCH, epoch, step * ranks + rank)
@@ -109,9 +116,9 @@ def mix(image: np.ndarray, target: np.ndarray, rng: np.random.Generator, cfg: Co
 
 
 def eval_batches(
-    folder: ImageFolder, cfg: Config, bad: stream.BadFiles, batch_size: int
+    folder: ImageFolder, cfg: Config, bad: stream.BadFiles, batch_size: int, rank: int = 0, ranks: int = 1
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Images (batch_size, 3, H, W) float32 and labels (batch_size,) int32 of every file, in order.
+    """Images (batch_size, 3, H, W) float32 and labels (batch_size,) int32 of every file (of this rank), in order.
 
     Files that cannot be read and the padding of the last batch have label NO_LABEL, so that every batch has the same
     shape (one compiled graph) and every readable file is counted once.
@@ -119,13 +126,15 @@ def eval_batches(
     size = (cfg.image_height, cfg.image_width)
 
     def sample(index: int) -> tuple[np.ndarray, np.int32]:
+        if index == stream.NO_SAMPLE:
+            return np.zeros((3, *size), np.float32), np.int32(NO_LABEL)
         try:
             return eval_transform(images.read(folder.path(index)), *size), folder.labels[index]
         except images.BadImage as error:
             bad.add(folder.files[index], str(error))
             return np.zeros((3, *size), np.float32), np.int32(NO_LABEL)
 
-    order = stream.evaluation_order(len(folder), batch_size)
+    order = stream.evaluation_order(len(folder), batch_size, rank, ranks)
     for image, label in stream.batches(sample, order, cfg.num_workers):
         yield pad(image, label, batch_size)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from src.engine import files, stream
-from src.engine.device import Rank
 from src.engine.image_folder import ImageFolder
+from src.engine.ranks import Rank
 from src.mobilenetv2 import dataset
 from src.mobilenetv2.config import Config
 from src.mobilenetv2.pretrained import digest
@@ -47,33 +47,57 @@ def cached(
     run: Path,
     bad: stream.BadFiles,
     say: Callable[[str], None],
+    rank: Rank,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pooled features (N, C) float32 and labels (N,) int32 of every readable file, from the cache where it fits.
 
-    `predict` maps images (BATCH, 3, H, W) to pooled features (BATCH, C).
+    `predict` maps images (BATCH, 3, H, W) to pooled features (BATCH, C). Ranks share the work, the first one writes.
     """
     path = run / FOLDER / f"{cache_key(backbone, folder, cfg)}.npz"
+    stored = read(path, bad, say)
+    if rank.total(np.array([stored is not None]))[0] == rank.count:
+        say(f"features of {len(stored[1])} images from {path}")
+        return stored
+    feature, label = compute(predict, folder, cfg, bad, rank)
+    if rank.is_first:
+        bad_text = json.dumps(bad.reasons)
+        files.replace_file(path, lambda temporary: np.savez(temporary, feature=feature, label=label, bad=bad_text))
+        say(f"features of {len(label)} images written to {path}")
+    return feature, label
+
+
+def read(path: Path, bad: stream.BadFiles, say: Callable[[str], None]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Features and labels of a file that `cached` wrote, None without a good one; the bad files it knows are noted."""
     try:
         with np.load(path) as stored:
             feature, label, reasons = stored["feature"], stored["label"], json.loads(str(stored["bad"]))
-        for file, reason in reasons.items():
-            bad.add(file, reason)
-        say(f"features of {len(label)} images from {path}")
-        return feature, label
     except FileNotFoundError:
-        pass
+        return None
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         say(f"{path} is damaged ({type(error).__name__}); the features are computed again")
-    feature, label = [], []
-    for images, labels in dataset.eval_batches(folder, cfg, bad, BATCH):
-        good = labels != dataset.NO_LABEL
-        feature.append(predict(images)[good])
-        label.append(labels[good])
-    feature, label = np.concatenate(feature), np.concatenate(label)
-    bad_text = json.dumps(bad.reasons)
-    files.replace_file(path, lambda temporary: np.savez(temporary, feature=feature, label=label, bad=bad_text))
-    say(f"features of {len(label)} images written to {path}")
+        return None
+    for file, reason in reasons.items():
+        bad.add(file, reason)
     return feature, label
+
+
+def compute(
+    predict: Callable[[np.ndarray], np.ndarray], folder: ImageFolder, cfg: Config, bad: stream.BadFiles, rank: Rank
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features and labels in the folder's order; each rank computes every `rank.count`-th batch and all get all."""
+    feature, label = [], []
+    for images, labels in dataset.eval_batches(folder, cfg, bad, BATCH, rank.index, rank.count):
+        pooled = predict(images)
+        everyone = np.zeros((rank.count, BATCH, pooled.shape[1] + 1), np.float32)
+        everyone[rank.index, :, :-1], everyone[rank.index, :, -1] = pooled, labels - dataset.NO_LABEL
+        everyone = rank.total(everyone).reshape(rank.count * BATCH, -1)
+        feature.append(everyone[:, :-1])
+        label.append(everyone[:, -1].astype(np.int32) + dataset.NO_LABEL)
+    feature, label = np.concatenate(feature)[: len(folder)], np.concatenate(label)[: len(folder)]
+    good = label != dataset.NO_LABEL
+    for index in np.flatnonzero(~good):
+        bad.add(folder.files[index], "refused by another rank, whose log says why")
+    return feature[good], label[good]
 
 
 def train_batches(

@@ -11,6 +11,7 @@ from src.engine.cpu_kernels import cells
 from src.engine.errors import ZooError
 from src.engine.image_folder import EVAL_FOLDERS, TRAIN_FOLDERS, require_classes, scan
 from src.engine.metrics import Classification
+from src.engine.ranks import Rank
 from src.engine.run import open_run
 from src.mobilenetv2 import dataset, network, pretrained, work
 from src.mobilenetv2.config import Config
@@ -34,7 +35,7 @@ def train(cfg: Config) -> int:
     loaded = pretrained.load(net, initial, folder.class_to_index, cfg) if initial else "weights start anew"
     about = pretrained.about(cfg, folder.class_to_index, initial)
     output = Path(cfg.save_checkpoint_path).expanduser()
-    with open_run(output, names, BEST, cfg.resume, about, to_yaml(cfg), cfg.pretrain_ckpt, rank.is_first) as run:
+    with open_run(output, names, BEST, cfg.resume, about, to_yaml(cfg), cfg.pretrain_ckpt, rank) as run:
         say = run.journal.line
         say(f"{len(folder)} images of {classes} classes in {folder.root}; {loaded}")
         if cfg.platform == "CPU":
@@ -65,7 +66,8 @@ def train(cfg: Config) -> int:
             return metric
 
         try:
-            loop.train(train_step, job.batches, plan, start, run.journal, save, evaluate_now if job.evaluate else None)
+            measure = evaluate_now if job.evaluate else None
+            loop.train(train_step, job.batches, plan, start, run.journal, save, measure, rank)
         except loop.Stop as stop:
             saved = "the state is saved, --resume auto goes on from here" if cfg.save_checkpoint else "nothing is saved"
             say(f"stopped by {stop}; {saved}")
@@ -76,18 +78,16 @@ def train(cfg: Config) -> int:
 
 def evaluate(cfg: Config) -> int:
     """Score a checkpoint, or an exported ONNX file, on every image of a folder."""
+    rank = Rank()
     if cfg.eval_backend == "onnx":
         model = onnx_model.load(Path(cfg.pretrain_ckpt).expanduser(), stream.usable_threads(cfg.num_workers))
         class_to_index, classes, predict = model.class_to_index, model.outputs, model.predict
         batch_size = model.batch_size or cfg.batch_size
     else:
-        device.setup(cfg.platform, cfg.device_id)
+        rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute)
         stored = pretrained.read(cfg.pretrain_ckpt)
-        class_to_index, classes, batch_size = (
-            stored.meta.get("class_to_index"),
-            pretrained.class_count(stored),
-            cfg.batch_size,
-        )
+        class_to_index, classes = stored.meta.get("class_to_index"), pretrained.class_count(stored)
+        batch_size = cfg.batch_size
         net = pretrained.network_of(stored, cfg)
         if cfg.platform == "CPU":
             print(cells.accelerate(net, cfg.cpu_kernels))
@@ -96,16 +96,19 @@ def evaluate(cfg: Config) -> int:
     pretrained.require_count(cfg, folder, classes)
     bad = dataset.bad_files(folder, cfg, print)
     began = time.perf_counter()
-    batches = dataset.eval_batches(folder, cfg, bad, min(batch_size, len(folder)))
-    metric = loop.evaluate(predict, batches, Classification(classes))
+    batches = dataset.eval_batches(folder, cfg, bad, min(batch_size, len(folder)), rank.index, rank.count)
+    metric = loop.evaluate(predict, batches, Classification(classes), rank)
     seconds = time.perf_counter() - began
     if not metric.samples:
         raise ZooError(f"none of the {len(folder)} files in {folder.root} is a usable image; check the data folder")
     names = sorted(folder.class_to_index, key=folder.class_to_index.get)
     print(report.result_line(metric.top1, cfg.pretrain_ckpt))
     print(report.counts_line(metric.top5, metric.samples, len(folder), seconds))
-    if bad.reasons:
-        print(bad.summary())
+    skipped = len(folder) - metric.samples + len(folder.not_images)
+    if skipped:
+        print(stream.skipped(skipped))
+    if not rank.is_first:
+        return 0
     if cfg.per_class_csv:
         files.write_text(Path(cfg.per_class_csv).expanduser(), metric.per_class_csv(names))
     if cfg.confusion_matrix:

@@ -10,11 +10,12 @@ import mindspore as ms
 from mindspore import Tensor, nn
 
 from src.engine import boost, loop, plots, profiling, step, stream
-from src.engine.device import Rank
+from src.engine.cached_files import CachedFiles
 from src.engine.errors import UsageError
 from src.engine.image_folder import EVAL_FOLDERS, ImageFolder, scan
 from src.engine.journal import METRICS
 from src.engine.metrics import Classification
+from src.engine.ranks import Rank
 from src.engine.run import CURVES, Run
 from src.mobilenetv2 import dataset, features
 from src.mobilenetv2.config import Config
@@ -33,6 +34,7 @@ class Work:
     samples: int
     bad: tuple[stream.BadFiles, ...]
     evaluate: Callable[[], Classification] | None
+    cache: CachedFiles | None = None
 
 
 class PooledBackbone(nn.Cell):
@@ -56,8 +58,11 @@ def whole(
     def loss(image: Tensor, target: Tensor, keep: Tensor = None) -> Tensor:
         return cross_entropy(trained(image, keep), target)
 
+    cache = CachedFiles(folder, int(cfg.cache_session_id), cfg.cache_spilling) if cfg.enable_cache else None
+    contents = cache.rows if cache else stream.without_contents
+
     def batches(epoch: int, first_step: int) -> Iterable:
-        arriving = dataset.train_batches(folder, cfg, bad, epoch, first_step, rank.index, rank.count)
+        arriving = dataset.train_batches(folder, cfg, bad, epoch, first_step, rank.index, rank.count, contents)
         return with_dropout(arriving, net.backbone.out_channels, cfg, epoch, first_step, rank)
 
     evaluate, bad_files = None, (bad,)
@@ -66,12 +71,12 @@ def whole(
         bad_files = (bad, bad_held_out)
 
         def evaluate() -> Classification:
-            arriving = dataset.eval_batches(held_out, cfg, bad_held_out, cfg.batch_size)
-            metric = loop.evaluate(loop.predictor(net), arriving, Classification(len(folder.class_to_index)))
+            arriving = dataset.eval_batches(held_out, cfg, bad_held_out, cfg.batch_size, rank.index, rank.count)
+            metric = loop.evaluate(loop.predictor(net), arriving, Classification(len(folder.class_to_index)), rank)
             net.set_train(True)
             return metric
 
-    return Work(net, loss, batches, len(folder), bad_files, evaluate)
+    return Work(net, loss, batches, len(folder), bad_files, evaluate, cache)
 
 
 def head(
@@ -83,7 +88,7 @@ def head(
     weights = {p.name: p.asnumpy() for p in net.backbone.get_parameters()}
 
     def features_of(images: ImageFolder, bad: stream.BadFiles):
-        return features.cached(predict, weights, images, cfg, run.folder, bad, run.journal.line)
+        return features.cached(predict, weights, images, cfg, run.folder, bad, run.journal.line, rank)
 
     feature, label = features_of(folder, bad)
     classes, channels = len(folder.class_to_index), net.backbone.out_channels
@@ -187,6 +192,8 @@ def finish(job: Work, run: Run) -> None:
     for bad in job.bad:
         if bad.reasons:
             run.journal.line(bad.summary())
+    if job.cache is not None:
+        run.journal.line(job.cache.statistics())
     if run.writes and (run.folder / METRICS).stat().st_size:
         plots.curves(run.folder / METRICS, run.folder / CURVES)
         run.journal.line(f"curves in {run.folder / CURVES}")

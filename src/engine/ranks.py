@@ -1,0 +1,60 @@
+"""What the processes of a data-parallel run tell each other; with one process every function is the identity.
+
+MindSpore's collectives on CPU know float32 sums only and give up when a rank comes more than 30 seconds after another
+(2.8.0), so everything here is such a sum, and long work that ranks share out is done in step.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+from dataclasses import dataclass
+
+import mindspore as ms
+import numpy as np
+from mindspore import ops
+
+DIGIT_BITS = 16  # float32 sums of 16-bit digits are exact for up to 256 ranks
+DIGITS = 4  # of a 64-bit count
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Position among the processes of a data-parallel run."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        return self.index == 0
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """Sum over all ranks, float32, same shape."""
+        if self.count == 1:
+            return values
+        return _all_reduce()(ms.Tensor(np.ascontiguousarray(values, np.float32))).asnumpy()
+
+    def total_counts(self, counts: np.ndarray) -> np.ndarray:
+        """Exact sum of whole numbers (int64, not negative) over all ranks."""
+        if self.count == 1:
+            return counts
+        shifts = DIGIT_BITS * np.arange(DIGITS).reshape(-1, *[1] * counts.ndim)
+        digits = (counts[None] >> shifts) & (2**DIGIT_BITS - 1)
+        return (self.total(digits).astype(np.int64) << shifts).sum(0)
+
+    def wait(self) -> None:
+        """Go on when every rank has come here."""
+        self.total(np.zeros(1, np.float32))
+
+    def agree(self, loss: float, signal_number: int) -> tuple[float, int]:
+        """The mean loss, and the signal that some rank got (0: none), the same on every rank."""
+        if self.count == 1:
+            return loss, signal_number
+        loss_sum, asked = self.total(np.array([loss, signal_number > 0]))
+        return float(loss_sum) / self.count, (signal_number or int(signal.SIGTERM)) if asked else 0
+
+
+@functools.cache
+def _all_reduce() -> ops.AllReduce:
+    return ops.AllReduce()

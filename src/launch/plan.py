@@ -1,0 +1,273 @@
+"""From what was asked for to what will run: the exact command, environment, log and cores of every rank of this node.
+
+Pure: nothing is started or written here. `--dry_run` prints these plans and src/launch/rank.py executes the same ones.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from src.engine.errors import UsageError
+from src.launch import hccl, rank_table
+
+ENGINES = ("auto", "single", "ranktable", "msrun", "mpirun")
+DISTRIBUTED_ENGINE = {"Ascend": "ranktable", "GPU": "mpirun", "CPU": "msrun"}
+VISIBLE_VARIABLE = {"Ascend": "ASCEND_RT_VISIBLE_DEVICES", "GPU": "CUDA_VISIBLE_DEVICES"}
+NO_TABLE = ("", "None", "none")
+MAX_DEVICES = 16  # cards of one server
+RANK_SCRIPT = Path(__file__).with_name("rank.py")
+PLAN_FILE = "PLAN.json"  # stands for the temporary file in what --dry_run prints
+FOREIGN = ("RANK_TABLE_FILE", "RANK_ID", "RANK_SIZE", "MS_ROLE", "MS_WORKER_NUM", "MS_NODE_ID")  # of an outer launcher
+HCCL_TIMEOUT = "600"  # seconds; the slowest server of a large job needs more than HCCL's default to compile
+
+
+@dataclass(frozen=True)
+class Request:
+    """The launcher's command line, parsed.
+
+    `device_num` counts the ranks on this node; `log` may hold {rank} and {device}.
+    """
+
+    script: str
+    arguments: tuple[str, ...] = ()
+    platform: str = "CPU"
+    engine: str = "auto"
+    device_num: int = 1
+    devices: str = ""
+    rank_table: str = ""
+    any_topology: bool = False
+    server_id: str = ""
+    nodes: int = 1
+    node_rank: int = 0
+    master_addr: str = "127.0.0.1"
+    master_port: int = 8118
+    log: str = "train/rank{rank}/log{rank}.log"
+    first_log: str = ""
+
+
+@dataclass(frozen=True)
+class RankPlan:
+    """One process: `env` is set and `unset` removed on top of the caller's environment; no `cpus` means all."""
+
+    rank: int
+    local_rank: int
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    unset: tuple[str, ...]
+    cpus: tuple[int, ...]
+    log: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All processes of this node; `starter` is the framework's launcher with its own settings, empty for none."""
+
+    engine: str
+    world: int
+    ranks: tuple[RankPlan, ...]
+    starter: tuple[str, ...]
+
+    def as_rows(self) -> list[dict]:
+        """What --dry_run prints, one object per rank."""
+        shared = {"engine": self.engine, "world": self.world, "starter": list(self.starter)}
+        return [{**asdict(rank), **shared} for rank in self.ranks]
+
+
+def make(request: Request, cores: list[int], is_root: bool = False) -> Plan:
+    """Check the request and lay out the ranks. `cores` are the CPU cores this process may use. Raises UsageError."""
+    engine = choose_engine(request)
+    check(request, engine)
+    if engine == "single":
+        return _single(request)
+    if engine == "ranktable":
+        return _ranktable(request, cores)
+    return _cluster(request, engine, cores, is_root)
+
+
+def choose_engine(request: Request) -> str:
+    if request.engine != "auto":
+        return request.engine
+    if request.device_num * request.nodes == 1 and not _several_servers(request):
+        return "single"
+    return DISTRIBUTED_ENGINE[request.platform]
+
+
+def _several_servers(request: Request) -> bool:
+    return (
+        request.rank_table not in NO_TABLE and len(rank_table.read(Path(request.rank_table).expanduser()).servers) > 1
+    )
+
+
+def check(request: Request, engine: str) -> None:
+    """The rules that need no look at a rank table."""
+    if not Path(request.script).is_file():
+        raise UsageError(f"script {request.script} is not a file; give the Python script to run")
+    if not 1 <= request.device_num <= MAX_DEVICES:
+        raise UsageError(f"DEVICE_NUM is {request.device_num}; it has to be 1 to {MAX_DEVICES}")
+    if request.devices:
+        named = hccl.visible(request.devices)
+        if len(named) != request.device_num:
+            raise UsageError(
+                f"DEVICE_NUM is {request.device_num} and the device list {request.devices} names {len(named)}; "
+                "name as many devices as DEVICE_NUM says"
+            )
+    if engine == "single" and request.device_num * request.nodes != 1:
+        raise UsageError(f"engine single runs one process and DEVICE_NUM is {request.device_num}; use another engine")
+    if engine == "ranktable" and request.platform != "Ascend":
+        raise UsageError(f"a rank table is for Ascend and platform is {request.platform}; use --engine msrun")
+    if engine == "mpirun" and request.platform == "CPU":
+        raise UsageError("MindSpore has no mpirun start on CPU; use --engine msrun")
+    if engine == "mpirun" and request.nodes > 1:
+        raise UsageError("mpirun is for one node here; use --engine msrun on several")
+    if engine == "ranktable" and request.rank_table in NO_TABLE:
+        raise UsageError(
+            f"RANK_TABLE_FILE is {request.rank_table or 'not given'} and DEVICE_NUM {request.device_num}; "
+            "give a rank table (tools/hccl_tools.py writes one) or use --engine msrun"
+        )
+    if not 0 <= request.node_rank < request.nodes:
+        raise UsageError(
+            f"node_rank is {request.node_rank} of {request.nodes} nodes; it has to be 0 to {request.nodes - 1}"
+        )
+    if not 1024 <= request.master_port <= 65535:
+        raise UsageError(f"master_port is {request.master_port}; it has to be 1024 to 65535")
+
+
+def _command(request: Request, world: int) -> tuple[str, ...]:
+    more = ("--run_distribute", "True") if world > 1 else ()
+    return (sys.executable, str(Path(request.script).resolve()), *request.arguments, *more)
+
+
+def _log(request: Request, rank: int, device: int) -> str:
+    name = request.first_log if rank == 0 and request.first_log else request.log
+    return str(Path(name.format(rank=rank, device=device)).absolute())
+
+
+def _single(request: Request) -> Plan:
+    table_size = 1
+    if request.rank_table not in NO_TABLE:
+        table_size = rank_table.checked(Path(request.rank_table).expanduser(), request.any_topology).size
+    if table_size != 1:
+        raise UsageError(
+            f"DEVICE_NUM is 1 and rank table {request.rank_table} names {table_size} devices; give RANK_TABLE_FILE=None"
+        )
+    device = hccl.visible(request.devices)[0] if request.devices else 0
+    env = {"PYTHONUNBUFFERED": "1"}
+    if request.platform == "Ascend":
+        env["DEVICE_ID"] = str(device)
+    elif request.platform == "GPU" and request.devices:
+        env |= {"CUDA_VISIBLE_DEVICES": str(device), "DEVICE_ID": "0"}
+    log = _log(request, 0, device)
+    rank = RankPlan(0, 0, _command(request, 1), env, FOREIGN, (), log)
+    return Plan("single", 1, (rank,), ())
+
+
+def _ranktable(request: Request, cores: list[int]) -> Plan:
+    """One process per device of this server, in the table's rank order."""
+    path = Path(request.rank_table).expanduser()
+    table = rank_table.checked(path, request.any_topology)
+    server = own_server(table, request.server_id)
+    devices = sorted(server.devices, key=lambda device: device.rank)
+    if len(devices) != request.device_num:
+        raise UsageError(
+            f"DEVICE_NUM is {request.device_num} and rank table {path} names {len(devices)} devices of server "
+            f"{server.id}; make a table for the devices that are used"
+        )
+    if request.devices and sorted(hccl.visible(request.devices)) != sorted(device.id for device in devices):
+        ids = ",".join(str(device.id) for device in devices)
+        raise UsageError(f"the device list is {request.devices} and rank table {path} names {ids}; name the same")
+    command, shares = _command(request, table.size), share_cores(cores, len(devices))
+    ranks = []
+    for index, device in enumerate(devices):
+        env = {
+            "PYTHONUNBUFFERED": "1",
+            "RANK_TABLE_FILE": str(path.absolute()),
+            "RANK_SIZE": str(table.size),
+            "RANK_ID": str(device.rank),
+            "DEVICE_ID": str(device.id),
+            "DEVICE_NUM": str(len(devices)),
+            "SERVER_ID": str(table.servers.index(server)),
+            "HCCL_CONNECT_TIMEOUT": HCCL_TIMEOUT,
+        }
+        unset = tuple(name for name in FOREIGN if name not in env)
+        log = _log(request, device.rank, device.id)
+        ranks.append(RankPlan(device.rank, index, command, env, unset, shares[index], log))
+    return Plan("ranktable", table.size, tuple(ranks), ())
+
+
+def own_server(table: rank_table.RankTable, server_id: str) -> rank_table.Server:
+    """The table's entry for this machine: by position or address if `server_id` says so, else by own addresses."""
+    if len(table.servers) == 1:
+        return table.servers[0]
+    by_id = {server.id: server for server in table.servers}
+    if server_id in by_id:
+        return by_id[server_id]
+    if server_id.isdigit() and int(server_id) < len(table.servers):
+        return table.servers[int(server_id)]
+    names = ", ".join(by_id)
+    if server_id:
+        raise UsageError(
+            f"SERVER_ID is {server_id} and the rank table names the servers {names}; "
+            f"give one of them, or its position 0 to {len(table.servers) - 1}"
+        )
+    own = [server for server in table.servers if server.id in hccl.own_addresses()]
+    if len(own) != 1:
+        raise UsageError(
+            f"the rank table names the servers {names} and none is this machine; set SERVER_ID to its position"
+        )
+    return own[0]
+
+
+def _cluster(request: Request, engine: str, cores: list[int], is_root: bool) -> Plan:
+    """msrun or mpirun: the framework's launcher starts the ranks and tells them who they are."""
+    local, world = request.device_num, request.device_num * request.nodes
+    shares, command = share_cores(cores, local), _command(request, world)
+    ranks = []
+    for index in range(local):
+        rank = request.node_rank * local + index
+        env = {"PYTHONUNBUFFERED": "1", "RANK_ID": str(rank), "RANK_SIZE": str(world), "DEVICE_ID": str(index)}
+        if request.devices and request.platform in VISIBLE_VARIABLE:
+            env[VISIBLE_VARIABLE[request.platform]] = request.devices
+        if request.platform == "CPU":
+            env["OMP_NUM_THREADS"] = str(len(shares[index]))
+        if request.platform == "Ascend":
+            env["HCCL_CONNECT_TIMEOUT"] = HCCL_TIMEOUT
+        device = hccl.visible(request.devices)[index] if request.devices else index
+        log = _log(request, rank, device)
+        ranks.append(RankPlan(rank, index, command, env, ("RANK_TABLE_FILE",), shares[index], log))
+    starter = _msrun(request, world) if engine == "msrun" else _mpirun(local, is_root)
+    return Plan(engine, world, tuple(ranks), (*starter, str(RANK_SCRIPT), PLAN_FILE))
+
+
+def _msrun(request: Request, world: int) -> tuple[str, ...]:
+    log_dir = Path(request.log.format(rank="", device="")).parent.parent / "msrun"
+    return (
+        "msrun",
+        f"--worker_num={world}",
+        f"--local_worker_num={request.device_num}",
+        f"--master_addr={request.master_addr}",
+        f"--master_port={request.master_port}",
+        f"--node_rank={request.node_rank}",
+        f"--log_dir={log_dir.absolute()}",
+        "--join=True",
+    )
+
+
+def _mpirun(local: int, is_root: bool) -> tuple[str, ...]:
+    """mpirun refuses to run as root unless told; containers usually do."""
+    allow = ("--allow-run-as-root",) if is_root else ()
+    return ("mpirun", "-n", str(local), *allow, "--bind-to", "none", sys.executable)
+
+
+def share_cores(cores: list[int], ranks: int) -> list[tuple[int, ...]]:
+    """Neighbouring cores for each rank, as even as it goes; with fewer cores than ranks, ranks share a core."""
+    if len(cores) < ranks:
+        return [(cores[index % len(cores)],) for index in range(ranks)]
+    bounds = [index * len(cores) // ranks for index in range(ranks + 1)]
+    return [tuple(cores[first:end]) for first, end in zip(bounds, bounds[1:])]
+
+
+def with_plan_file(plan: Plan, path: str) -> Plan:
+    """The same plan with the name of the file that holds it in place of PLAN_FILE."""
+    return replace(plan, starter=tuple(path if word == PLAN_FILE else word for word in plan.starter))

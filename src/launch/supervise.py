@@ -1,0 +1,218 @@
+"""Start the ranks of a plan, show the first one's log, end with the status of the first that fails. No MindSpore."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from src.engine.errors import ZooError
+from src.launch import rank as rank_process
+from src.launch.plan import RANK_SCRIPT, Plan, with_plan_file
+
+PR_SET_CHILD_SUBREAPER = 36
+POLL = 0.1  # seconds
+GRACE = 15.0  # seconds that the other ranks get to save and end once one has failed or a signal came
+LINGER = 5.0  # seconds that msrun or mpirun gets to end once every rank has
+SAME_SIGNAL = 1.0  # seconds within which a signal that comes twice (to us, and to our group) means once
+TAIL = 20  # log lines that are shown of a rank that failed
+
+
+class Follower:
+    """Copies what is appended to a file to standard output."""
+
+    def __init__(self, path: Path):
+        self._path, self._position = path, 0
+
+    def copy(self) -> None:
+        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as handle:
+            handle.seek(self._position)
+            data = handle.read()
+            self._position += len(data)
+            if data:
+                sys.stdout.write(data.decode("utf-8", "replace"))
+                sys.stdout.flush()
+
+
+class Asked:
+    """Remembers SIGINT and SIGTERM; `count` says how often one came, those within a second counted as one."""
+
+    def __enter__(self) -> Asked:
+        self.number, self.count, self._last = 0, 0, float("-inf")
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now - self._last > SAME_SIGNAL:
+            self.number, self.count = number, self.count + 1
+        self._last = now
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def run(plan: Plan) -> int:
+    """Run every rank of this node to its end; returns 0, or the status of the first rank that failed."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux: orphans of a dead msrun become ours, so we can end them
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    for one in plan.ranks:
+        keep_old_log(Path(one.log))
+    with tempfile.TemporaryDirectory(prefix="launch-") as name, Asked() as asked:
+        folder = Path(name)
+        started = start(plan, folder)
+        try:
+            return watch(plan, folder, started, asked)
+        finally:
+            end_all()
+
+
+def keep_old_log(path: Path) -> None:
+    """Make room for a new log; the one of an earlier run gets a number."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            number = 1
+            while path.with_name(f"{path.name}.{number}").exists():
+                number += 1
+            path.rename(path.with_name(f"{path.name}.{number}"))
+        path.touch()
+    except OSError as error:
+        raise ZooError(f"cannot write {path}: {error.strerror}; start in a folder that can be written") from error
+
+
+def start(plan: Plan, folder: Path) -> list[subprocess.Popen]:
+    """Start the ranks, or the framework's launcher that starts them; each in a session of its own.
+
+    So Ctrl-C on the terminal reaches only this process, which passes it on once.
+    """
+    path = folder / "plan.json"
+    path.write_text(json.dumps(plan.as_rows()), encoding="utf-8")
+    if plan.starter:
+        commands = [list(with_plan_file(plan, str(path)).starter)]
+    else:
+        commands = [[sys.executable, str(RANK_SCRIPT), str(path), str(one.local_rank)] for one in plan.ranks]
+    python_folder = str(Path(sys.executable).parent)
+    env = {**os.environ, "PATH": os.pathsep.join((python_folder, os.environ.get("PATH", "")))}
+    env.pop("RANK_TABLE_FILE", None)  # the plan sets it where it is wanted; msrun and mpirun refuse it
+    program = shutil.which(commands[0][0], path=env["PATH"])
+    if program is None:
+        remedy = "install Open MPI or use --engine msrun" if commands[0][0] == "mpirun" else "install MindSpore"
+        raise ZooError(f"{commands[0][0]} is not installed; {remedy}")
+    output = (folder / "starter.log").open("wb")
+    with output:
+        return [
+            subprocess.Popen(
+                [program, *command[1:]],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=rank_process.die_with_parent,
+            )
+            for command in commands
+        ]
+
+
+def statuses(plan: Plan, folder: Path) -> dict[int, tuple[int, float]]:
+    """Local rank -> (exit status, time of its end) of the ranks that have ended."""
+    found = {}
+    for one in plan.ranks:
+        with contextlib.suppress(FileNotFoundError):
+            status, when = (folder / f"rank{one.local_rank}.status").read_text().split()
+            found[one.local_rank] = int(status), float(when)
+    return found
+
+
+def first_failure(ended: dict[int, tuple[int, float]]) -> int | None:
+    """The local rank that failed before all others."""
+    failed = {rank: when for rank, (status, when) in ended.items() if status}
+    return min(failed, key=failed.get) if failed else None
+
+
+def watch(plan: Plan, folder: Path, started: list[subprocess.Popen], asked: Asked) -> int:
+    """Follow the first log until everything has ended; stop all where one fails or a signal asks for it."""
+    follower = Follower(Path(plan.ranks[0].log))
+    deadline, sent = float("inf"), 0
+    while True:
+        follower.copy()
+        running = [process for process in started if process.poll() is None]
+        ended = statuses(plan, folder)
+        failed = first_failure(ended)
+        now = time.monotonic()
+        if asked.count > 1:
+            break
+        if asked.number and not sent:
+            sent = asked.number
+            tell(plan, folder, ended, sent)
+            deadline = now + rank_process.PATIENCE
+        elif (failed is not None or any(p.returncode for p in started)) and not sent:
+            sent = signal.SIGTERM
+            tell(plan, folder, ended, sent)
+            deadline = now + GRACE
+        if len(ended) == len(plan.ranks):
+            deadline = min(deadline, now + LINGER)
+        if not running or now > deadline:
+            break
+        time.sleep(POLL)
+    end_all()
+    follower.copy()
+    return report(plan, folder, started, asked)
+
+
+def tell(plan: Plan, folder: Path, ended: dict, number: int) -> None:
+    """Send a signal to the ranks that still run."""
+    for one in plan.ranks:
+        if one.local_rank not in ended:
+            with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
+                os.kill(int((folder / f"rank{one.local_rank}.pid").read_text()), number)
+
+
+def end_all() -> None:
+    """Kill what is left of our descendants; orphans among them have become our children."""
+    while True:
+        left = psutil.Process().children(recursive=True)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        if not psutil.wait_procs(left, timeout=1)[1]:
+            return
+
+
+def report(plan: Plan, folder: Path, started: list[subprocess.Popen], asked: Asked) -> int:
+    """Say which rank failed, with its last lines, on standard error and in the first log; returns the exit status."""
+    ended = statuses(plan, folder)
+    failed = first_failure(ended)
+    if failed is not None:
+        status = ended[failed][0]
+        one = next(one for one in plan.ranks if one.local_rank == failed)
+        how = f"was ended by {signal.Signals(status - 128).name}" if status > 128 else f"failed with status {status}"
+        lines = [f"rank {one.rank} {how}; its log is {one.log}"]
+        if one is not plan.ranks[0]:
+            lines += Path(one.log).read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+    elif len(ended) == len(plan.ranks):
+        return 0
+    else:
+        status = 128 + asked.number if asked.number else next((p.returncode for p in started if p.returncode > 0), 1)
+        lines = [f"{len(plan.ranks) - len(ended)} of {len(plan.ranks)} ranks did not end by themselves"]
+        text = (folder / "starter.log").read_text(encoding="utf-8", errors="replace")
+        lines += text.splitlines()[-TAIL:]
+    if plan.world > 1 or len(ended) < len(plan.ranks):
+        text = "\n".join(["error: " + lines[0], *lines[1:]]) + "\n"
+        sys.stderr.write(text)
+        with contextlib.suppress(OSError), Path(plan.ranks[0].log).open("a", encoding="utf-8") as log:
+            log.write(text)
+    return status

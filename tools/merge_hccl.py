@@ -1,0 +1,43 @@
+"""Merge the rank tables of several servers into one.
+
+python tools/merge_hccl.py a.json b.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from src.engine import files  # noqa: E402  (needs the line above)
+from src.engine.config import Parser  # noqa: E402
+from src.engine.errors import UsageError, ZooError  # noqa: E402
+from src.launch import rank_table  # noqa: E402
+
+
+def main(argv: list[str]) -> int:
+    parser = Parser(
+        prog="python tools/merge_hccl.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("tables", nargs="+", metavar="FILE", help="rank tables, one per server")
+    parser.add_argument("--any_topology", action="store_true", help="not servers of two groups of four Ascend 910")
+    try:
+        args = parser.parse_args(argv)
+        table = rank_table.merged([rank_table.checked(Path(file).expanduser(), True) for file in args.tables])
+        found = rank_table.problems(table, args.any_topology)
+        if found:
+            raise UsageError(f"the tables cannot be merged: {'; '.join(found)}")
+        path = Path(rank_table.file_name(table))
+        files.write_text(path, rank_table.as_json(table))
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.status
+    print(f"wrote {path.resolve()}: {len(table.servers)} servers, {table.size} devices")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
