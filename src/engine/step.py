@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore.ops.auto_generate import SplitWithSize  # ops.split unrolls a loop and fails with 150 parts
 
 from src.engine.checkpoint import EMA_PREFIX
 
@@ -59,6 +60,30 @@ def averaged(parameters: ParameterTuple, average: ParameterTuple | None) -> Iter
             ops.assign(parameter, Tensor(value))
 
 
+def mean_over_ranks(parameters: ParameterTuple, ranks: int) -> Callable:
+    """Gradients -> their means over all ranks, to be used inside a compiled step.
+
+    On CPU they are sent as one vector: ranks run the sums of a graph in different orders there, and nothing in the
+    messages says which sum they belong to (2.8.0), so gradients of equal shape would get mixed up.
+    """
+    if ms.get_context("device_target") != "CPU":
+        return nn.DistributedGradReducer(parameters)
+    sizes = tuple(int(np.prod(p.shape)) for p in parameters)
+    all_reduce, each, split = ops.AllReduce(), ops.HyperMap(), SplitWithSize()
+
+    def flat(gradient):
+        return gradient.reshape(-1)
+
+    def like(part, gradient):
+        return part.reshape(gradient.shape)
+
+    def mean(gradients):
+        total = all_reduce(ops.concat(each(flat, gradients))) / ranks
+        return each(like, split(total, sizes, 0), gradients)
+
+    return mean
+
+
 def make_step(
     loss_fn: Callable,
     optimizer: nn.Optimizer,
@@ -67,7 +92,7 @@ def make_step(
     clip_norm: float = 0.0,
     average: ParameterTuple | None = None,
     average_decay: float = 0.0,
-    distribute: bool = False,
+    ranks: int = 1,
 ) -> Callable[..., Tensor]:
     """`step(lr, *inputs)` trains on one batch and returns the loss (scalar, float32).
 
@@ -75,7 +100,7 @@ def make_step(
     `clip_norm` (0 = off) and applied.
     """
     parameters = optimizer.parameters
-    reduce = nn.DistributedGradReducer(parameters) if distribute else None
+    reduce = mean_over_ranks(parameters, ranks) if ranks > 1 else None
 
     def scaled_loss(*inputs):
         return loss_fn(*inputs) * loss_scale

@@ -44,7 +44,7 @@ def train(cfg: Config) -> int:
         optimizer = step.momentum_optimizer(job.net, cfg.momentum, cfg.weight_decay)
         average = step.moving_average_of(optimizer.parameters) if cfg.ema_decay else None
         plan = work.plan(job, cfg, rank)
-        train_step = work.train_step(job, plan, optimizer, average, cfg, run)
+        train_step = work.train_step(job, plan, optimizer, average, cfg, run, rank)
         state = step.state_of(net, optimizer, average)
         start = run.restore(state, plan, BEST)
 

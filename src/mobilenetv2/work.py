@@ -167,7 +167,13 @@ def plan(job: Work, cfg: Config, rank: Rank) -> loop.Plan:
 
 
 def train_step(
-    job: Work, plan: loop.Plan, optimizer: nn.Optimizer, average: ms.ParameterTuple | None, cfg: Config, run: Run
+    job: Work,
+    plan: loop.Plan,
+    optimizer: nn.Optimizer,
+    average: ms.ParameterTuple | None,
+    cfg: Config,
+    run: Run,
+    rank: Rank,
 ) -> Callable:
     """The compiled training step, profiled if wanted."""
     job.net.set_train(True)
@@ -182,7 +188,7 @@ def train_step(
         clip_norm=cfg.clip_norm,
         average=average,
         average_decay=cfg.ema_decay,
-        distribute=cfg.run_distribute,
+        ranks=rank.count,
     )
     return profiling.profiled(compiled, run.folder, run.journal.line) if cfg.enable_profiling else compiled
 

@@ -23,6 +23,7 @@ from src.engine import checkpoint, step  # noqa: E402
 from src.engine.cpu_kernels import build, cells  # noqa: E402
 from src.mobilenetv2 import network  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402
+from tests.networks import calm  # noqa: E402
 
 TOOL = str(ROOT / "tools" / "convert_model.py")
 # Written out again, so that an error in the network's table is seen.
@@ -306,30 +307,12 @@ def train_ours(net: network.MobileNetV2, weight_decay: float) -> tuple[list[floa
     return losses, checkpoint.arrays_of(net.get_parameters())
 
 
-def starting_net() -> network.MobileNetV2:
-    """A network on which rounding differences stay small for 20 steps.
-
-    Fresh batch-normalised networks are chaotic: PyTorch in float32 and in float64 differ by 1e-2 in the loss after four
-    steps of the usual weights. Most of it comes from ReLU6's kinks, so here its input starts in the middle of 0..6,
-    with about 0.3 % outside. The last group stays nearer to 0, or the classifier would see one large constant.
-    """
-    net = network.build(CLASSES, WIDTH, seed=5)
-    rng = np.random.default_rng(3)
-    for _, cell in net.cells_and_names():
-        if isinstance(cell, ms.nn.Conv2d):
-            fan_in = np.prod(cell.weight.shape[1:])
-            weight = rng.normal(0, np.sqrt(2 / fan_in), cell.weight.shape)
-            cell.weight.set_data(ms.Tensor(weight.astype(np.float32)))
-        elif isinstance(cell, network.ConvBNReLU6):
-            middle, spread = (0.5, 0.2) if cell is net.backbone.features[18] else (3.0, 1.0)
-            cell[1].beta.set_data(ms.Tensor(np.full(cell[1].beta.shape, middle, np.float32)))
-            cell[1].gamma.set_data(ms.Tensor(np.full(cell[1].gamma.shape, spread, np.float32)))
-    return net
-
-
 @pytest.fixture(scope="module")
 def initial() -> dict[str, np.ndarray]:
-    return {name: array.copy() for name, array in checkpoint.arrays_of(starting_net().get_parameters()).items()}
+    return {
+        name: array.copy()
+        for name, array in checkpoint.arrays_of(calm(network.build(CLASSES, WIDTH, seed=5)).get_parameters()).items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -348,7 +331,7 @@ def test_training_is_that_of_torch(kernels, weight_decay, initial, torch_result)
         except build.KernelsUnavailable as reason:
             pytest.skip(f"the CPU kernels cannot be built here: {reason}")
     expected_losses, expected = torch_result(weight_decay)
-    net = starting_net()
+    net = calm(network.build(CLASSES, WIDTH, seed=5))
     cells.accelerate(net, kernels)
     losses, found = train_ours(net, weight_decay)
 
