@@ -194,6 +194,54 @@ def test_importing_the_configuration_reads_no_arguments(monkeypatch):
     importlib.reload(importlib.import_module("src.mobilenetv2.config"))
 
 
+@dataclasses.dataclass(frozen=True)
+class Lists:
+    size: tuple[int, ...] = config.option("height and width", (512, 1024), low=32, lengths=(2,))
+    mean: tuple[float, ...] = config.option("any number of them", ())
+
+
+def lists(size=None, mean=None, source="x.yaml"):
+    raw = {"size": size, "mean": mean}
+    return config.build(Lists, {key: config.Value(value, source) for key, value in raw.items() if value is not None})
+
+
+@pytest.mark.parametrize("raw", [[64, 96], "64,96", "[64, 96]", " [64,96.0] ", (64, "96")])
+def test_a_list_is_a_yaml_list_or_text_with_commas(raw):
+    assert lists(size=raw).size == (64, 96)
+
+
+def test_lists_of_numbers_have_types_and_may_be_empty():
+    assert lists(mean=[1, "2e-1", 3.5]).mean == (1.0, 0.2, 3.5)
+    assert lists(mean="").mean == lists(mean=[]).mean == lists(mean="[]").mean == ()
+    assert lists(mean=0.5).mean == (0.5,)
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ([64], "has to have 2 numbers"),
+        ([64, 16], "size is 16 .*at least 32"),
+        ("64,wide", "'wide' .*whole number"),
+        ("64,,96", "'' .*whole number"),
+        ([64, [96]], "whole number"),
+        ("[64, 96", r"'\[64' .*whole number"),
+        (None, "has to have 2 numbers|whole number"),
+    ],
+)
+def test_wrong_lists_are_one_sentence(raw, words):
+    with pytest.raises(UsageError, match=words):
+        config.build(Lists, {"size": config.Value(raw, "x.yaml")})
+
+
+def test_a_saved_list_reads_as_the_same_list(tmp_path):
+    values = lists(size=[64, 96], mean=[0.5])
+    path = tmp_path / "saved.yaml"
+    path.write_text(config.to_yaml(values))
+    assert config.build(Lists, config.read_yaml(path)) == values
+    parser = config.flag_parser(Lists, {}, "x.py", "")
+    assert "[int,..., default (512, 1024)]" in " ".join(parser.format_help().split())
+
+
 def test_export_refuses_air_away_from_ascend(tmp_path):
     (tmp_path / "x.ckpt").touch()
     with pytest.raises(UsageError, match="AIR needs an Ascend machine"):
