@@ -231,3 +231,19 @@ def to_yaml(config: Any) -> str:
     """The resolved configuration as YAML text that `read_yaml` and `build` turn back into an equal object."""
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def require_folder(key: str, path: str) -> None:
+    """Raise UsageError where the value of `key` is not an existing folder."""
+    if not path:
+        raise UsageError(f"{key} is not set; give --{key} FOLDER")
+    if not Path(path).expanduser().is_dir():
+        raise UsageError(f"{key} {path} is not a folder; give an existing one with --{key} FOLDER")
+
+
+def require_file(key: str, path: str, otherwise: str = "") -> None:
+    """Raise UsageError where the value of `key` is not an existing file; `otherwise` names another remedy."""
+    if not path:
+        raise UsageError(f"{key} is not set; give --{key} FILE{otherwise}")
+    if not Path(path).expanduser().is_file():
+        raise UsageError(f"{key} {path} is not a file; give an existing one with --{key} FILE{otherwise}")
