@@ -102,8 +102,12 @@ class Config:
     eval_ckpt_path: str = option("checkpoint to evaluate", "")
     eval_log_interval: int = option("images between log lines of an evaluation", 100, low=1)
     eval_mode: str = option("the whole image at once, or sliding windows", "whole", choices=("whole", "slide"))
-    slide_crop: tuple[int, ...] = option("height and width of a window; empty is crop_size", (), low=SMALLEST_SIDE)
-    slide_stride: tuple[int, ...] = option("rows and columns between windows; empty is 3/4 of a window", (), low=1)
+    slide_crop: tuple[int, ...] = option(
+        "height and width of a window; empty is crop_size", (), low=SMALLEST_SIDE, lengths=(0, 2)
+    )
+    slide_stride: tuple[int, ...] = option(
+        "rows and columns between windows; empty is 3/4 of a window", (), low=1, lengths=(0, 2)
+    )
     multi_scale: tuple[float, ...] = option("average over these multiples of base_size", (1.0,), above=0, high=8)
     flip: bool = option("average over the image and its mirror image", False)
     size_divisor: int = option(
@@ -199,10 +203,6 @@ class Config:
 
     def _check_prediction(self) -> None:
         size, stride = self.window
-        if len(size) != 2 or len(stride) != 2:
-            raise UsageError(
-                f"slide_crop is {list(size)} and slide_stride {list(stride)}; each is height and width, or empty"
-            )
         if stride[0] > size[0] or stride[1] > size[1]:
             raise UsageError(
                 f"slide_stride is {list(stride)} and the window {list(size)}; "
