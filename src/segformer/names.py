@@ -80,7 +80,8 @@ def our_name(name: str, dialect: int, known: dict[str, str]) -> str | None:
 
 def is_segformer(state: dict[str, np.ndarray]) -> bool:
     """Whether the arrays have the names of a Mix Transformer in any dialect."""
-    return any(our_name(key, d, known) == FIRST for d in DIALECTS for known in [owners(d)] for key in state)
+    tables = [(dialect, owners(dialect)) for dialect in DIALECTS]
+    return any(our_name(key, dialect, known) == FIRST for dialect, known in tables for key in state)
 
 
 def translate(state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
