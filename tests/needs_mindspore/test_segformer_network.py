@@ -152,8 +152,11 @@ def loss_of(net: network.SegFormer):
     return loss
 
 
-def halves(size: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """Two images of two colours each, and their labels, one pixel of which is ignored."""
+def halves(size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Two images of two colours each, and their labels, one pixel of which is ignored.
+
+    Smaller ones would leave a single key to attend to, and so no gradient for the queries.
+    """
     label = np.zeros((2, size, size), np.int32)
     label[0, :, size // 2 :], label[1, : size // 2] = 1, 2
     colours = np.array([[1, 0, -1], [-1, 1, 0], [0, -1, 1]], np.float32)
