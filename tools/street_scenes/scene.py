@@ -134,7 +134,7 @@ def furniture(place: Place, street: Street) -> list[Thing]:
     """Posts, trees and bins along the walks."""
     rng, listed = place.rng, []
     for way in SIDES:
-        for ahead in np.arange(rng.uniform(4.5, 9), 60, rng.uniform(8, 13)):
+        for ahead in np.arange(rng.uniform(4.5, 9), 42, rng.uniform(8, 13)):
             kind = str(rng.choice(["lamp", "sign", "light", "sign"]))
             listed.append((ahead, bind(things.pole, place, way * (street.road + rng.uniform(0.3, 0.6)), ahead, kind)))
         planted = rng.random() < 0.6
