@@ -163,10 +163,14 @@ class ClassList:
         table[list(self.ids)] = np.arange(len(self))
         return table
 
-    def require_count(self, class_num: int) -> None:
-        """Raise UsageError where a configuration's number of classes is another one."""
+    def require(self, class_num: int, ignore_label: int) -> None:
+        """Raise UsageError where a configuration has another number of classes or ignores another value."""
         if class_num != len(self):
             raise UsageError(f"class_num is {class_num} but {self.source} names {len(self)} classes; give {len(self)}")
+        if ignore_label != self.ignore:
+            raise UsageError(
+                f"dataset_ignore_label is {ignore_label} but {self.source} ignores {self.ignore}; give {self.ignore}"
+            )
 
 
 def cityscapes_classes() -> ClassList:

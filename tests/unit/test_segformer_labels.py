@@ -36,10 +36,12 @@ class TestCityscapes:
         assert classes.from_ids()[0] == 255
         assert classes.colours()[255].tolist() == [0, 0, 0]
 
-    def test_class_num_has_to_fit(self):
-        labels.CITYSCAPES.require_count(19)
+    def test_the_configuration_has_to_fit(self):
+        labels.CITYSCAPES.require(19, 255)
         with pytest.raises(UsageError, match="class_num is 3 but Cityscapes names 19 classes"):
-            labels.CITYSCAPES.require_count(3)
+            labels.CITYSCAPES.require(3, 255)
+        with pytest.raises(UsageError, match="dataset_ignore_label is 0 but Cityscapes ignores 255"):
+            labels.CITYSCAPES.require(19, 0)
 
 
 class TestClassList:
