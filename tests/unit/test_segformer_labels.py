@@ -9,6 +9,7 @@ from PIL import Image
 
 from src.engine.errors import UsageError, ZooError
 from src.segformer import labels, polygons
+from src.segformer.class_list import read_class_list
 from tests.conftest import run_command
 from tests.segmentation_data import CLASS_FILE, write_city
 
@@ -48,7 +49,7 @@ class TestClassList:
     def read(self, tmp_path, text):
         path = tmp_path / "classes.csv"
         path.write_text(text, encoding="utf-8")
-        return labels.read_class_list(path)
+        return read_class_list(path)
 
     def test_a_file_in_any_order_with_an_ignored_value(self, tmp_path):
         text = "index,name,red,green,blue\n1,house,1,2,3\n\n0,Straße,4,5,6\n9,ignore,0,0,0\n"
@@ -83,7 +84,7 @@ class TestClassList:
 
     def test_unreadable(self, tmp_path):
         with pytest.raises(UsageError, match="cannot read the class list"):
-            labels.read_class_list(tmp_path / "none.csv")
+            read_class_list(tmp_path / "none.csv")
 
 
 def annotation(*objects, width=20, height=10, **extra):

@@ -156,15 +156,15 @@ def bin_for_waste(place: Place, across: float, ahead: float) -> None:
 def traffic(place: Place, street: Street) -> list[Thing]:
     """Cars that park and drive, at most one bus."""
     rng, listed = place.rng, []
-    lane, has_bus = street.road / 2 if street.road > 3.6 else street.road * 0.55, rng.random() < 0.45
+    parking, has_bus = street.road > 4.6, rng.random() < 0.45
+    lane = (street.road - 2.1 if parking else street.road) / 2
     for way in SIDES:
         away = way > 0  # traffic drives on the right
-        if street.road > 4.6:
+        if parking:
             for ahead in np.arange(rng.uniform(5.5, 9), 50, rng.uniform(5.8, 7.5)):
                 if rng.random() < 0.55:
                     kerb = way * (street.road - rng.uniform(1.0, 1.2))
                     listed.append((ahead, bind(things.car, place, kerb, ahead, rng.random() < 0.7)))
-            lane = (street.road - 2.1) * 0.5
         ahead = rng.uniform(7, 22)
         while ahead < 60 and rng.random() < 0.7:
             if has_bus and ahead < 35:
