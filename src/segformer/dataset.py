@@ -26,7 +26,8 @@ from src.engine import images, stream
 from src.engine.errors import UsageError, ZooError
 from src.engine.image_folder import IMAGE_SUFFIXES
 from src.segformer import transforms
-from src.segformer.labels import CITYSCAPES, ClassList, read_class_list
+from src.segformer.class_list import COLUMNS, ClassList, read_class_list
+from src.segformer.labels import CITYSCAPES
 from src.segformer.polygons import POLYGONS, TRAIN_IDS
 
 CITY_IMAGES, CITY_MASKS = "leftImg8bit", "gtFine"
@@ -110,7 +111,7 @@ def classes_of(root: Path, class_list: str) -> ClassList:
         return read_class_list(root / CLASS_FILE)
     if layout(root) == CITY_IMAGES:
         return CITYSCAPES
-    raise UsageError(f"{root} has no {CLASS_FILE}; write one (src/segformer/labels.py shows it) or name a class list")
+    raise UsageError(f"{root} has no {CLASS_FILE}; write one with the columns {','.join(COLUMNS)} or give --class_list")
 
 
 def find_pairs(data_path: str, split: str, class_list: str = "", on_missing_label: str = "error") -> Pairs:
@@ -143,7 +144,7 @@ def missing(root: Path, lost: list[tuple[Path, Path]], count: int) -> ZooError:
     if mask.name.endswith(TRAIN_IDS) and polygons.is_file():
         remedy = f"its polygons are not converted yet, run: python tools/convert_dataset.py {root}"
     else:
-        remedy = "add it, or leave such images out with on_missing_label skip"
+        remedy = "add it or use --on_missing_label skip"
     return ZooError(f"{len(lost)} of {count} images have no label: {image} needs {mask}; {remedy}")
 
 

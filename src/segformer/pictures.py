@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from src.engine.errors import UsageError, ZooError
 from src.engine.files import replace_file
-from src.segformer.labels import ClassList
+from src.segformer.class_list import ClassList
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 CITY_IMAGES = "leftImg8bit"  # of a whole Cityscapes tree, only the camera's images are inputs

@@ -15,12 +15,22 @@ from PIL import Image, ImageDraw
 from src.engine.errors import ZooError, first_line
 from src.engine.files import replace_file
 from src.engine.images import MAX_PIXELS
-from src.segformer.labels import IGNORE, annotation_table, require_known
+from src.segformer.class_list import IGNORE
+from src.segformer.labels import LABELS
 
 POLYGONS, TRAIN_IDS = "_polygons.json", "_labelTrainIds.png"
 FEWEST_POINTS = 2  # a polygon of two points is a line
 
-TRAIN_ID_OF = annotation_table()
+# by name; None for what is not drawn because it has no id
+TRAIN_ID_OF = {label.name: None if label.id < 0 else label.train_id for label in LABELS}
+
+
+def require_known(name: str) -> str:
+    """The label that an annotation's `name` stands for: itself, or without "group" ("cargroup" is several cars)."""
+    single = name[: -len("group")] if name not in TRAIN_ID_OF and name.endswith("group") else name
+    if single not in TRAIN_ID_OF:
+        raise ZooError(f"the label {name!r} is none of Cityscapes'; correct the annotation")
+    return single
 
 
 def points(polygon: object, name: str) -> list[tuple[float, float]]:
@@ -52,7 +62,7 @@ def draw(annotation: dict) -> np.ndarray:
     for name, polygon, deleted in objects:
         if deleted:
             continue
-        train_id = TRAIN_ID_OF[require_known(name, TRAIN_ID_OF)]
+        train_id = TRAIN_ID_OF[require_known(name)]
         if train_id is not None:
             drawer.polygon(points(polygon, name), fill=train_id)
     return np.asarray(mask)

@@ -8,8 +8,8 @@ from src.engine import checkpoint
 from src.engine.checkpoint import Checkpoint
 from src.engine.errors import UsageError, ZooError
 from src.segformer import names
+from src.segformer.class_list import ClassList
 from src.segformer.config import Config
-from src.segformer.labels import ClassList
 from src.segformer.network import SegFormer, build
 from src.segformer.variants import decoder_width
 

@@ -14,8 +14,9 @@ from src.engine.cpu_kernels import cells
 from src.engine.errors import ZooError
 from src.engine.run import open_run
 from src.segformer import dataset, network, pictures, prediction, pretrained, report, work
+from src.segformer.class_list import ClassList, read_class_list
 from src.segformer.config import Config
-from src.segformer.labels import CITYSCAPES, ClassList, read_class_list
+from src.segformer.labels import CITYSCAPES
 
 TRAIN, VAL = "train", "val"
 ERF_STAND_IN = {"Sin": "Erf"}  # MindSpore's ONNX export lacks Erf; Sin, which the network does not use, is put instead

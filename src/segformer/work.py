@@ -18,9 +18,9 @@ from src.engine.journal import METRICS
 from src.engine.metrics import Segmentation
 from src.engine.run import CURVES, Run
 from src.segformer import dataset, prediction, report
+from src.segformer.class_list import ClassList
 from src.segformer.config import Config
 from src.segformer.dataset import Pairs
-from src.segformer.labels import ClassList
 from src.segformer.loss import cross_entropy
 from src.segformer.lr_generator import SCHEDULES, get_lr
 from src.segformer.network import Coarse, SegFormer

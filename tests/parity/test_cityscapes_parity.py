@@ -12,6 +12,7 @@ from PIL import Image
 
 from src.engine.metrics import Segmentation
 from src.segformer import labels, pictures, polygons
+from tools.street_scenes.scene import draw
 
 json2labelimg = pytest.importorskip("cityscapesscripts.preparation.json2labelImg")
 evaluation = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
@@ -44,10 +45,17 @@ def random_annotation(rng: np.random.Generator) -> dict:
     return {"imgHeight": height, "imgWidth": width, "objects": objects}
 
 
-@pytest.mark.parametrize("seed", range(300))
-def test_masks_are_the_official_ones_pixel_for_pixel(tmp_path, seed):
+def drawn_annotation(rng: np.random.Generator) -> dict:
+    return draw(rng, 96, 192)[1]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "seed"),
+    [*((random_annotation, seed) for seed in range(300)), *((drawn_annotation, seed) for seed in range(5))],
+)
+def test_masks_are_the_official_ones_pixel_for_pixel(tmp_path, annotation, seed):
     source = tmp_path / "x_gtFine_polygons.json"
-    source.write_text(json.dumps(random_annotation(np.random.default_rng(seed))))
+    source.write_text(json.dumps(annotation(np.random.default_rng(seed))))
     json2labelimg.json2labelImg(str(source), str(tmp_path / "official.png"), "trainIds")
     polygons.convert(source)
     ours, theirs = Image.open(polygons.target(source)), Image.open(tmp_path / "official.png")

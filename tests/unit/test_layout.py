@@ -21,9 +21,9 @@ src.zoo src.engine.augment src.engine.config src.engine.environment src.engine.e
 src.engine.image_folder src.engine.images src.engine.journal src.engine.metrics src.engine.onnx_model src.engine.plots
 src.engine.profiling src.engine.report src.engine.stream src.engine.torch_file src.engine.cpu_kernels.build
 src.mobilenetv2.config src.mobilenetv2.dataset src.mobilenetv2.lr_generator src.mobilenetv2.names
-src.segformer.config src.segformer.dataset src.segformer.labels src.segformer.lr_generator src.segformer.names
-src.segformer.noise src.segformer.pictures src.segformer.polygons src.segformer.prediction src.segformer.report
-src.segformer.transforms src.segformer.variants
+src.segformer.class_list src.segformer.config src.segformer.dataset src.segformer.labels src.segformer.lr_generator
+src.segformer.names src.segformer.noise src.segformer.pictures src.segformer.polygons src.segformer.prediction
+src.segformer.report src.segformer.transforms src.segformer.variants
 """.split()  # noqa: SIM905 (a list of words reads better)
 ENVIRONMENT_READERS = {"src/engine/environment.py", "src/engine/device.py", "src/engine/cpu_kernels/build.py"}
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from src.engine.errors import UsageError, ZooError
 from src.segformer import labels, polygons
+from src.segformer.class_list import read_class_list
 from tests.conftest import run_command
 from tests.segmentation_data import CLASS_FILE, write_city
 
@@ -36,17 +37,19 @@ class TestCityscapes:
         assert classes.from_ids()[0] == 255
         assert classes.colours()[255].tolist() == [0, 0, 0]
 
-    def test_class_num_has_to_fit(self):
-        labels.CITYSCAPES.require_count(19)
+    def test_the_configuration_has_to_fit(self):
+        labels.CITYSCAPES.require(19, 255)
         with pytest.raises(UsageError, match="class_num is 3 but Cityscapes names 19 classes"):
-            labels.CITYSCAPES.require_count(3)
+            labels.CITYSCAPES.require(3, 255)
+        with pytest.raises(UsageError, match="dataset_ignore_label is 0 but Cityscapes ignores 255"):
+            labels.CITYSCAPES.require(19, 0)
 
 
 class TestClassList:
     def read(self, tmp_path, text):
         path = tmp_path / "classes.csv"
         path.write_text(text, encoding="utf-8")
-        return labels.read_class_list(path)
+        return read_class_list(path)
 
     def test_a_file_in_any_order_with_an_ignored_value(self, tmp_path):
         text = "index,name,red,green,blue\n1,house,1,2,3\n\n0,Straße,4,5,6\n9,ignore,0,0,0\n"
@@ -81,7 +84,7 @@ class TestClassList:
 
     def test_unreadable(self, tmp_path):
         with pytest.raises(UsageError, match="cannot read the class list"):
-            labels.read_class_list(tmp_path / "none.csv")
+            read_class_list(tmp_path / "none.csv")
 
 
 def annotation(*objects, width=20, height=10, **extra):

@@ -93,6 +93,12 @@ class TestReading:
         Image.fromarray(PICTURE[..., 0]).save(path)
         assert (images.read(path) == PICTURE[..., :1]).all()
 
+    def test_values_of_unknown_range_are_refused(self, tmp_path):
+        path = tmp_path / "x.tif"
+        Image.fromarray(PICTURE[..., 0].astype(np.float32)).save(path)
+        with pytest.raises(images.BadImage, match="32 bits per value"):
+            images.read(path)
+
 
 class TestWriting:
     def test_all_pictures(self, tmp_path):
