@@ -18,20 +18,14 @@ from src.engine.errors import UsageError, ZooError, first_line
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_MODEL = "mobilenetv2"
-MODELS = {"mobilenetv2": "MobileNetV2 image classification"}
-FUNCTIONS = {"train": "train", "eval": "evaluate", "export": "export"}  # command -> function of the recipe
+MODELS = {"mobilenetv2": "MobileNetV2 image classification", "segformer": "SegFormer semantic segmentation"}
+FUNCTIONS = {"train": "train", "eval": "evaluate", "infer": "infer", "export": "export"}  # of the recipe, by command
+COMMANDS = {"mobilenetv2": ("train", "eval", "export"), "segformer": ("train", "eval", "infer", "export")}
 PLATFORM_CONFIGS = {
     "Ascend": "default_config.yaml",
     "GPU": "default_config_gpu.yaml",
     "CPU": "default_config_cpu.yaml",
 }
-
-
-def usable_platform() -> str:
-    """The best platform whose device files exist on this machine."""
-    if Path("/dev/davinci0").exists() or Path("/dev/davinci_manager").exists():
-        return "Ascend"
-    return "GPU" if Path("/dev/nvidia0").exists() else "CPU"
 
 
 def config_file(argv: list[str]) -> Path:
@@ -42,7 +36,7 @@ def config_file(argv: list[str]) -> Path:
     given, _ = parser.parse_known_args(argv)
     if given.config_path:
         return Path(given.config_path).expanduser()
-    platform = given.platform or usable_platform()
+    platform = given.platform or environment.usable_platform()
     if platform not in PLATFORM_CONFIGS:
         raise UsageError(f"platform is {platform!r} (from --platform); it has to be one of 'Ascend', 'GPU', 'CPU'")
     return ROOT / PLATFORM_CONFIGS[platform]
@@ -55,8 +49,16 @@ def configure(command: str, argv: list[str]) -> Any:
     model = values["model"].raw if "model" in values else DEFAULT_MODEL
     if not isinstance(model, str) or model not in MODELS:
         raise UsageError(f"model is {model!r} (from {path}); it has to be one of {', '.join(MODELS)}")
+    if command not in COMMANDS[model]:
+        scripts = ", ".join(f"{name}.py" for name in COMMANDS[model])
+        raise UsageError(
+            f"{path} is a configuration of {model}, which has {scripts} and no {command}.py; "
+            "name another model's file with --config_path"
+        )
     config_class = importlib.import_module(f"src.{model}.config").Config
     values = configs.canonical(config_class, values)
+    if "export_name" in configs.options_of(config_class):
+        values.setdefault("export_name", configs.Value(path.stem, str(path)))
     parser = configs.flag_parser(
         config_class,
         values,
@@ -70,7 +72,7 @@ def configure(command: str, argv: list[str]) -> Any:
 
 
 def run(command: str, argv: list[str]) -> int:
-    """Run one command ("train", "eval", "export") and return its exit status."""
+    """Run one command ("train", "eval", "infer", "export") and return its exit status."""
     debug = "--debug" in argv
     environment.prepare()
     try:

@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
+
+hypothesis.settings.register_profile("patient", deadline=None)  # no test is about wall-clock time
+hypothesis.settings.load_profile("patient")
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("cat", "dog", "owl")

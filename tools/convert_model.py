@@ -1,8 +1,10 @@
 """Turn the weights of a PyTorch model into a checkpoint that train.py, eval.py and export.py read.
 
 python tools/convert_model.py --pt_model_path mobilenet_v2.pth --ms_model_path mobilenet_v2.ckpt
+python tools/convert_model.py --pt_model_path mit_b0.pth --ms_model_path ms_pretrained_b0.ckpt
 
-The file holds a state dict with torchvision's names, or a training checkpoint with one inside. PyTorch is not needed.
+The file holds a state dict, or a training checkpoint with one inside: a MobileNetV2 with torchvision's names, or a
+SegFormer or its encoder alone with the authors' or Hugging Face's names. PyTorch is not needed.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,13 +24,24 @@ from src.engine.config import Parser  # noqa: E402
 from src.engine.errors import UsageError, ZooError  # noqa: E402
 from src.engine.torch_file import read_state_dict  # noqa: E402
 from src.mobilenetv2.names import TORCH_BN, from_torchvision  # noqa: E402
+from src.segformer import names as segformer_names  # noqa: E402
+from src.segformer.variants import VARIANTS  # noqa: E402
 
-MODEL = "mobilenetv2"
+MOBILENETV2, SEGFORMER = MODELS = ("mobilenetv2", "segformer")
 FIRST_KEY = "features.0.0.weight"  # what a MobileNetV2 is recognised by
 WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 COUNTER = "num_batches_tracked"  # of PyTorch's batch normalisation; nothing reads it with a fixed momentum
 TORCH_LEAF = {ours: torch for torch, ours in TORCH_BN.items()}
 NAMED = 5  # how many keys an error names
+
+
+class Converted(NamedTuple):
+    """What goes into the checkpoint, the keys that do not, and a sentence about the former."""
+
+    arrays: dict[str, np.ndarray]
+    meta: dict
+    unused: list[str]
+    text: str
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -40,9 +54,9 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--pt_model_path", required=True, metavar="PTH", help="file that torch.save wrote")
     parser.add_argument("--ms_model_path", required=True, metavar="CKPT", help="checkpoint to write")
-    parser.add_argument("--model", choices=(MODEL,), help="default: recognised from the keys in the file")
-    parser.add_argument("--classes", metavar="TXT", help="class names, one per line, in the order of the outputs")
-    parser.add_argument("--width_mult", type=float, help=f"default: the one of {WIDTHS} that the shapes fit")
+    parser.add_argument("--model", choices=MODELS, help="default: recognised from the keys in the file")
+    parser.add_argument("--classes", metavar="TXT", help="MobileNetV2: class names, one per line, in output order")
+    parser.add_argument("--width_mult", type=float, help=f"MobileNetV2; default: the one of {WIDTHS} that fits")
     args = parser.parse_args(argv)
     args.pt_model_path = Path(args.pt_model_path).expanduser()
     args.ms_model_path = Path(args.ms_model_path).expanduser()
@@ -55,13 +69,16 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def require_model(state: dict[str, np.ndarray], source: Path) -> None:
-    """Without --model, the keys have to say what the file holds."""
-    if FIRST_KEY not in state:
-        raise ZooError(
-            f"{source} holds {len(state)} arrays, {', '.join(list(state)[:NAMED])} first, and no {FIRST_KEY}; "
-            f"only {MODEL} with torchvision's names is converted"
-        )
+def recognised(state: dict[str, np.ndarray], source: Path) -> str:
+    """The model that the keys belong to."""
+    if FIRST_KEY in state:
+        return MOBILENETV2
+    if segformer_names.is_segformer(state):
+        return SEGFORMER
+    raise ZooError(
+        f"{source} holds {len(state)} arrays, {', '.join(list(state)[:NAMED])} first, which are of no model here; "
+        f"{MOBILENETV2} with torchvision's names and {SEGFORMER} with the authors' or Hugging Face's are converted"
+    )
 
 
 def read_classes(file: str) -> dict[str, int]:
@@ -119,10 +136,10 @@ def require_complete(arrays: dict[str, np.ndarray], unused: list[str], wanted: l
     """Every parameter needs an array of real numbers."""
     missing = [torch_name(name) for name in wanted if name not in arrays]
     if missing:
-        instead = f" and has {len(unused)} that are not of {MODEL}: {shortened(unused)}" if unused else ""
+        instead = f" and has {len(unused)} that are not of {MOBILENETV2}: {shortened(unused)}" if unused else ""
         raise ZooError(
             f"{source} lacks {len(missing)} of {len(wanted)} keys: {shortened(missing)}{instead}; "
-            f"give a whole {MODEL} with torchvision's names"
+            f"give a whole {MOBILENETV2} with torchvision's names"
         )
     for name, array in arrays.items():
         if array.dtype.kind != "f":
@@ -148,31 +165,83 @@ def find_width(state: dict[str, np.ndarray], source: Path) -> float:
     raise ZooError(f"the shapes in {source} fit none of the widths {WIDTHS}; give --width_mult")
 
 
-def convert(args: argparse.Namespace) -> None:
-    """Read, check, write and report."""
-    state = read_state_dict(args.pt_model_path)
-    if args.model is None:
-        require_model(state, args.pt_model_path)
+def mobilenetv2(state: dict[str, np.ndarray], args: argparse.Namespace) -> Converted:
+    """A whole MobileNetV2."""
+    source = args.pt_model_path
     class_to_index = read_classes(args.classes) if args.classes else None
-    classes = count_classes(state, class_to_index, args.pt_model_path)
+    classes = count_classes(state, class_to_index, source)
 
-    environment.prepare()
     from src.engine import checkpoint
     from src.mobilenetv2 import network
 
-    width = find_width(state, args.pt_model_path) if args.width_mult is None else args.width_mult
+    width = find_width(state, source) if args.width_mult is None else args.width_mult
     parameters = list(network.build(classes, width, seed=0).get_parameters())
     wanted = [p.name for p in parameters]
     arrays, unused = translate(state, wanted)
-    require_complete(arrays, unused, wanted, args.pt_model_path)
-    checkpoint.assign(parameters, arrays, str(args.pt_model_path))
-    meta = {"model": MODEL, "width_mult": width}
+    require_complete(arrays, unused, wanted, source)
+    checkpoint.assign(parameters, arrays, str(source))
+    meta = {"model": MOBILENETV2, "width_mult": width}
     if class_to_index is not None:
         meta["class_to_index"] = class_to_index
-    checkpoint.save(args.ms_model_path, checkpoint.arrays_of(parameters), meta)
-    if unused:
-        print(f"{len(unused)} keys were not used: {', '.join(unused)}", file=sys.stderr)
-    print(f"wrote {args.ms_model_path}: {MODEL}, {len(parameters)} arrays, {classes} classes, width_mult {width}")
+    text = f"{MOBILENETV2}, {len(parameters)} arrays, {classes} classes, width_mult {width}"
+    return Converted(checkpoint.arrays_of(parameters), meta, unused, text)
+
+
+def segformer(state: dict[str, np.ndarray], args: argparse.Namespace) -> Converted:
+    """A complete encoder, and the decode head if the file holds a complete one."""
+    source = args.pt_model_path
+    arrays, unused = segformer_names.translate(state)
+    backbone = segformer_names.variant_of(arrays)
+    if backbone is None:
+        raise ZooError(
+            f"{source} holds no encoder of the sizes {', '.join(VARIANTS)} ({len(arrays)} of {len(state)} keys known); "
+            "give a whole encoder"
+        )
+    wanted, head = segformer_names.encoder_names(backbone), segformer_names.head_names()
+    missing = [name for name in wanted if name not in arrays]
+    if missing:
+        raise ZooError(
+            f"{source} lacks {len(missing)} of {len(wanted)} arrays of {backbone}: {shortened(missing)}; "
+            "give a whole encoder"
+        )
+    wanted += head if all(name in arrays for name in head) else []
+    unused += [name for name in arrays if name not in wanted]
+    whole_numbers = [name for name in wanted if arrays[name].dtype.kind != "f"]
+    if whole_numbers:
+        raise ZooError(f"{source} has whole numbers in {shortened(whole_numbers)}; weights have to be floating point")
+
+    from src.engine import checkpoint
+    from src.segformer import network
+
+    has_head = head[0] in wanted
+    classes, width = 2, 0  # of a head that is thrown away
+    if has_head:
+        classes, width = (len(arrays[name]) for name in (segformer_names.PREDICTION, "decode_head.linear_fuse.weight"))
+    net = network.build(backbone, classes, width, seed=0)
+    parameters = [p for p in net.get_parameters() if p.name in wanted]
+    checkpoint.assign(parameters, arrays, str(source))
+    text = f"decode head {width} wide, {classes} classes" if has_head else "encoder alone"
+    meta = {"model": SEGFORMER, "backbone": backbone}
+    return Converted(
+        checkpoint.arrays_of(parameters), meta, unused, f"{SEGFORMER} {backbone}, {len(parameters)} arrays, {text}"
+    )
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Read, check, write and report."""
+    state = read_state_dict(args.pt_model_path)
+    model = args.model or recognised(state, args.pt_model_path)
+    if model == SEGFORMER and (args.classes or args.width_mult is not None):
+        raise UsageError(f"--classes and --width_mult belong to {MOBILENETV2}; leave them out for {SEGFORMER}")
+    environment.prepare()
+    converted = {MOBILENETV2: mobilenetv2, SEGFORMER: segformer}[model](state, args)
+
+    from src.engine import checkpoint
+
+    checkpoint.save(args.ms_model_path, converted.arrays, converted.meta)
+    if converted.unused:
+        print(f"{len(converted.unused)} keys were not used: {', '.join(converted.unused)}", file=sys.stderr)
+    print(f"wrote {args.ms_model_path}: {converted.text}")
 
 
 def main(argv: list[str]) -> int:

@@ -26,7 +26,10 @@ TRUE_WORDS, FALSE_WORDS = ("true", "1", "yes", "on"), ("false", "0", "no", "off"
 
 @dataclass(frozen=True)
 class Option:
-    """What a key means and which values it takes; `above` is an exclusive bound, `low` and `high` are inclusive."""
+    """What a key means and which values it takes; `above` is an exclusive bound, `low` and `high` are inclusive.
+
+    Of a list, `lengths` are the allowed numbers of elements (empty: any), and the bounds hold for each element.
+    """
 
     help: str
     choices: tuple = ()
@@ -35,6 +38,7 @@ class Option:
     above: float | None = None
     below: float | None = None
     aliases: tuple[str, ...] = ()
+    lengths: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,9 @@ def read_yaml(path: Path, ancestors: tuple[Path, ...] = ()) -> dict[str, Value]:
 
 
 def convert(raw: Any, wanted: type, key: str, source: str) -> Any:
-    """Turn a YAML value or a flag's text into `wanted` (bool, int, float or str)."""
+    """Turn a YAML value or a flag's text into `wanted`: bool, int, float, str, or a tuple of numbers of any length."""
+    if typing.get_origin(wanted) is tuple:
+        return convert_list(raw, typing.get_args(wanted)[0], key, source)
     if wanted is str:
         if raw is None:
             return ""
@@ -110,8 +116,25 @@ def convert(raw: Any, wanted: type, key: str, source: str) -> Any:
         raise UsageError(f"{key} is {raw!r} (from {source}); it has to be {kind}") from None
 
 
+def convert_list(raw: Any, item: type, key: str, source: str) -> tuple:
+    """A YAML list, or the text "512,1024" or "[512, 1024]", as a tuple of `item`; one number is a list of one."""
+    if isinstance(raw, str):
+        text = raw.strip()
+        inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+        raw = inner.split(",") if inner.strip() else []
+    items = raw if isinstance(raw, (list, tuple)) else [raw]
+    return tuple(convert(value, item, key, source) for value in items)
+
+
 def check(value: Any, rule: Option, key: str, source: str) -> None:
-    """Raise UsageError where `value` breaks the rule of its key."""
+    """Raise UsageError where `value`, or an element of a list, breaks the rule of its key."""
+    if isinstance(value, tuple):
+        if rule.lengths and len(value) not in rule.lengths:
+            allowed = " or ".join(str(length) for length in rule.lengths)
+            raise UsageError(f"{key} is {list(value)} (from {source}); it has to have {allowed} numbers")
+        for element in value:
+            check(element, rule, key, source)
+        return
     if rule.choices and value not in rule.choices:
         allowed = ", ".join(repr(choice) for choice in rule.choices)
         raise UsageError(f"{key} is {value!r} (from {source}); it has to be one of {allowed}")
@@ -162,6 +185,13 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message[0].lower()}{message[1:]}; --help lists the flags of this command")
 
 
+def type_name(wanted: type) -> str:
+    """What --help calls a type."""
+    if typing.get_origin(wanted) is tuple:
+        return f"{typing.get_args(wanted)[0].__name__},..."
+    return wanted.__name__
+
+
 def flag_parser(config_class: type, file_values: dict[str, Value], prog: str, description: str) -> Parser:
     """One flag per key, absent unless given; the help shows type, value in force, choices and meaning."""
     parser = Parser(
@@ -179,7 +209,7 @@ def flag_parser(config_class: type, file_values: dict[str, Value], prog: str, de
         in_force = file_values[field.name].raw if field.name in file_values else field.default
         default = "required" if in_force is REQUIRED else f"default {in_force!r}"
         choices = f", one of {', '.join(str(choice) or repr('') for choice in rule.choices)}" if rule.choices else ""
-        text = f"[{types[field.name].__name__}, {default}{choices}] {rule.help}".replace("%", "%%")
+        text = f"[{type_name(types[field.name])}, {default}{choices}] {rule.help}".replace("%", "%%")
         flags = [f"--{name}" for name in (field.name, *rule.aliases)]
         parser.add_argument(*flags, dest=field.name, metavar="VALUE", help=text)
     return parser
@@ -199,4 +229,21 @@ def parse_flags(parser: Parser, argv: list[str]) -> dict[str, Value]:
 
 def to_yaml(config: Any) -> str:
     """The resolved configuration as YAML text that `read_yaml` and `build` turn back into an equal object."""
-    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
+    values = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def require_folder(key: str, path: str) -> None:
+    """Raise UsageError where the value of `key` is not an existing folder."""
+    if not path:
+        raise UsageError(f"{key} is not set; give --{key} FOLDER")
+    if not Path(path).expanduser().is_dir():
+        raise UsageError(f"{key} {path} is not a folder; give an existing one with --{key} FOLDER")
+
+
+def require_file(key: str, path: str, otherwise: str = "") -> None:
+    """Raise UsageError where the value of `key` is not an existing file; `otherwise` names another remedy."""
+    if not path:
+        raise UsageError(f"{key} is not set; give --{key} FILE{otherwise}")
+    if not Path(path).expanduser().is_file():
+        raise UsageError(f"{key} {path} is not a file; give an existing one with --{key} FILE{otherwise}")

@@ -1,10 +1,11 @@
-"""Environment variables that libraries read when they are loaded; the user's own values win."""
+"""What this process finds around it: environment variables of libraries, and the devices of the machine."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
-DEFAULTS = {
+DEFAULTS = {  # the user's own values win
     "GLOG_v": "4",  # MindSpore says in its exceptions what it would also log
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait slow each other down where cores are few
 }
@@ -14,3 +15,10 @@ def prepare() -> None:
     """Set the defaults; call it before MindSpore is imported."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+
+
+def usable_platform() -> str:
+    """The best platform whose device files exist on this machine."""
+    if Path("/dev/davinci0").exists() or Path("/dev/davinci_manager").exists():
+        return "Ascend"
+    return "GPU" if Path("/dev/nvidia0").exists() else "CPU"

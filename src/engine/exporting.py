@@ -18,23 +18,35 @@ BATCH_NAME = "batch"  # symbolic first dimension of an ONNX file with dynamic ba
 
 
 def export(
-    net: nn.Cell, file: Path, file_format: str, about: dict, inputs: dict[str, np.ndarray], dynamic_batch: bool = False
+    net: nn.Cell,
+    file: Path,
+    file_format: str,
+    about: dict,
+    inputs: dict[str, np.ndarray],
+    dynamic_batch: bool = False,
+    written: nn.Cell | None = None,
+    renamed: dict[str, str] | None = None,
 ) -> tuple[Path, dict[str, float]]:
     """Write `file` (its suffix is added), for inputs of the shape of the first of `inputs`, and compare it with `net`.
 
     `about` travels inside ONNX and beside the others. Returns the path and the largest difference per named input. A
     file that differs raises ZooError and does not replace one that is there.
+
+    Where the ONNX exporter lacks an operator that ONNX has, `written` is the same network with another operator in its
+    place, and `renamed` maps that one's name in the file to the right one.
     """
     shape, found = next(iter(inputs.values())).shape, {}
     suffix = SUFFIXES[file_format]
     path = file if file.suffix == suffix else file.with_name(file.name + suffix)
-    net.set_train(False)
+    written = net if written is None else written
+    for cell in (net, written):
+        cell.set_train(False)
 
     def write(temporary: Path) -> None:
-        ms.export(net, ms.Tensor(np.zeros(shape, np.float32)), file_name=str(temporary), file_format=file_format)
+        ms.export(written, ms.Tensor(np.zeros(shape, np.float32)), file_name=str(temporary), file_format=file_format)
         temporary.chmod(files.FILE_MODE)  # the framework writes read-only files
         if file_format == "ONNX":
-            finish_onnx(temporary, about, dynamic_batch)
+            finish_onnx(temporary, about, dynamic_batch, renamed or {})
         found.update(differences(net, temporary, inputs))
 
     files.replace_file(path, write)
@@ -43,9 +55,11 @@ def export(
     return path, found
 
 
-def finish_onnx(path: Path, about: dict, dynamic_batch: bool) -> None:
-    """Store `about`, free the batch dimension if wanted, and check the model."""
+def finish_onnx(path: Path, about: dict, dynamic_batch: bool, renamed: dict[str, str]) -> None:
+    """Store `about`, rename operators, free the batch dimension if wanted, and check the model."""
     model = onnx.load(str(path))
+    for node in model.graph.node:
+        node.op_type = renamed.get(node.op_type, node.op_type)
     entry = model.metadata_props.add()
     entry.key, entry.value = onnx_model.META_KEY, json.dumps(about)
     if dynamic_batch:

@@ -52,6 +52,8 @@ def decode(data: bytes) -> np.ndarray:
             width, height = header.size
             if width * height > MAX_PIXELS:
                 raise BadImage(f"{width}x{height} pixels, more than the {MAX_PIXELS} that are read")
+            if header.format == "TIFF" and header.mode in ("F", "I"):
+                raise BadImage("32 bits per value, of unknown range")
             check_complete(data)
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
             return np.asarray(header.convert("RGB")) if image is None else image

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import mindspore as ms
 import numpy as np
@@ -30,7 +30,7 @@ class Position:
     epoch: int = 0
     step: int = 0
     loss_sum: float = 0.0  # over the steps done in the unfinished epoch
-    best: float = -1.0  # best evaluation accuracy so far
+    best: float = -1.0  # best score of an evaluation so far
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,27 @@ class Plan:
     samples: int  # in the training data
     lr: np.ndarray  # (epochs * steps_per_epoch,)
     log_interval: int = 0
+    log_last: bool = True  # whether the last step of an epoch has a line in any case
     save_epochs: int = 1
     save_steps: int = 0
+
+
+class Score(NamedTuple):
+    """What an evaluation found: the number that decides which weights are best, and all that is written down."""
+
+    value: float
+    values: dict[str, float]
+
+
+class Lines(NamedTuple):
+    """The lines about a step, about an epoch ("" is none), and what is appended to the latter by an evaluation."""
+
+    step: Callable[..., str] = report.step_line
+    epoch: Callable[..., str] = report.epoch_line
+    evaluation: Callable[..., str] = report.eval_in_training
+
+
+CLASSIFICATION = Lines()
 
 
 class Stop(Exception):
@@ -79,25 +98,28 @@ def train(
     start: Position,
     journal: Journal,
     save: Callable[[Position], None],
-    evaluate: Callable[[float], Classification] | None = None,
+    evaluate: Callable[[Position], Score | None] | None = None,
+    lines: Lines = CLASSIFICATION,
     rank: Rank = ALONE,
 ) -> Position:
     """Train from `start` to the end of the plan; returns the final position.
 
     `batches(epoch, first_step)` yields the inputs of `step(lr, *inputs)`; `save` writes a checkpoint of a position;
-    `evaluate(best so far)` runs after each epoch and keeps the weights if they are better. Raises Stop after SIGTERM or
-    Ctrl-C (state saved) and ZooError when the loss is not finite. All ranks see one loss and stop after one step.
+    `evaluate(position)` runs after each epoch, keeps the weights if they are better and returns None where it did not
+    measure. Raises Stop after SIGTERM or Ctrl-C (state saved) and ZooError when the loss is not finite. All ranks see
+    one loss and stop after the same step.
     """
     position = start
     with StopRequest() as stop:
         while position.epoch < plan.epochs:
-            position, epoch_text = _train_epoch(step, batches, plan, position, journal, save, stop, rank)
-            if evaluate is not None:
-                metric = evaluate(position.best)
-                journal.measure("eval", position.epoch, top1=metric.top1, top5=metric.top5, samples=metric.samples)
-                position = dataclasses.replace(position, best=max(position.best, metric.top1))
-                epoch_text += report.eval_in_training(metric.top1, position.best)
-            journal.line(epoch_text)
+            position, epoch_text = _train_epoch(step, batches, plan, position, journal, save, stop, lines, rank)
+            score = evaluate(position) if evaluate is not None else None
+            if score is not None:
+                journal.measure("eval", position.epoch, **score.values)
+                position = dataclasses.replace(position, best=max(position.best, score.value))
+                epoch_text += lines.evaluation(score.value, position.best)
+            if epoch_text:
+                journal.line(epoch_text)
             _, asked = rank.agree(0.0, stop.number)
             if asked or position.epoch % plan.save_epochs == 0 or position.epoch == plan.epochs:
                 save(position)
@@ -115,6 +137,7 @@ def _train_epoch(
     journal: Journal,
     save: Callable,
     stop: StopRequest,
+    lines: Lines,
     rank: Rank,
 ) -> tuple[Position, str]:
     """The rest of one epoch; returns the position after it and the line to print about it."""
@@ -130,7 +153,7 @@ def _train_epoch(
         if not math.isfinite(loss):
             raise ZooError(
                 f"the loss is {loss} at epoch {epoch + 1}, step {index + 1}, learning rate {rate:g}; "
-                "the last checkpoint is from before, lower --lr_max or set --clip_norm and use --resume auto"
+                "the last checkpoint is from before, lower the learning rate or set --clip_norm and use --resume auto"
             )
         position = dataclasses.replace(position, step=index + 1, loss_sum=position.loss_sum + loss)
         elapsed = time.perf_counter() - began
@@ -139,8 +162,8 @@ def _train_epoch(
         journal.on_bar(loss=f"{loss:.3f}", images=f"{speed:.0f}/s")
         journal.measure("train", epoch * total + index + 1, loss=loss, lr=rate)
         is_last = index + 1 == total
-        if is_last or (plan.log_interval and (index + 1) % plan.log_interval == 0):
-            journal.line(report.step_line(epoch, plan.epochs, index, total, loss, mean_loss, 1000 * elapsed, rate))
+        if (is_last and plan.log_last) or (plan.log_interval and (index + 1) % plan.log_interval == 0):
+            journal.line(lines.step(epoch, plan.epochs, index, total, loss, mean_loss, 1000 * elapsed, rate))
         if not is_last and (asked or (plan.save_steps and (index + 1) % plan.save_steps == 0)):
             save(position)
             if asked:
@@ -152,7 +175,7 @@ def _train_epoch(
         "epoch", epoch + 1, loss=position.loss_sum / total, seconds=elapsed, data_seconds=waited,
         images_per_s=done * plan.images_per_step / elapsed,
     )  # fmt: skip
-    text = report.epoch_line(1000 * elapsed, done, position.loss_sum / total)
+    text = lines.epoch(1000 * elapsed, done, position.loss_sum / total)
     return dataclasses.replace(position, epoch=epoch + 1, step=0, loss_sum=0.0), text
 
 

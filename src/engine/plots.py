@@ -23,8 +23,8 @@ def save(drawing, path: Path) -> None:
     files.replace_file(path, lambda temporary: drawing.savefig(temporary, dpi=120, bbox_inches="tight"))
 
 
-def curves(metrics: Path, path: Path) -> None:
-    """Loss per step and epoch, learning rate, and held-out accuracy where it was measured, from metrics.jsonl."""
+def curves(metrics: Path, path: Path, score: str = "top1", called: str = "top-1") -> None:
+    """Loss per step and epoch, learning rate, and the held-out `score` where it was measured, from metrics.jsonl."""
     rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     by_kind: dict[str, dict[int, dict]] = {}
     for row in rows:  # a resumed run repeats steps; the last one counts
@@ -44,8 +44,8 @@ def curves(metrics: Path, path: Path) -> None:
     if evaluations:
         other = right.twinx()
         at = sorted(evaluations)
-        other.plot(at, [evaluations[e]["top1"] for e in at], color="C2", marker=".")
-        other.set(ylabel="held-out top-1 (green)", ylim=(0, 1))
+        other.plot(at, [evaluations[e][score] for e in at], color="C2", marker=".")
+        other.set(ylabel=f"held-out {called} (green)", ylim=(0, 1))
     save(drawing, path)
 
 

@@ -49,10 +49,10 @@ class Run:
             self.middles.add(path)
         self.names.remove_old(self.folder, keep, self.middles)
 
-    def save_weights(self, file: str, weights: dict, top1: float) -> None:
+    def save_weights(self, file: str, weights: dict, score: float) -> None:
         """Write weights alone (no optimizer state), for evaluation and export."""
         if self.writes:
-            checkpoint.save(self.folder / file, weights, {**self.about, "top1": top1})
+            checkpoint.save(self.folder / file, weights, {**self.about, "score": score})
 
     def restore(self, state: Iterable[ms.Parameter], plan: Plan, best_file: str) -> Position:
         """Put the state of the checkpoint that is continued into the parameters; the start position without one."""
@@ -121,7 +121,7 @@ def open_run(
 def require_same(resumed: Checkpoint, about: dict) -> None:
     """A run goes on only with the settings that its state belongs to."""
     if "position" not in resumed.meta:
-        raise ZooError(f"{resumed.path} holds weights only, no state of a run; use it as --pretrain_ckpt")
+        raise ZooError(f"{resumed.path} holds weights only, no state of a run; start a new run from it")
     for key, value in about.items():
         before = resumed.meta.get(key)
         if before != value:
@@ -138,7 +138,7 @@ def _not_of_this_run(folder: Path, names: Names, best_file: str, resumed: Checkp
         return [CONFIG, VERSIONS, CURVES, journal.LOG, journal.METRICS, journal.EVENTS, best_file, *ordered]
     later = ordered[ordered.index(resumed.path.name) + 1 :] if resumed.path.name in ordered else []
     best = folder / best_file
-    if later and best.is_file() and checkpoint.read(best).meta.get("top1", 2) > resumed.meta["position"]["best"]:
+    if later and best.is_file() and checkpoint.read(best).meta.get("score", 2) > resumed.meta["position"]["best"]:
         later.append(best_file)
     return later
 

@@ -115,10 +115,12 @@ def ordered_map(function: Callable, items: Iterable, threads: int, ahead: int = 
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def batches(sample: Callable, orders: Iterable[Sequence], threads: int) -> Iterator[tuple[np.ndarray, ...]]:
+def batches(
+    sample: Callable, orders: Iterable[Sequence], threads: int, ahead: int = 256
+) -> Iterator[tuple[np.ndarray, ...]]:
     """Stack `sample(item) -> tuple of arrays` into one tuple of arrays per row of items that `orders` yields.
 
-    About one batch is prepared in advance.
+    At most `ahead` samples are prepared in advance.
     """
     sizes: deque[int] = deque()
     threads = usable_threads(threads)
@@ -129,7 +131,7 @@ def batches(sample: Callable, orders: Iterable[Sequence], threads: int) -> Itera
             yield from order
 
     buffer = []
-    for result in ordered_map(sample, flat(), threads):
+    for result in ordered_map(sample, flat(), threads, ahead):
         buffer.append(result)
         if len(buffer) == sizes[0]:
             sizes.popleft()

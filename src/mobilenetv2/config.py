@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from src.engine.config import option
+from src.engine.config import option, require_file, require_folder
 from src.engine.errors import UsageError
 
 UNUSED = "accepted so that the original YAML files load; has no effect"
@@ -196,17 +195,3 @@ class Config:
             raise UsageError(
                 f"dynamic_batch is for ONNX and file_format is {self.file_format}; use --batch_size_export"
             )
-
-
-def require_folder(key: str, path: str) -> None:
-    if not path:
-        raise UsageError(f"{key} is not set; give --{key} FOLDER")
-    if not Path(path).expanduser().is_dir():
-        raise UsageError(f"{key} {path} is not a folder; give an existing one with --{key} FOLDER")
-
-
-def require_file(key: str, path: str) -> None:
-    if not path:
-        raise UsageError(f"{key} is not set; give --{key} FILE")
-    if not Path(path).expanduser().is_file():
-        raise UsageError(f"{key} {path} is not a file; give an existing one with --{key} FILE")

@@ -57,17 +57,17 @@ def train(cfg: Config) -> int:
             if cfg.save_checkpoint:
                 run.save(state, position, plan, cfg.keep_checkpoint_max)
 
-        def evaluate_now(best: float) -> Classification:
+        def evaluate_now(position: loop.Position) -> loop.Score:
             with step.averaged(optimizer.parameters, average):
                 metric = job.evaluate()
-                if metric.top1 > best and cfg.save_checkpoint:
+                if metric.top1 > position.best and cfg.save_checkpoint:
                     weights = checkpoint.arrays_of(net.get_parameters())
                     run.save_weights(BEST, weights, metric.top1)
-            return metric
+            return loop.Score(metric.top1, {"top1": metric.top1, "top5": metric.top5, "samples": metric.samples})
 
         try:
             measure = evaluate_now if job.evaluate else None
-            loop.train(train_step, job.batches, plan, start, run.journal, save, measure, rank)
+            loop.train(train_step, job.batches, plan, start, run.journal, save, measure, rank=rank)
         except loop.Stop as stop:
             saved = "the state is saved, --resume auto goes on from here" if cfg.save_checkpoint else "nothing is saved"
             say(f"stopped by {stop}; {saved}")

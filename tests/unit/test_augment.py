@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
@@ -327,7 +327,6 @@ def make_batch(count: int, height: int = 12, width: int = 17) -> tuple[np.ndarra
     return images, np.eye(count, dtype=np.float32)
 
 
-@settings(deadline=None)
 @given(
     count=st.integers(1, 6),
     height=st.integers(1, 20),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from src.engine import config
 from src.zoo import MODELS
 from tests.conftest import ROOT
 
@@ -20,6 +22,9 @@ src.engine.image_folder src.engine.images src.engine.journal src.engine.metrics 
 src.engine.profiling src.engine.report src.engine.stream src.engine.torch_file src.engine.cpu_kernels.build
 src.launch.cache_memory src.launch.hccl src.launch.plan src.launch.rank src.launch.rank_table src.launch.supervise
 src.mobilenetv2.config src.mobilenetv2.dataset src.mobilenetv2.lr_generator src.mobilenetv2.names
+src.segformer.class_list src.segformer.config src.segformer.dataset src.segformer.labels src.segformer.lr_generator
+src.segformer.names src.segformer.noise src.segformer.pictures src.segformer.polygons src.segformer.prediction
+src.segformer.report src.segformer.transforms src.segformer.variants
 """.split()  # noqa: SIM905 (a list of words reads better)
 ENVIRONMENT_READERS = {
     "src/engine/environment.py",
@@ -62,7 +67,7 @@ def test_arrows_point_down(path):
 
 
 def test_entries_only_call_zoo():
-    for name in ("train.py", "eval.py", "export.py"):
+    for name in ("train.py", "eval.py", "infer.py", "export.py"):
         assert imports_of(ROOT / name) | {"src.zoo"} == {"src.zoo"}
         assert len((ROOT / name).read_text().splitlines()) < 30
 
@@ -117,17 +122,25 @@ def test_readme_tree_names_what_is_there():
         assert is_named or file.split("/")[-1] in ("__init__.py", ".gitignore"), f"the README's tree lacks {file}"
 
 
-def test_commands_in_the_documents_parse():
-    """Flags in `python train.py|eval.py|export.py ...` lines exist, and so do the scripts and files that are named."""
-    from src.engine import config
-    from src.mobilenetv2.config import Config
+def known_flags(line: str) -> set[str]:
+    """The flags of the model whose configuration a command names."""
+    given = re.search(r"--config_path[ =](\S+)", line)
+    path = ROOT / given[1] if given else ROOT / "default_config.yaml"
+    model = "segformer" if "segformer" in path.name else "mobilenetv2"
+    if path.is_file():
+        model = config.read_yaml(path).get("model", config.Value("mobilenetv2", "")).raw
+    config_class = importlib.import_module(f"src.{model}.config").Config
+    parser = config.flag_parser(config_class, {}, "", "")
+    return {flag for action in parser._actions for flag in action.option_strings}
 
-    parser = config.flag_parser(Config, {}, "train.py", "")
-    known = {flag for action in parser._actions for flag in action.option_strings}
+
+def test_commands_in_the_documents_parse():
+    """Flags of `python train.py|eval.py|infer.py|export.py ...` lines exist, and so do the files that are named."""
     checked = 0
     for document in [ROOT / "README.md", *ROOT.glob("configs/*/README.md")]:
         text = document.read_text(encoding="utf-8").replace("\\\n", " ")
-        for line in re.findall(r"^ *(?:\$ )?(python (?:train|eval|export)\.py .*)$", text, re.M):
+        for line in re.findall(r"^ *(?:\$ )?(python (?:train|eval|infer|export)\.py .*)$", text, re.M):
+            known = known_flags(line)
             for flag in re.findall(r"(?<!\S)--\w+", line.split("#")[0]):
                 assert flag in known, f"{document.name}: {line}"
                 checked += 1

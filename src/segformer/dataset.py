@@ -1,0 +1,257 @@
+"""Images and their masks: pairing, strict reading, and the batches of training and evaluation. No MindSpore here.
+
+Two layouts, recognised by their folders; <split> is train or val:
+
+    leftImg8bit/<split>/<city>/X_leftImg8bit.png    gtFine/<split>/<city>/X_gtFine_labelTrainIds.png    (Cityscapes)
+    images/<split>/**/X.jpg (png, bmp, ...)         masks/<split>/**/X.png        (any other; classes in classes.csv)
+
+Nothing is written into the data folder. A configuration is any object with the fields base_size, crop_size (height,
+width), img_norm_mean, img_norm_std, dataset_ignore_image, seed, batch_size and dataset_num_parallel_workers.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from src.engine import images, stream
+from src.engine.errors import UsageError, ZooError
+from src.engine.image_folder import IMAGE_SUFFIXES
+from src.segformer import transforms
+from src.segformer.class_list import COLUMNS, ClassList, read_class_list
+from src.segformer.labels import CITYSCAPES
+from src.segformer.polygons import POLYGONS, TRAIN_IDS
+
+CITY_IMAGES, CITY_MASKS = "leftImg8bit", "gtFine"
+IMAGE_END, MASK_START = "_leftImg8bit.png", "_gtFine"
+IMAGES, MASKS, CLASS_FILE = "images", "masks", "classes.csv"
+MASK_MODES = ("L", "P", "1")  # of Pillow: one value per pixel, grey or index
+NAMED = 5  # how many values or files an error names
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Images and their masks in a fixed order, and what the values of the masks mean."""
+
+    root: Path
+    images: tuple[str, ...]  # relative to root
+    masks: tuple[str, ...]
+    classes: ClassList
+    without_mask: tuple[str, ...] = ()  # images that were left out because they have none
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class Sample(NamedTuple):
+    """One image of an evaluation: as it is, as the network's input, and its mask at its own size."""
+
+    file: str
+    picture: np.ndarray  # (H, W, 3) uint8 RGB
+    image: np.ndarray  # (3, h, w) float32
+    mask: np.ndarray  # (H, W) uint8
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder in sorted order; hidden files and folders are left out."""
+    found = []
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(where) / name for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def city_pairs(root: Path, split: str) -> Iterator[tuple[Path, Path]]:
+    """Each Cityscapes image with the place where its mask belongs."""
+    folder = root / CITY_IMAGES / split
+    for image in files_below(folder):
+        if image.name.endswith(IMAGE_END):
+            name = image.name[: -len(IMAGE_END)] + MASK_START + TRAIN_IDS
+            yield image, root / CITY_MASKS / split / image.parent.relative_to(folder) / name
+
+
+def generic_pairs(root: Path, split: str) -> Iterator[tuple[Path, Path]]:
+    """Each image with the place where its mask belongs: same folder, same name up to the suffix."""
+    folder, mask_folder = root / IMAGES / split, root / MASKS / split
+    present = {file.with_suffix(""): file for file in files_below(mask_folder) if file.suffix.lower() == ".png"}
+    first: dict[Path, Path] = {}
+    for image in files_below(folder):
+        if not image.name.lower().endswith(IMAGE_SUFFIXES):
+            continue
+        key = mask_folder / image.relative_to(folder).with_suffix("")
+        if key in first:
+            raise ZooError(f"{first[key]} and {image} would share one mask; rename one of them and its mask")
+        first[key] = image
+        yield image, present.get(key, key.with_name(key.name + ".png"))
+
+
+def layout(root: Path) -> str:
+    for name in (CITY_IMAGES, IMAGES):
+        if (root / name).is_dir():
+            return name
+    raise UsageError(
+        f"data_path is {root}, which holds neither {CITY_IMAGES}/ (Cityscapes) nor {IMAGES}/ and {MASKS}/; "
+        "give a folder with one of them"
+    )
+
+
+def classes_of(root: Path, class_list: str) -> ClassList:
+    """The class list that was given, or the one in the data folder, or Cityscapes'."""
+    if class_list:
+        return read_class_list(Path(class_list).expanduser())
+    if (root / CLASS_FILE).is_file():
+        return read_class_list(root / CLASS_FILE)
+    if layout(root) == CITY_IMAGES:
+        return CITYSCAPES
+    raise UsageError(f"{root} has no {CLASS_FILE}; write one with the columns {','.join(COLUMNS)} or give --class_list")
+
+
+def find_pairs(data_path: str, split: str, class_list: str = "", on_missing_label: str = "error") -> Pairs:
+    """List the images of a split with their masks; `on_missing_label` is "error" or "skip"."""
+    root = Path(data_path).expanduser()
+    is_city = layout(root) == CITY_IMAGES
+    classes = classes_of(root, class_list)
+    folder = root / (CITY_IMAGES if is_city else IMAGES) / split
+    pairs = list((city_pairs if is_city else generic_pairs)(root, split))
+    if not pairs:
+        what = f"*{IMAGE_END}" if is_city else "image"
+        raise ZooError(f"{folder} holds no {what}; put the images of the split '{split}' there")
+    kept = [(image, mask) for image, mask in pairs if mask.is_file()]
+    lost = [(image, mask) for image, mask in pairs if not mask.is_file()]
+    if lost and (on_missing_label == "error" or not kept):
+        raise missing(root, lost, len(pairs))
+    return Pairs(
+        root,
+        tuple(image.relative_to(root).as_posix() for image, _ in kept),
+        tuple(mask.relative_to(root).as_posix() for _, mask in kept),
+        classes,
+        tuple(image.relative_to(root).as_posix() for image, _ in lost),
+    )
+
+
+def missing(root: Path, lost: list[tuple[Path, Path]], count: int) -> ZooError:
+    """The error that says which images lack a mask and what to do about it."""
+    image, mask = lost[0]
+    polygons = mask.with_name(mask.name.replace(TRAIN_IDS, POLYGONS))
+    if mask.name.endswith(TRAIN_IDS) and polygons.is_file():
+        remedy = f"its polygons are not converted yet, run: python tools/convert_dataset.py {root}"
+    else:
+        remedy = "add it or use --on_missing_label skip"
+    return ZooError(f"{len(lost)} of {count} images have no label: {image} needs {mask}; {remedy}")
+
+
+def read_mask(path: Path, shape: tuple[int, ...], classes: ClassList) -> np.ndarray:
+    """Index mask (H, W) uint8. Raises BadImage where the file is broken, ZooError where it is another mask."""
+    try:
+        data = path.read_bytes()
+        images.check_complete(data)
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
+            mode, size = picture.mode, picture.size[::-1]
+            if size == tuple(shape) and mode in MASK_MODES:
+                mask = np.asarray(picture).astype(np.uint8, copy=False)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise images.BadImage(f"its label {path} is no readable PNG ({type(error).__name__})") from error
+    except images.BadImage as error:
+        raise images.BadImage(f"its label {path} is a {error}") from error
+    if mode not in MASK_MODES:
+        raise ZooError(f"label {path} has mode {mode}; a mask has to hold one 8-bit class index per pixel")
+    if size != tuple(shape):
+        raise ZooError(
+            f"label {path} has {size[1]}x{size[0]} pixels but its image {shape[1]}x{shape[0]}; give both one size"
+        )
+    check_values(mask, path, classes)
+    return mask
+
+
+def check_values(mask: np.ndarray, path: Path, classes: ClassList) -> None:
+    """Raise ZooError where a mask (H, W) uint8 holds what is neither a class nor ignored."""
+    there = cv2.calcHist([mask], [0], None, [256], [0, 256])[:, 0] > 0
+    wrong = np.flatnonzero(there & ~classes.valid())
+    if len(wrong):
+        values = ", ".join(str(value) for value in wrong[:NAMED]) + (" ..." if len(wrong) > NAMED else "")
+        raise ZooError(
+            f"label {path} holds the values {values}; {classes.source} has the classes 0 to {len(classes) - 1} "
+            f"and ignores {classes.ignore}"
+        )
+
+
+def read_pair(pairs: Pairs, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image (H, W, 3) uint8 RGB and mask (H, W) uint8."""
+    image = images.read(pairs.root / pairs.images[index])
+    return image, read_mask(pairs.root / pairs.masks[index], image.shape[:2], pairs.classes)
+
+
+def train_transform(
+    image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, cfg: Any, ignore: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Image (3, h, w) float32 and mask (h, w) int32 of crop_size: resize, crop, flip, distort, normalise, pad."""
+    image, mask = transforms.random_resize(image, mask, rng, cfg.base_size)
+    image, mask = transforms.random_crop(image, mask, rng, cfg.crop_size, ignore)
+    image, mask = transforms.random_flip(image, mask, rng)
+    image = transforms.photometric_distortion(image, rng)
+    planes = transforms.normalise(
+        image, cfg.img_norm_mean, cfg.img_norm_std, cfg.crop_size, float(cfg.dataset_ignore_image)
+    )
+    return planes, transforms.pad_mask(mask, cfg.crop_size, ignore)
+
+
+def eval_transform(image: np.ndarray, cfg: Any, scale: float | None = 1.0) -> np.ndarray:
+    """(H, W, 3) uint8 -> (3, h, w) float32, fitted to `scale` times base_size; at its own size where that is None."""
+    if scale is not None:
+        box = (cfg.base_size[0] * scale, cfg.base_size[1] * scale)
+        image = transforms.resize_image(image, *transforms.fitted_size(*image.shape[:2], box))
+    return transforms.normalise(image, cfg.img_norm_mean, cfg.img_norm_std)
+
+
+def train_batches(
+    pairs: Pairs,
+    cfg: Any,
+    bad: stream.BadFiles,
+    epoch: int,
+    first_step: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images (N, 3, h, w) float32 and masks (N, h, w) int32 of one epoch, from `first_step` on."""
+
+    def sample(index: int) -> tuple[np.ndarray, np.ndarray]:
+        _, (image, mask) = stream.first_good(
+            lambda i: read_pair(pairs, i), int(index), len(pairs), bad, pairs.images.__getitem__
+        )
+        rng = stream.generator(cfg.seed, stream.SAMPLE, epoch, int(index))
+        return train_transform(image, mask, rng, cfg, pairs.classes.ignore)
+
+    order = stream.training_order(len(pairs), cfg.batch_size, cfg.seed, epoch, rank, ranks)[first_step:]
+    workers = cfg.dataset_num_parallel_workers
+    yield from stream.batches(sample, order, workers, ahead=max(2 * cfg.batch_size, workers + 1))
+
+
+def eval_samples(
+    pairs: Pairs, cfg: Any, bad: stream.BadFiles, scale: float | None = 1.0, rank: int = 0, ranks: int = 1
+) -> Iterator[Sample | None]:
+    """Every image of this rank in order, one at a time; only a few are prepared in advance.
+
+    None stands for an image that cannot be read, and for the turns of a rank that has one image less than others.
+    """
+
+    def sample(index: int) -> Sample | None:
+        if index >= len(pairs):
+            return None
+        try:
+            picture, mask = read_pair(pairs, index)
+        except images.BadImage as error:
+            bad.add(pairs.images[index], str(error))
+            return None
+        return Sample(pairs.images[index], picture, eval_transform(picture, cfg, scale), mask)
+
+    threads = stream.usable_threads(cfg.dataset_num_parallel_workers)
+    turns = range(rank, -(-len(pairs) // ranks) * ranks, ranks)
+    yield from stream.ordered_map(sample, turns, threads, ahead=threads + 1)

@@ -1,0 +1,182 @@
+"""Pictures of inference: which images to read, and what is written for each of them. No MindSpore here.
+
+For the input sub/x.jpg: sub/x_gray.png (class indices), x_color.png, x_overlap.png, the original x.jpg and, for
+submission, x_labelIds.png.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from src.engine.errors import UsageError, ZooError
+from src.engine.files import replace_file
+from src.segformer.class_list import ClassList
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+CITY_IMAGES = "leftImg8bit"  # of a whole Cityscapes tree, only the camera's images are inputs
+GRAY, COLOR, OVERLAP, LABEL_IDS = "_gray.png", "_color.png", "_overlap.png", "_labelIds.png"
+LINE, SWATCH, MARGIN = 28, 44, 8  # pixels of the legend and the grid
+FONT_SIZE = 16
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Input:
+    """An image to segment; `name` is its place below the output folder, without suffix."""
+
+    path: Path
+    name: str
+
+    @property
+    def copy(self) -> str:
+        """Where the copy of the original goes, below the output folder."""
+        return str(Path(self.name).parent / self.path.name)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which pictures are written for an image."""
+
+    original: bool = True
+    gray: bool = True
+    color: bool = True
+    overlap: bool = True
+    label_ids: bool = False
+
+
+def list_inputs(data_path: str, output_path: str) -> list[Input]:
+    """The image `data_path`, or all images in that folder and below it, in a fixed order.
+
+    The output folder is left out, hidden files are too. Two images whose names differ in the suffix only keep it in
+    the names of their pictures (x.jpg_gray.png).
+    """
+    root, output = Path(data_path).expanduser(), Path(output_path).expanduser().resolve()
+    if root.is_file():
+        if root.suffix.lower() not in SUFFIXES:
+            raise UsageError(f"data_path is {root}; an image has to end in {' '.join(SUFFIXES)}")
+        inputs = [Input(root, root.stem)]
+    elif root.is_dir():
+        root = root / CITY_IMAGES if (root / CITY_IMAGES).is_dir() else root
+        if output == root.resolve():
+            raise UsageError(f"infer_output_path is the folder of the images, {root}; choose another one")
+        inputs = named(root, images_below(root, output))
+    else:
+        raise UsageError(f"data_path is {root}, which does not exist; give an image or a folder of images")
+    if not inputs:
+        raise ZooError(f"{root} holds no images ({' '.join(SUFFIXES)}); give a folder that does")
+    require_distinct_pictures(inputs)
+    return inputs
+
+
+def images_below(root: Path, output: Path) -> list[Path]:
+    found = []
+    for where, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name[0] != "." and (Path(where) / name).resolve() != output]
+        found += [Path(where) / name for name in names if name[0] != "." and name.lower().endswith(SUFFIXES)]
+    return sorted(found)
+
+
+def named(root: Path, files: list[Path]) -> list[Input]:
+    stems = [file.relative_to(root).with_suffix("") for file in files]
+    count = Counter(stems)
+    names = [stem if count[stem] == 1 else stem.with_name(file.name) for file, stem in zip(files, stems)]
+    return [Input(file, name.as_posix()) for file, name in zip(files, names)]
+
+
+def require_distinct_pictures(inputs: list[Input]) -> None:
+    """No picture may overwrite the copy of another input (x.png beside x_gray.png)."""
+    copies = {item.copy: item.path for item in inputs}
+    for item in inputs:
+        for end in (GRAY, COLOR, OVERLAP, LABEL_IDS):
+            if item.name + end in copies:
+                raise ZooError(f"{item.path} and {copies[item.name + end]} would both write {item.name}{end}; move one")
+
+
+def save_png(path: Path, picture: np.ndarray) -> Path:
+    """Write (H, W) grey or (H, W, 3) RGB uint8 as a whole file."""
+    encoded, data = cv2.imencode(".png", picture[..., ::-1] if picture.ndim == 3 else picture)
+    if not encoded:
+        raise ZooError(f"cannot encode {path} as PNG; its shape is {picture.shape}")
+    replace_file(path, lambda temporary: temporary.write_bytes(data.tobytes()))
+    return path
+
+
+def colour(mask: np.ndarray, classes: ClassList) -> np.ndarray:
+    """Index mask (H, W) -> (H, W, 3) uint8 RGB in the colours of the classes; black for what is no class."""
+    return classes.colours()[mask]
+
+
+def overlap(image: np.ndarray, mask: np.ndarray, classes: ClassList) -> np.ndarray:
+    """Half the image and half the colours of the mask."""
+    return cv2.addWeighted(image, 0.5, colour(mask, classes), 0.5, 0)
+
+
+def write(
+    item: Input, image: np.ndarray, predicted: np.ndarray, output: Path, classes: ClassList, wanted: Wanted
+) -> list[Path]:
+    """Write the wanted pictures of one image (H, W, 3) uint8 RGB and its prediction (H, W); returns their paths."""
+    if predicted.shape != image.shape[:2]:
+        raise ValueError(f"the prediction has shape {predicted.shape}, the image {image.shape}; they have to be equal")
+    mask = predicted.astype(np.uint8)
+    written = []
+
+    def save(end: str, picture: np.ndarray) -> None:
+        written.append(save_png(output / (item.name + end), picture))
+
+    if wanted.original:
+        written.append(output / item.copy)
+        replace_file(output / item.copy, lambda temporary: shutil.copyfile(item.path, temporary))
+    if wanted.gray:
+        save(GRAY, mask)
+    if wanted.color:
+        save(COLOR, colour(mask, classes))
+    if wanted.overlap:
+        save(OVERLAP, overlap(image, mask, classes))
+    if wanted.label_ids:
+        save(LABEL_IDS, classes.to_ids()[mask])
+    return written
+
+
+def legend(classes: ClassList) -> np.ndarray:
+    """(height, width, 3) uint8: each class's colour beside its index and name."""
+    font = ImageFont.load_default(FONT_SIZE)
+    texts = [f"{index}  {name}" for index, name in enumerate(classes.names)]
+    width = SWATCH + 3 * MARGIN + int(max(font.getlength(text) for text in texts)) + 1
+    picture = Image.new("RGB", (width, LINE * len(texts) + MARGIN), WHITE)
+    drawer = ImageDraw.Draw(picture)
+    for index, text in enumerate(texts):
+        top = MARGIN + LINE * index
+        box = (MARGIN, top, MARGIN + SWATCH, top + LINE - MARGIN)
+        drawer.rectangle(box, fill=classes.palette[index], outline=BLACK)
+        drawer.text((SWATCH + 2 * MARGIN, top), text, fill=BLACK, font=font)
+    return np.asarray(picture)
+
+
+def titled(width: int, titles: Sequence[str]) -> np.ndarray:
+    """(LINE, width, 3) uint8: a white strip with the title of each column."""
+    picture = Image.new("RGB", (width, LINE), WHITE)
+    drawer, font = ImageDraw.Draw(picture), ImageFont.load_default(FONT_SIZE)
+    for index, title in enumerate(titles):
+        drawer.text((MARGIN + index * width // len(titles), 4), title, fill=BLACK, font=font)
+    return np.asarray(picture)
+
+
+def grid(rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], classes: ClassList, width: int = 512) -> np.ndarray:
+    """Rows of image (H, W, 3), true mask (H, W) and predicted mask (H, W), each shown `width` pixels wide."""
+    lines = []
+    for image, truth, predicted in rows:
+        size = (width, max(1, round(width * image.shape[0] / image.shape[1])))
+        colours = [colour(mask.astype(np.uint8), classes) for mask in (truth, predicted)]
+        cells = [cv2.resize(image, size, interpolation=cv2.INTER_AREA)]
+        cells += [cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST) for picture in colours]
+        lines.append(np.concatenate(cells, axis=1))
+    return np.concatenate([titled(3 * width, ("image", "truth", "prediction")), *lines])

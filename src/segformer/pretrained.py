@@ -1,0 +1,93 @@
+"""Reading SegFormer checkpoints, and what they say about themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from src.engine import checkpoint
+from src.engine.checkpoint import Checkpoint
+from src.engine.errors import UsageError, ZooError
+from src.segformer import names
+from src.segformer.class_list import ClassList
+from src.segformer.config import Config
+from src.segformer.network import SegFormer, build
+from src.segformer.variants import decoder_width
+
+MODEL = "segformer"
+FUSE = "decode_head.linear_fuse.weight"
+
+
+def about(cfg: Config, classes: ClassList) -> dict:
+    """What travels with the weights in every checkpoint, and has to be the same when a run is resumed."""
+    return {
+        "model": MODEL,
+        "backbone": cfg.backbone,
+        "decoder_dim": decoder_width(cfg.backbone, cfg.decoder_dim),
+        "classes": class_table(classes),
+        "recipe": cfg.recipe,
+        "seed": cfg.seed,
+    }
+
+
+def class_table(classes: ClassList) -> dict:
+    """A class list as JSON knows it, without the file it came from."""
+    table = {key: value for key, value in dataclasses.asdict(classes).items() if key != "source"}
+    return {key: [list(v) if isinstance(v, tuple) else v for v in value] if isinstance(value, tuple) else value
+            for key, value in table.items()}  # fmt: skip
+
+
+def classes_of(stored: Checkpoint) -> ClassList | None:
+    """The classes a checkpoint was trained on, None where it does not say."""
+    table = stored.meta.get("classes")
+    if table is None:
+        return None
+    lists = {key: tuple(table[key]) for key in ("names", "weights", "ids")}
+    palette = tuple(tuple(colour) for colour in table["palette"])
+    return ClassList(palette=palette, ignore=table["ignore"], source=str(stored.path), **lists)
+
+
+def read(path: str) -> Checkpoint:
+    """Read a checkpoint. Raises ZooError for other models."""
+    stored = checkpoint.read(path)
+    model = stored.meta.get("model", MODEL)
+    if model != MODEL or names.FIRST not in stored.arrays:
+        what = f"a checkpoint of {model}" if model != MODEL else f"without '{names.FIRST}'"
+        raise ZooError(f"{path} is {what}, no {MODEL} checkpoint; tools/convert_model.py makes one from PyTorch's")
+    return stored
+
+
+def require_backbone(stored: Checkpoint, cfg: Config) -> None:
+    backbone = names.variant_of(stored.arrays)
+    if backbone != cfg.backbone:
+        raise ZooError(
+            f"{stored.path} holds a {backbone or 'cut encoder'} and backbone is {cfg.backbone}; "
+            f"use the configuration of {backbone or 'its encoder'} or another checkpoint"
+        )
+
+
+def has_head(stored: Checkpoint) -> bool:
+    return all(name in stored.arrays for name in names.head_names())
+
+
+def load(net: SegFormer, stored: Checkpoint, cfg: Config) -> str:
+    """Start `net` from a checkpoint; its head starts anew unless that of the checkpoint has the same shape."""
+    require_backbone(stored, cfg)
+    head = net.decode_head
+    shapes = (head.linear_fuse.weight.shape, head.linear_pred.weight.shape)
+    fits = has_head(stored) and shapes == (stored.arrays[FUSE].shape, stored.arrays[names.PREDICTION].shape)
+    return checkpoint.load(net, checkpoint.weights(stored), str(stored.path), skip="" if fits else names.HEAD_PREFIX)
+
+
+def network_of(stored: Checkpoint, cfg: Config, **options) -> SegFormer:
+    """The network that a checkpoint holds, for evaluation, inference or export; `options` go to network.build."""
+    require_backbone(stored, cfg)
+    if not has_head(stored):
+        raise ZooError(f"{stored.path} holds an encoder without a decode head; train from it first")
+    classes, width = len(stored.arrays[names.PREDICTION]), len(stored.arrays[FUSE])
+    if classes != cfg.class_num:
+        raise UsageError(f"class_num is {cfg.class_num} and {stored.path} has {classes} classes; give {classes}")
+    if cfg.decoder_dim not in (0, width):
+        raise UsageError(f"decoder_dim is {cfg.decoder_dim} and {stored.path} has {width}; give {width} or 0")
+    net = build(cfg.backbone, classes, width, cfg.seed, **options)
+    checkpoint.load(net, checkpoint.weights(stored), str(stored.path))
+    return net

@@ -1,0 +1,209 @@
+"""SegFormer's commands on a tiny data set: files written, lines printed, resume, evaluation, pictures, export.
+
+A training process costs about half a minute, mostly compilation, so the tests share two of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+pytestmark = pytest.mark.needs_mindspore
+ms = pytest.importorskip("mindspore")
+
+from src import zoo  # noqa: E402
+from src.engine import checkpoint, device, exporting, onnx_model  # noqa: E402
+from src.segformer import names, network, pretrained, recipe  # noqa: E402
+from tests.conftest import ROOT, run_command  # noqa: E402
+from tests.segmentation_data import write_generic  # noqa: E402
+
+TINY = {
+    "__BASE__": str(ROOT / "configs" / "segformer" / "segformer.b0.cpu.yaml"),
+    "base_size": [32, 64],
+    "crop_size": [32, 64],
+    "class_num": 3,
+    "batch_size": 2,
+    "epoch_size": 2,
+    "warmup_steps": 2,
+    "train_log_interval": 2,
+    "eval_interval": 1,
+    "eval_log_interval": 2,
+    "infer_log_interval": 2,
+    "save_checkpoint_steps": 1,
+    "checkpoint_path": "run",
+}
+STEP_LINE = re.compile(r"Epoch \d/2, step:2/3, loss:\d\.\d+, overflow:False, loss_scale:1\.0, step cost:\d+ms")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """6 training and 3 validation images in 3 classes: 3 steps an epoch."""
+    return write_generic(tmp_path_factory.mktemp("data"), {"train": 6, "val": 3})
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny, data, tmp_path_factory) -> tuple[Path, str]:
+    """The run folder and output of a training that nothing interrupts."""
+    cwd = tmp_path_factory.mktemp("undisturbed")
+    result = run_command(ROOT / "train.py", "--config_path", tiny, "--data_path", data, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return cwd / "run", result.stdout
+
+
+@pytest.fixture(scope="module")
+def best(undisturbed) -> Path:
+    return undisturbed[0] / "segformer_mit_b0_best.ckpt"
+
+
+def configure(command: str, tiny: Path, *flags: object):
+    return zoo.configure(command, ["--config_path", str(tiny), *map(str, flags)])
+
+
+class TestTrain:
+    def test_lines_are_the_documented_ones(self, undisturbed):
+        lines = undisturbed[1].splitlines()
+        assert lines.count("train dataset size:6") == 1
+        steps = [line for line in lines if line.startswith("Epoch ")]
+        assert len(steps) == 2
+        assert all(STEP_LINE.fullmatch(line) for line in steps)
+        begin = lines.index("eval dataset size:3")
+        assert re.fullmatch(r"eval image 2/3 done, step cost: \d+ms", lines[begin + 1])
+        assert lines[begin + 2] == "=" * 22 + " Evaluation Result " + "=" * 22
+        assert re.fullmatch(r"===> class: street, IoU: (\d\.\d+(e-\d+)?|nan)", lines[begin + 3])
+        assert lines[begin + 6] == lines[begin + 8] == "=" * 63
+        assert re.fullmatch(r"===> mIoU: \d\.\d+, ckpt: segformer_mit_b0_1\.ckpt", lines[begin + 7])
+        assert re.fullmatch(r"all train process done, cost:\d+s", lines[-1])
+
+    def test_files_of_a_run(self, undisturbed):
+        run = undisturbed[0]
+        found = {path.name for path in run.iterdir()}
+        assert {f"segformer_mit_b0_{name}.ckpt" for name in ("1", "2", "best")} <= found
+        assert {"train.log", "metrics.jsonl", "config.yaml", "versions.json", "curves.png"} <= found
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert [row["images"] for row in rows if row["kind"] == "eval"] == [3, 3]
+        meta = checkpoint.read(run / "segformer_mit_b0_2.ckpt").meta
+        assert (meta["backbone"], meta["decoder_dim"], meta["classes"]["names"]) == (
+            "mit_b0",
+            256,
+            ["street", "house", "tree"],
+        )
+
+    def test_killed_in_the_middle_of_an_epoch_and_resumed_it_reaches_the_same_weights(
+        self, undisturbed, tiny, data, tmp_path
+    ):
+        command = [sys.executable, ROOT / "train.py", "--config_path", tiny, "--data_path", data, "--resume", "auto"]
+        with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            deadline = time.time() + 240
+            while not list(tmp_path.glob("run/segformer_mit_b0-*_*.ckpt")) and process.poll() is None:
+                assert time.time() < deadline, "no checkpoint appeared"
+                time.sleep(0.01)
+            process.kill()
+        result = run_command(*command[1:], cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert "resumed from run/segformer_mit_b0" in result.stdout
+        one = checkpoint.read(undisturbed[0] / "segformer_mit_b0_2.ckpt")
+        two = checkpoint.read(tmp_path / "run" / "segformer_mit_b0_2.ckpt")
+        assert one.meta["position"] == two.meta["position"]
+        assert one.arrays.keys() == two.arrays.keys()
+        for name, array in one.arrays.items():
+            assert (array == two.arrays[name]).all(), name
+
+    def test_another_seed_is_no_continuation(self, undisturbed, tiny, data, tmp_path):
+        flags = ["--data_path", data, "--checkpoint_path", tmp_path, "--seed", "2"]
+        file = undisturbed[0] / "segformer_mit_b0_1.ckpt"
+        with pytest.raises(recipe.ZooError, match=r"was made with another seed \(1\)"):
+            recipe.train(configure("train", tiny, "--resume", file, *flags))
+
+
+class TestPretrained:
+    def test_a_head_of_another_size_starts_anew_and_the_encoder_does_not(self, best, tiny):
+        stored = pretrained.read(str(best))
+        cfg = configure("eval", tiny, "--eval_ckpt_path", best, "--data_path", best.parent)
+        for classes, text in ((3, "loaded 191 arrays"), (5, "15 of the decode_head start anew")):
+            net = network.build("mit_b0", classes, 0, seed=9)
+            assert text in pretrained.load(net, stored, cfg)
+            assert (net.backbone.stages[0].patch_embed.proj.weight.asnumpy() == stored.arrays[names.FIRST]).all()
+
+    @pytest.mark.parametrize(
+        ("flags", "words"),
+        [
+            (["--backbone", "mit_b1"], "holds a mit_b0 and backbone is mit_b1"),
+            (["--class_num", "4"], "class_num is 4 and .* has 3 classes"),
+            (["--decoder_dim", "512"], "decoder_dim is 512 and .* has 256"),
+        ],
+    )
+    def test_a_checkpoint_of_another_network_is_one_sentence(self, best, tiny, flags, words):
+        cfg = configure("export", tiny, "--export_ckpt_path", best, "--export_format", "ONNX", *flags)
+        with pytest.raises(recipe.ZooError, match=words):
+            pretrained.network_of(pretrained.read(str(best)), cfg)
+
+
+def test_evaluation_repeats_that_of_the_training_and_writes_what_is_asked(best, tiny, data, tmp_path, capsys):
+    flags = ["--eval_ckpt_path", best, "--data_path", data, "--per_class_csv", tmp_path / "c.csv"]
+    cfg = configure("eval", tiny, *flags, "--eval_json", tmp_path / "e.json")
+    assert recipe.evaluate(cfg) == 0
+    output = capsys.readouterr().out
+    score = float(re.search(r"===> mIoU: ([\d.]+), ckpt: segformer_mit_b0_best\.ckpt", output)[1])
+    assert score == pytest.approx(checkpoint.read(best).meta["score"], abs=1e-6)
+    assert re.search(r"images: 3 of 3, ms/image: \d+\n", output)
+    assert re.search(r"all eval process done, cost:\d+s\n$", output)
+    assert json.loads((tmp_path / "e.json").read_text())["images"] == 3
+    assert (tmp_path / "c.csv").read_text().startswith("class,pixels,predicted,iou,accuracy\nstreet,")
+    windows = ["--eval_mode", "slide", "--slide_crop", "32,32", "--multi_scale", "1.0,1.5", "--flip", "True"]
+    assert recipe.evaluate(configure("eval", tiny, "--eval_ckpt_path", best, "--data_path", data, *windows)) == 0
+    assert "images: 3 of 3" in capsys.readouterr().out
+
+
+def test_inference_writes_its_pictures_at_the_original_size(best, tiny, data, tmp_path, capsys):
+    inputs = tmp_path / "in"
+    shutil.copytree(data / "images" / "val", inputs)
+    (inputs / "broken.png").write_bytes(b"no image")
+    cv2.imwrite(str(inputs / "GREY.PNG"), np.full((50, 31), 90, np.uint8))
+    output = tmp_path / "out"
+    cfg = configure("infer", tiny, "--infer_ckpt_path", best, "--data_path", inputs, "--infer_output_path", output)
+    assert recipe.infer(cfg) == 0
+    text = capsys.readouterr().out
+    assert f"get image size:5, infer result will save to {output}\n" in text
+    assert re.search(r"infer 4/5 done, step cost:\d+ms\n", text)
+    assert re.search(r"all infer process done, cost:\d+s\n$", text)
+    assert "skipped" in text
+    assert "broken.png" in text
+    assert cv2.imread(str(output / "GREY_gray.png"), cv2.IMREAD_UNCHANGED).shape == (50, 31)
+    for end in ("_gray.png", "_color.png", "_overlap.png", ".jpg"):
+        assert cv2.imread(str(output / "sub dir" / f"00{end}")).shape == (40, 80, 3)
+    assert set(np.unique(cv2.imread(str(output / "sub dir" / "00_gray.png"), cv2.IMREAD_UNCHANGED))) <= {0, 1, 2}
+    assert (output / recipe.LEGEND).is_file()
+
+
+def test_exported_files_give_the_networks_answers(best, tiny, tmp_path, capsys):
+    for number, file_format in enumerate(("MINDIR", "ONNX")):
+        flags = ["--export_ckpt_path", best, "--export_format", file_format, "--export_name", tmp_path / "a.b"]
+        assert recipe.export(configure("export", tiny, *flags)) == 0
+        difference = float(re.search(r"on random input: ([\d.e-]+)", capsys.readouterr().out)[1])
+        assert difference <= (0, 1e-4)[number]
+    model = onnx_model.load(tmp_path / "a.b.onnx", threads=1)
+    assert {node.op_type for node in exporting.onnx.load(str(tmp_path / "a.b.onnx")).graph.node} >= {"Erf", "MatMul"}
+    assert model.meta["classes"]["names"] == ["street", "house", "tree"]
+    assert model.predict(np.zeros((1, 3, 32, 64), np.float32)).shape == (1, 3, 32, 64)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def graph_mode():
+    device.setup("CPU")

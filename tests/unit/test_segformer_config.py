@@ -1,0 +1,107 @@
+"""SegFormer's configuration: the documented values, every original key, and sentences about wrong ones."""
+
+from pathlib import Path
+
+import pytest
+
+from src import zoo
+from src.engine import config
+from src.engine.errors import UsageError
+from src.segformer import transforms
+from src.segformer.config import MOST_ENLARGED, Config
+from src.segformer.variants import VARIANTS
+from tests.conftest import ROOT
+
+FOLDER = ROOT / "configs" / "segformer"
+SMALL = FOLDER / "segformer.b0.cpu.yaml"
+ORIGINAL_KEYS = """
+run_distribute device_target mode_name dataset_name device_num rank_id rank_size data_path load_ckpt
+pretrained_ckpt_path save_checkpoint save_checkpoint_epoch_interval save_best_ckpt checkpoint_path train_log_interval
+epoch_size batch_size total_batch_size backbone dataset_ignore_label dataset_ignore_image optimizer class_num
+dataset_num_parallel_workers dataset_max_rowsize momentum lr weight_decay warmup_steps base_size crop_size
+img_norm_mean img_norm_std run_eval eval_start_epoch eval_interval eval_ckpt_path eval_log_interval
+dataset_eval_num_parallel_workers infer_copy_original_img infer_save_gray_img infer_save_color_img
+infer_save_overlap_img infer_log_interval infer_ckpt_path infer_output_path enable_modelarts data_url train_url
+data_dir export_ckpt_path export_format
+"""
+
+
+def shipped(name: str) -> Config:
+    return config.build(Config, config.read_yaml(FOLDER / name))
+
+
+def configure(command: str, tmp_path: Path, *flags: str, path: Path = SMALL) -> Config:
+    return zoo.configure(command, ["--config_path", str(path), "--data_path", str(tmp_path), *flags])
+
+
+@pytest.mark.parametrize("key", ORIGINAL_KEYS.split())
+def test_every_original_key_is_a_flag(key):
+    parser = config.flag_parser(Config, {}, "train.py", "")
+    assert f"--{key}" in {flag for action in parser._actions for flag in action.option_strings}
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_each_encoder_has_its_files_and_its_own_weights(number):
+    cfg = shipped(f"segformer.b{number}.1024x1024.city.yaml")
+    assert (cfg.backbone, cfg.pretrained_ckpt_path) == (f"mit_b{number}", f"./pretrained/ms_pretrained_b{number}.ckpt")
+    assert (cfg.base_size, cfg.crop_size) == ((1024, 2048), (1024, 1024))
+    paper = shipped(f"segformer.b{number}.1024x1024.city.paper.yaml")
+    assert paper.decoder_dim == VARIANTS[paper.backbone].paper_decoder_dim
+    assert (paper.backbone, paper.recipe, paper.warmup_steps, paper.warmup_ratio) == (cfg.backbone, "paper", 1500, 1e-6)
+    assert paper.window == ((1024, 1024), (768, 768))
+
+
+def test_the_original_values():
+    cfg = shipped("segformer.b0.512x1024.city.yaml")
+    assert (cfg.lr, cfg.weight_decay, cfg.epoch_size, cfg.batch_size, cfg.class_num) == (0.0001, 0.01, 200, 2, 19)
+    assert (cfg.base_size, cfg.crop_size, cfg.dataset_ignore_image) == ((512, 1024), (512, 1024), 255)
+    assert (cfg.recipe, cfg.decoder_dim, cfg.export_format, cfg.dataset_num_parallel_workers) == ("seed", 0, "AIR", 4)
+
+
+def test_the_largest_crop_is_that_of_the_transform():
+    assert transforms.RATIO[1] == MOST_ENLARGED
+
+
+def test_the_exported_file_is_named_after_the_yaml(tmp_path):
+    (tmp_path / "x.ckpt").touch()
+    flags = ["--export_ckpt_path", str(tmp_path / "x.ckpt"), "--export_format", "ONNX"]
+    assert configure("export", tmp_path, *flags).export_name == "segformer.b0.cpu"
+    assert configure("export", tmp_path, *flags, "--export_name", "out/a").export_name == "out/a"
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "words"),
+    [
+        ("train", ["--crop_size", "512,512"], "no image fills the crop"),
+        ("train", ["--crop_size", "128"], "has to have 2 numbers"),
+        ("train", ["--base_size", "16,16"], "at least 32"),
+        ("train", ["--load_ckpt", "True", "--pretrained_ckpt_path", "no.ckpt"], "no.ckpt is not a file.*starts anew"),
+        ("train", ["--backbone", "mit_b6"], "has to be one of 'mit_b0'"),
+        ("train", ["--data_path", "/nowhere"], "is not a folder"),
+        ("train", ["--slide_stride", "200,200"], "pixels between windows would be missed"),
+        ("train", ["--slide_crop", "64"], "has to have 0 or 2 numbers"),
+        ("train", ["--multi_scale", "[]"], "multi_scale is empty"),
+        ("train", ["--amp_level", "O2"], "a CPU needs --amp_level O0"),
+        ("train", ["--enable_modelarts", "True"], "this version cannot do"),
+        ("train", ["--resume", "no.ckpt"], "resume no.ckpt is not a file"),
+        ("eval", [], "eval_ckpt_path is not set"),
+        ("infer", [], "infer_ckpt_path is not set"),
+        ("infer", ["--data_path", "/nowhere"], "does not exist"),
+        ("export", [], "export_ckpt_path is not set"),
+    ],
+)
+def test_wrong_values_are_one_sentence(tmp_path, command, flags, words):
+    with pytest.raises(UsageError, match=words) as caught:
+        configure(command, tmp_path, *flags)
+    assert "\n" not in str(caught.value)
+
+
+def test_air_is_refused_away_from_ascend_and_the_other_formats_named(tmp_path):
+    (tmp_path / "x.ckpt").touch()
+    with pytest.raises(UsageError, match="AIR needs an Ascend machine.* MINDIR or ONNX"):
+        configure("export", tmp_path, "--export_ckpt_path", str(tmp_path / "x.ckpt"))
+
+
+def test_a_model_without_pictures_has_no_infer(tmp_path):
+    with pytest.raises(UsageError, match="mobilenetv2, which has train.py, eval.py, export.py and no infer.py"):
+        zoo.configure("infer", ["--platform", "CPU"])

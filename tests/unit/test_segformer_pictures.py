@@ -1,0 +1,138 @@
+"""Which images inference reads and which pictures it writes."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.engine import images
+from src.engine.errors import UsageError, ZooError
+from src.segformer import pictures
+from src.segformer.labels import CITYSCAPES
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+MASK = np.random.default_rng(1).integers(0, 19, (12, 20), dtype=np.uint8)
+
+
+def save(path: Path, picture: np.ndarray = PICTURE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), picture[..., ::-1] if picture.ndim == 3 else picture)
+    return path
+
+
+def names(data, output="/nowhere"):
+    return [item.name for item in pictures.list_inputs(str(data), str(output))]
+
+
+class TestInputs:
+    def test_folders_stay_apart_and_cases_do_not_matter(self, tmp_path):
+        for name in ("a/x.jpg", "b/x.JPG", "b/my photo.JPEG", "top.png", "c/d/e.bmp", "c/f.TIF", ".hidden/x.png"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        (tmp_path / "notes.txt").touch()
+        assert names(tmp_path) == ["a/x", "b/my photo", "b/x", "c/d/e", "c/f", "top"]
+
+    def test_one_file(self, tmp_path):
+        assert names(save(tmp_path / "x.y.png")) == ["x.y"]
+        (tmp_path / "z.txt").touch()
+        with pytest.raises(UsageError, match="an image has to end in"):
+            names(tmp_path / "z.txt")
+
+    def test_the_output_folder_is_not_an_input(self, tmp_path):
+        save(tmp_path / "x.png")
+        output = tmp_path / "infer_result"
+        for _ in range(2):
+            inputs = pictures.list_inputs(str(tmp_path), str(output))
+            assert [item.name for item in inputs] == ["x"]
+            pictures.write(inputs[0], PICTURE, MASK, output, CITYSCAPES, pictures.Wanted())
+        with pytest.raises(UsageError, match="infer_output_path is the folder of the images"):
+            names(tmp_path, tmp_path)
+
+    def test_names_that_differ_in_the_suffix_only(self, tmp_path):
+        for name in ("x.jpg", "x.png", "y.png"):
+            save(tmp_path / name)
+        assert names(tmp_path) == ["x.jpg", "x.png", "y"]
+
+    def test_pictures_of_an_earlier_run_are_refused(self, tmp_path):
+        save(tmp_path / "x.png")
+        save(tmp_path / "x_gray.png")
+        with pytest.raises(ZooError, match="would both write x_gray.png"):
+            names(tmp_path)
+
+    def test_of_a_cityscapes_tree_only_the_images(self, tmp_path):
+        save(tmp_path / "leftImg8bit" / "val" / "ulm" / "x_leftImg8bit.png")
+        save(tmp_path / "gtFine" / "val" / "ulm" / "x_gtFine_labelTrainIds.png")
+        assert names(tmp_path) == ["val/ulm/x_leftImg8bit"]
+
+    def test_nothing_there(self, tmp_path):
+        with pytest.raises(ZooError, match="holds no images"):
+            names(tmp_path)
+        with pytest.raises(UsageError, match="does not exist"):
+            names(tmp_path / "none")
+
+
+class TestReading:
+    @pytest.mark.parametrize("suffix", ["png", "tif"])
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_sixteen_bits(self, tmp_path, suffix, channels):
+        picture = PICTURE if channels == 3 else PICTURE[..., 0]
+        path = save(tmp_path / f"x.{suffix}", picture.astype(np.uint16) * 257)
+        expected = picture if channels == 3 else np.repeat(picture[..., None], 3, axis=2)
+        assert (images.read(path) == expected).all()
+
+    def test_alpha_palette_and_grey(self, tmp_path):
+        path = tmp_path / "x.png"
+        alpha = np.random.default_rng(2).integers(0, 256, (12, 20, 1), dtype=np.uint8)
+        Image.fromarray(np.concatenate([PICTURE, alpha], axis=2)).save(path)
+        assert (images.read(path) == PICTURE).all()
+        palette = Image.fromarray(PICTURE).quantize(16)
+        palette.save(path)
+        assert (images.read(path) == np.asarray(palette.convert("RGB"))).all()
+        Image.fromarray(PICTURE[..., 0]).save(path)
+        assert (images.read(path) == PICTURE[..., :1]).all()
+
+    def test_values_of_unknown_range_are_refused(self, tmp_path):
+        path = tmp_path / "x.tif"
+        Image.fromarray(PICTURE[..., 0].astype(np.float32)).save(path)
+        with pytest.raises(images.BadImage, match="32 bits per value"):
+            images.read(path)
+
+
+class TestWriting:
+    def test_all_pictures(self, tmp_path):
+        source = save(tmp_path / "in" / "sub" / "x.png")
+        item = pictures.list_inputs(str(tmp_path / "in"), str(tmp_path / "out"))[0]
+        wanted = pictures.Wanted(label_ids=True)
+        written = pictures.write(item, PICTURE, MASK.astype(np.int32), tmp_path / "out", CITYSCAPES, wanted)
+        ends = ("x.png", "x_gray.png", "x_color.png", "x_overlap.png", "x_labelIds.png")
+        assert [path.relative_to(tmp_path / "out").as_posix() for path in written] == [f"sub/{end}" for end in ends]
+        assert sorted(path.name for path in (tmp_path / "out" / "sub").iterdir()) == sorted(ends)
+        assert written[0].read_bytes() == source.read_bytes()
+        gray, color, overlap, ids = (np.asarray(Image.open(path)) for path in written[1:])
+        assert (gray == MASK).all()
+        assert (color == np.array(CITYSCAPES.palette)[MASK]).all()
+        assert np.abs(overlap.astype(int) - (PICTURE.astype(int) + color) / 2).max() <= 0.5
+        assert (ids == np.array(CITYSCAPES.ids)[MASK]).all()
+
+    def test_only_what_is_wanted(self, tmp_path):
+        item = pictures.Input(save(tmp_path / "x.jpg"), "x")
+        wanted = pictures.Wanted(original=False, gray=False, color=False)
+        written = pictures.write(item, PICTURE, MASK, tmp_path / "out", CITYSCAPES, wanted)
+        assert [path.name for path in written] == ["x_overlap.png"]
+
+    def test_a_prediction_of_another_size(self, tmp_path):
+        item = pictures.Input(tmp_path / "x.jpg", "x")
+        with pytest.raises(ValueError, match="have to be equal"):
+            pictures.write(item, PICTURE, MASK[:5], tmp_path, CITYSCAPES, pictures.Wanted())
+
+    def test_legend_shows_every_colour(self):
+        legend = pictures.legend(CITYSCAPES)
+        colours = {tuple(colour) for colour in legend.reshape(-1, 3).tolist()}
+        assert set(CITYSCAPES.palette) <= colours
+
+    def test_grid(self):
+        grid = pictures.grid([(PICTURE, MASK, MASK)] * 2, CITYSCAPES, width=40)
+        assert grid.shape == (pictures.LINE + 2 * 24, 120, 3)
+        assert (grid[-1, 40:80] == grid[-1, 80:]).all()

@@ -1,0 +1,63 @@
+"""Drawn street scenes: the same for the same arguments, and valid annotations."""
+
+import json
+
+import numpy as np
+import pytest
+
+from src.segformer import dataset, polygons
+from src.segformer.labels import BY_NAME
+from tests.conftest import run_command
+from tools.street_scenes.scene import draw
+
+
+def make(out, *flags):
+    return run_command("tools/make_street_scenes.py", str(out), *flags)
+
+
+def files(root):
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_scenes_repeat_and_vary():
+    first, again, other = (draw(np.random.default_rng(seed), 64, 128) for seed in (1, 1, 2))
+    assert (first[0] == again[0]).all() and first[1] == again[1]
+    assert (first[0] != other[0]).mean() > 0.5
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_annotations_follow_the_schema_and_cover_the_picture(seed):
+    picture, annotation = draw(np.random.default_rng(seed), 96, 160)
+    assert (picture.shape, picture.dtype) == ((96, 160, 3), np.uint8)
+    assert (annotation["imgHeight"], annotation["imgWidth"]) == (96, 160)
+    for entry in json.loads(json.dumps(annotation["objects"])):
+        assert entry["label"].replace("cargroup", "car") in BY_NAME
+        assert all(type(value) is int for point in entry["polygon"] for value in point)
+    mask = polygons.draw(annotation)
+    present = set(np.unique(mask).tolist())
+    assert {0, 1, 8, 10} <= present  # road, sidewalk, vegetation, sky
+    assert (mask == 255).mean() < 0.15
+    assert picture[0].min(axis=1).max() > 40  # the sky reaches the edge
+
+
+def test_the_command_resumes_and_its_folder_trains(tmp_path):
+    root, flags = tmp_path / "my scenes", ("--train", "2", "--val", "1", "--size", "64x128")
+    assert "3 scenes drawn, 0 were there" in make(root, *flags).stdout
+    before = files(root)
+    next(root.rglob("*_polygons.json")).unlink()
+    assert "1 scenes drawn, 2 were there" in make(root, *flags).stdout
+    assert files(root) == before
+    refused = make(root, *flags, "--seed", "2")
+    assert (refused.returncode, "holds other files or other scenes" in refused.stderr) == (2, True)
+    assert run_command("tools/convert_dataset.py", str(root), "--nproc", "1").returncode == 0
+    for split, count in (("train", 2), ("val", 1)):
+        pairs = dataset.find_pairs(str(root), split)
+        assert len(pairs) == count
+        assert dataset.read_pair(pairs, 0)[0].shape == (64, 128, 3)
+
+
+@pytest.mark.parametrize("flags", [("--size", "64"), ("--size", "8x9"), ("--train", "-1"), ("--trains", "1")])
+def test_wrong_usage(tmp_path, flags):
+    result = make(tmp_path / "out", *flags)
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert not (tmp_path / "out").exists()
