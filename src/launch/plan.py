@@ -20,7 +20,8 @@ MAX_DEVICES = 16  # cards of one server
 RANK_SCRIPT = Path(__file__).with_name("rank.py")
 PLAN_FILE = "PLAN.json"  # stands for the temporary file in what --dry_run prints
 FOREIGN = ("RANK_TABLE_FILE", "RANK_ID", "RANK_SIZE", "MS_ROLE", "MS_WORKER_NUM", "MS_NODE_ID")  # of an outer launcher
-HCCL_TIMEOUT = "600"  # seconds; the slowest server of a large job needs more than HCCL's default to compile
+# seconds; the slowest server of a large job needs more than HCCL's default to compile
+HCCL_DEFAULTS = {"HCCL_CONNECT_TIMEOUT": "600"}
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,16 @@ class Request:
 
 @dataclass(frozen=True)
 class RankPlan:
-    """One process: `env` is set and `unset` removed on top of the caller's environment; no `cpus` means all."""
+    """One process: `env` is set and `unset` removed on top of the caller's environment; no `cpus` means all.
+
+    `defaults` are set too, where the caller's environment has no value.
+    """
 
     rank: int
     local_rank: int
     argv: tuple[str, ...]
     env: dict[str, str]
+    defaults: dict[str, str]
     unset: tuple[str, ...]
     cpus: tuple[int, ...]
     log: str
@@ -183,7 +188,7 @@ def _single(request: Request) -> Plan:
     elif request.platform == "GPU" and request.devices:
         env |= {"CUDA_VISIBLE_DEVICES": str(device), "DEVICE_ID": "0"}
     log = _log(request, 0, device)
-    rank = RankPlan(0, 0, _command(request, 1), env, FOREIGN, (), log)
+    rank = RankPlan(0, 0, _command(request, 1), env, {}, FOREIGN, (), log)
     return Plan("single", 1, (rank,), ())
 
 
@@ -215,11 +220,10 @@ def _ranktable(request: Request, cores: list[int]) -> Plan:
             "DEVICE_ID": str(device.id),
             "DEVICE_NUM": str(len(devices)),
             "SERVER_ID": str(table.servers.index(server)),
-            "HCCL_CONNECT_TIMEOUT": HCCL_TIMEOUT,
         }
         unset = tuple(name for name in FOREIGN if name not in env)
         log = _log(request, device.rank, device.id)
-        ranks.append(RankPlan(device.rank, index, command, env, unset, shares[index], log))
+        ranks.append(RankPlan(device.rank, index, command, env, HCCL_DEFAULTS, unset, shares[index], log))
     return Plan("ranktable", table.size, tuple(ranks), ())
 
 
@@ -267,14 +271,13 @@ def _cluster(request: Request, engine: str, cores: list[int], is_root: bool) -> 
         env = {"PYTHONUNBUFFERED": "1", "RANK_ID": str(rank), "RANK_SIZE": str(world), "DEVICE_ID": str(index)}
         if request.devices and request.platform in VISIBLE_VARIABLE:
             env[VISIBLE_VARIABLE[request.platform]] = ",".join(map(str, cards))
+        defaults = HCCL_DEFAULTS if request.platform == "Ascend" else {}
         if request.platform == "CPU":
-            env["OMP_NUM_THREADS"] = str(len(shares[index]))
-        if request.platform == "Ascend":
-            env["HCCL_CONNECT_TIMEOUT"] = HCCL_TIMEOUT
+            defaults = {"OMP_NUM_THREADS": str(len(shares[index]))}
         # what msrun has just set stays, but with mpirun it is an outer launcher's
         unset = ("RANK_TABLE_FILE",) if engine == "msrun" else tuple(name for name in FOREIGN if name not in env)
         log = _log(request, rank, cards[index])
-        ranks.append(RankPlan(rank, index, command, env, unset, shares[index], log))
+        ranks.append(RankPlan(rank, index, command, env, defaults, unset, shares[index], log))
     starter = _msrun(request, world) if engine == "msrun" else _mpirun(local, is_root)
     return Plan(engine, world, tuple(ranks), (*starter, str(RANK_SCRIPT), PLAN_FILE))
 

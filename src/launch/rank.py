@@ -55,7 +55,7 @@ def write(path, text):
 
 def environment_of(plan):
     env = {name: value for name, value in os.environ.items() if name not in plan["unset"]}
-    return {**env, **plan["env"]}
+    return {**plan["defaults"], **env, **plan["env"]}
 
 
 def run(plan, folder):

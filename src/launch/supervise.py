@@ -211,7 +211,8 @@ def report(plan: Plan, folder: Path, started: list[subprocess.Popen], asked: Ask
         lines += text.splitlines()[-TAIL:]
     if plan.world > 1 or len(ended) < len(plan.ranks):
         text = "\n".join(["error: " + lines[0], *lines[1:]]) + "\n"
-        sys.stderr.write(text)
+        with contextlib.suppress(BrokenPipeError):
+            sys.stderr.write(text)
         with contextlib.suppress(OSError), Path(plan.ranks[0].log).open("a", encoding="utf-8") as log:
             log.write(text)
     return status

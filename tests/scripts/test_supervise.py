@@ -14,11 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from src.launch import rank_table
-from src.launch.supervise import SAME_SIGNAL, how_it_ended
+from src.launch import plan, rank_table, supervise
 from tests.conftest import ROOT
 
-WAIT = 60  # seconds for anything that takes less than one on an idle machine
+WAIT = 180  # seconds for anything that takes less than one on an idle machine
 
 # A rank that says who it is, and does as its first argument says; {name} is what rank 0 or 1 ... is told to do.
 RANK = """
@@ -54,7 +53,10 @@ while "wait" in orders:
 
 # Open MPI's part: N copies that are told who they are; it ends others when one fails, and passes SIGTERM on.
 MPIRUN = f"""#!{sys.executable}
-import os, signal, subprocess, sys
+import os, signal, subprocess, sys, time
+if "SLOW" in os.environ:
+    open("mpirun_up", "w").close()
+    time.sleep(1)
 words = sys.argv[1:]
 count = int(words[words.index("-n") + 1])
 command = words[words.index("none") + 1:]
@@ -207,6 +209,12 @@ class TestOneProcess:
         assert process.stderr.read() == ""
         assert process.wait(WAIT) == 0
 
+    def test_a_failure_that_nobody_reads_keeps_its_status(self, launched, table):
+        process = launched.start(*table, orders=("exit0=6",))
+        process.stdout.close()
+        process.stderr.close()
+        assert process.wait(WAIT) == 6
+
     def test_variables_of_an_outer_launcher_are_removed(self, launched):
         result = launched.run(*FIRST, RANK_ID="3", RANK_SIZE="8", RANK_TABLE_FILE="x")
         assert result.stdout == "rank 0 of None card None\n"
@@ -268,7 +276,7 @@ class TestRankTable:
         launched.until(*ALL_UP)
         process.send_signal(signal.SIGINT)
         launched.until("signals0", "signals1", "signals2", "signals3")
-        time.sleep(SAME_SIGNAL + 0.2)  # one that comes within a second is the same
+        time.sleep(supervise.SAME_SIGNAL + 0.2)  # one that comes within a second is the same
         process.send_signal(signal.SIGINT)
         assert "4 of 4 ranks did not end by themselves" in process.communicate(timeout=WAIT)[1]
         assert process.returncode == 130
@@ -294,9 +302,14 @@ class TestRankTable:
 
     def test_a_rank_whose_keeper_was_killed(self, launched, table):
         result = launched.run(*table, orders=("wait", "kill_parent1"))
-        assert result.returncode == 40 + signal.SIGTERM
+        assert result.returncode in (143, 40 + signal.SIGTERM)  # a rank may not have come to note it
         assert "Traceback" not in result.stderr
         assert launched.left() == []
+
+    @pytest.mark.parametrize(("given", "seconds"), [({}, "600"), ({"HCCL_CONNECT_TIMEOUT": "1800"}, "1800")])
+    def test_the_users_own_timeout_wins(self, launched, table, given, seconds):
+        (launched.folder / "rank script.py").write_text("import os\nprint(os.environ['HCCL_CONNECT_TIMEOUT'])\n")
+        assert launched.run(*table, **given).stdout == seconds + "\n"
 
     def test_each_rank_has_its_cores(self, launched, table):
         (launched.folder / "rank script.py").write_text("import os\nprint(sorted(os.sched_getaffinity(0)))\n")
@@ -337,6 +350,14 @@ class TestMpirun:
         assert process.returncode == 40 + signal.SIGINT
         assert [launched.text(f"signals{rank}") for rank in range(2)] == [f"{int(signal.SIGINT)}\n"] * 2
 
+    def test_a_signal_before_the_ranks_have_started_is_not_lost(self, launched, path):
+        process = launched.start(*self.OPTIONS, PATH=path, SLOW="1")
+        launched.until("mpirun_up")
+        process.send_signal(signal.SIGTERM)
+        assert "did not end by themselves" not in process.communicate(timeout=WAIT)[1]
+        assert process.returncode in (143, 40 + signal.SIGTERM)  # a rank may not have come to note it
+        assert launched.left() == []
+
     def test_killing_the_launcher_leaves_nobody_behind(self, launched, path):
         process = launched.start(*self.OPTIONS, PATH=path)
         launched.until("up0", "up1")
@@ -356,9 +377,25 @@ class TestMpirun:
         assert result.stderr == "error: mpirun is not installed; install Open MPI or use --engine msrun\n"
 
 
+def test_a_keeper_that_was_ended_with_the_rest_has_no_status(tmp_path):
+    """end_all takes the status of processes that had to be killed, and the launcher reports all the same."""
+    (tmp_path / "starter.log").write_text("")
+    log = tmp_path / "train.log"
+    made = plan.make(plan.Request(script=__file__, first_log=str(log)), [0])
+    taken = subprocess.Popen(["true"])
+    os.waitpid(taken.pid, 0)
+    killed = subprocess.Popen(["sleep", "60"])
+    killed.kill()
+    killed.wait()
+    with supervise.Asked() as nobody:
+        assert supervise.report(made, tmp_path, [taken], nobody) == 1
+        assert supervise.report(made, tmp_path, [taken, killed], nobody) == 137
+    assert log.read_text().startswith("error: 1 of 1 ranks did not end by themselves\n")
+
+
 @pytest.mark.parametrize(
     ("status", "text"),
     [(1, "failed with status 1"), (255, "failed with status 255"), (137, "was ended by SIGKILL")],
 )
 def test_how_it_ended(status, text):
-    assert how_it_ended(status) == text
+    assert supervise.how_it_ended(status) == text

@@ -166,10 +166,8 @@ class TestMsrun:
             str(plan.RANK_SCRIPT),
             "PLAN.json",
         ]
-        assert column(made, "RANK_ID", "RANK_SIZE", "DEVICE_ID", "OMP_NUM_THREADS") == [
-            ("0", "2", "0", "1"),
-            ("1", "2", "1", "2"),
-        ]
+        assert column(made, "RANK_ID", "RANK_SIZE", "DEVICE_ID") == [("0", "2", "0"), ("1", "2", "1")]
+        assert [rank.defaults for rank in made.ranks] == [{"OMP_NUM_THREADS": "1"}, {"OMP_NUM_THREADS": "2"}]
         assert [rank.cpus for rank in made.ranks] == [(0,), (1, 2)]
         assert [rank.log for rank in made.ranks] == [
             str(tmp_path / "train.log"),
@@ -205,7 +203,7 @@ class TestMsrun:
         assert column(made, "RANK_ID", "DEVICE_ID", "RANK_SIZE", "ASCEND_RT_VISIBLE_DEVICES") == [
             (str(4 * node + index), str(index), "8", "4,5,6,7") for index in range(4)
         ]
-        assert "OMP_NUM_THREADS" not in made.ranks[0].env
+        assert {tuple(rank.defaults.items()) for rank in made.ranks} == {(("HCCL_CONNECT_TIMEOUT", "600"),)}
 
     def test_the_log_folder_of_msrun_lies_beside_those_of_the_ranks(self):
         made = plan.make(request(device_num=2, log="/x/rank{rank}/card{device}.log"), CORES)
