@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 
 WAIT = 180  # seconds for anything that takes less than one on an idle machine
 
-# A rank that says who it is, and does as its first argument says; {name} is what rank 0 or 1 ... is told to do.
+# A rank that says who it is and follows the orders in its arguments; exit1=5, kill1 and kill_parent1 are for rank 1.
 RANK = """
 import os, signal, sys, time
 me, orders = int(os.environ.get("RANK_ID", 0)), sys.argv[1:]
