@@ -13,6 +13,7 @@ EOF
 }
 
 main() {
+  unset ENGINE SERVER_ID NODES NODE_RANK # of a training on several devices
   split_at_dashes "$@"
   set -- ${WORDS[@]+"${WORDS[@]}"}
   [[ ${1:-} == Ascend || ${1:-} == GPU || ${1:-} == CPU ]] ||

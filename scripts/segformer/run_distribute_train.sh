@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Train SegFormer on several cards; the logs are run_distribute_train_device<ID>/train.log. batch_size is shared out.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh run_distribute_train.sh
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
 # shellcheck source=scripts/segformer/arguments.sh

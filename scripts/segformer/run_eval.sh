@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Evaluate a SegFormer checkpoint; the result is in run_eval_device<ID>/eval.log.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh run_eval.sh
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
 # shellcheck source=scripts/segformer/arguments.sh
@@ -14,6 +15,7 @@ EOF
 }
 
 main() {
+  unset ENGINE SERVER_ID NODES NODE_RANK # of a training on several devices
   split_at_dashes "$@"
   set -- ${WORDS[@]+"${WORDS[@]}"}
   (($# == 4)) || wrong "$# arguments; 4 are needed"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Write SegFormer's pictures of an image or a folder of images; the log is run_infer_device<ID>/infer.log.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh run_infer.sh
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
 # shellcheck source=scripts/segformer/arguments.sh
@@ -15,6 +16,7 @@ EOF
 }
 
 main() {
+  unset ENGINE SERVER_ID NODES NODE_RANK # of a training on several devices
   split_at_dashes "$@"
   set -- ${WORDS[@]+"${WORDS[@]}"}
   (($# == 4 || $# == 5)) || wrong "$# arguments; 4 or 5 are needed"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Train SegFormer on one card; the log is run_standalone_train_device<ID>/train.log.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh run_standalone_train.sh
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
 # shellcheck source=scripts/segformer/arguments.sh
@@ -14,6 +15,7 @@ EOF
 }
 
 main() {
+  unset ENGINE SERVER_ID NODES NODE_RANK # of a training on several devices
   split_at_dashes "$@"
   set -- ${WORDS[@]+"${WORDS[@]}"}
   if [[ ${2:-} != *.yaml && ${3:-} == *.yaml ]]; then # documented under this name too

@@ -15,6 +15,7 @@ from src.launch import hccl, rank_table
 ENGINES = ("auto", "single", "ranktable", "msrun", "mpirun")
 DISTRIBUTED_ENGINE = {"Ascend": "ranktable", "GPU": "mpirun", "CPU": "msrun"}
 VISIBLE_VARIABLE = {"Ascend": "ASCEND_RT_VISIBLE_DEVICES", "GPU": "CUDA_VISIBLE_DEVICES"}
+DEFAULT_MASTER = "127.0.0.1"
 NO_TABLE = ("", "None", "none")
 MAX_DEVICES = 16  # cards of one server
 RANK_SCRIPT = Path(__file__).with_name("rank.py")
@@ -42,7 +43,7 @@ class Request:
     server_id: str = ""
     nodes: int = 1
     node_rank: int = 0
-    master_addr: str = "127.0.0.1"
+    master_addr: str = DEFAULT_MASTER
     master_port: int = 8118
     log: str = "train/rank{rank}/log{rank}.log"
     first_log: str = ""
@@ -150,6 +151,8 @@ def check_engine(request: Request, engine: str) -> None:
         raise UsageError("MindSpore has no mpirun start on CPU; use --engine msrun")
     if engine == "mpirun" and request.nodes > 1:
         raise UsageError("mpirun is for one node here; use --engine msrun on several")
+    if engine == "msrun" and request.nodes > 1 and request.master_addr == DEFAULT_MASTER:
+        raise UsageError(f"nodes is {request.nodes} and master_addr {DEFAULT_MASTER}; give the address of node 0")
     if engine == "ranktable" and request.nodes > 1:
         raise UsageError(
             f"nodes is {request.nodes} and a rank table names its servers itself; "

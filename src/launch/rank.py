@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
-PATIENCE = 30  # seconds between asking a rank to stop and killing it
+PATIENCE = 600  # seconds from asking a rank to stop to killing it; it finishes its step or evaluation and saves
 STOP = (signal.SIGTERM, signal.SIGINT)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import FrameType
+from typing import BinaryIO
 
 import psutil
 
@@ -69,9 +71,10 @@ def run(plan: Plan) -> int:
     """Run every rank of this node to its end; returns 0, or the status of the first rank that failed."""
     with contextlib.suppress(OSError, AttributeError):  # Linux: orphans of a dead msrun become ours, so we can end them
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    for one in plan.ranks:
-        keep_old_log(Path(one.log))
-    with Asked() as asked, tempfile.TemporaryDirectory(prefix="launch-") as name:
+    locked = [new_log(Path(one.log)) for one in plan.ranks]
+    with contextlib.ExitStack() as logs, Asked() as asked, tempfile.TemporaryDirectory(prefix="launch-") as name:
+        for log in locked:
+            logs.enter_context(log)
         folder = Path(name)
         try:
             return watch(plan, folder, start(plan, folder), asked)
@@ -79,18 +82,29 @@ def run(plan: Plan) -> int:
             end_all()
 
 
-def keep_old_log(path: Path) -> None:
-    """Make room for a new log; the one of an earlier run gets a number."""
+def new_log(path: Path) -> BinaryIO:
+    """Make an empty log and lock it for as long as it is open; the log of an earlier run gets a number."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
+            with path.open("rb") as old:
+                lock(old, path)
             number = 1
             while path.with_name(f"{path.name}.{number}").exists():
                 number += 1
             path.rename(path.with_name(f"{path.name}.{number}"))
-        path.touch()
+        log = path.open("wb")
     except OSError as error:
         raise ZooError(f"cannot write {path}: {error.strerror}; start in a folder that can be written") from error
+    lock(log, path)
+    return log
+
+
+def lock(log: BinaryIO, path: Path) -> None:
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ZooError(f"another run is writing {path}; wait for its end or start in another folder") from error
 
 
 def start(plan: Plan, folder: Path) -> list[subprocess.Popen]:

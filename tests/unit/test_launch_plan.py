@@ -232,6 +232,7 @@ class TestRefusals:
             ({"nodes": 0}, "nodes is 0; it has to be at least 1"),
             ({"node_rank": 1}, "node_rank is 1 of 1 nodes; it has to be 0 to 0"),
             ({"nodes": 2, "node_rank": -1}, "node_rank is -1 of 2 nodes"),
+            ({"nodes": 2}, "nodes is 2 and master_addr 127.0.0.1; give the address of node 0"),
             ({"master_port": 80}, "master_port is 80; it has to be 1024 to 65535"),
             ({"master_port": 65536}, "master_port is 65536"),
             ({"device_num": 2, "log": "all.log"}, "log is all.log for 2 ranks; put {rank} or {device} into it"),
