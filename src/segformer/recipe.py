@@ -73,7 +73,7 @@ def train(cfg: Config) -> int:
 def find(split: str, cfg: Config) -> dataset.Pairs:
     """The images and labels of a split, whose classes have to be as many as the configuration says."""
     pairs = dataset.find_pairs(cfg.data_path, split, cfg.class_list, cfg.on_missing_label)
-    pairs.classes.require_count(cfg.class_num)
+    pairs.classes.require(cfg.class_num, cfg.dataset_ignore_label)
     if pairs.without_mask:
         print(f"{len(pairs.without_mask)} images of {split} have no label and are left out")
     return pairs
@@ -121,7 +121,7 @@ def classes_to_draw(stored: checkpoint.Checkpoint, cfg: Config) -> ClassList:
         classes = read_class_list(Path(cfg.class_list).expanduser())
     else:
         classes = pretrained.classes_of(stored) or CITYSCAPES
-    classes.require_count(cfg.class_num)
+    classes.require(cfg.class_num, cfg.dataset_ignore_label)
     return classes
 
 
