@@ -60,7 +60,7 @@ def train(cfg: Config) -> int:
                 run.save(state, position, plan, cfg.keep_checkpoint_max)
 
         try:
-            loop.train(step, batches, plan, start, run.journal, save, evaluate_now, work.lines(step))
+            loop.train(step, batches, plan, start, run.journal, save, evaluate_now, work.lines(step, start))
         except loop.Stop as stop:
             saved = "the state is saved, --resume auto goes on from here" if cfg.save_checkpoint else "nothing is saved"
             say(f"stopped by {stop}; {saved}")
