@@ -221,7 +221,7 @@ class Head(nn.Cell):
             weight = ops.matmul(fuse, dense.weight).reshape(self.width, channels, 1, 1)
             total = total + resize(ops.conv2d(maps[index], weight), height, width)  # (N, E, H / 4, W / 4)
             bias = bias + ops.matmul(fuse, dense.bias)  # (E,); resizing leaves constants as they are
-        x = ops.relu(self.bn(ops.bias_add(total, bias)))
+        x = ops.relu(self.bn(total + bias.reshape(1, -1, 1, 1)))  # the ONNX exporter gets bias_add wrong
         if keep is not None:
             x = x * keep.reshape(keep.shape[0], keep.shape[1], 1, 1)
         return self.linear_pred(x)
