@@ -8,10 +8,9 @@ from pathlib import Path
 
 from src.engine import checkpoint, device, files, images, loop, mixed, stream
 from src.engine.config import to_yaml
-from src.engine.cpu_kernels import cells
 from src.engine.errors import ZooError
 from src.engine.run import open_run
-from src.segformer import conversion, dataset, network, pictures, prediction, pretrained, report, work
+from src.segformer import conversion, dataset, network, on_cpu, pictures, prediction, pretrained, report, work
 from src.segformer.class_list import ClassList, read_class_list
 from src.segformer.config import Config
 from src.segformer.labels import CITYSCAPES
@@ -40,7 +39,7 @@ def train(cfg: Config) -> int:
         say(report.train_size_line(len(pairs)))
         say(f"{len(pairs.classes)} classes in {pairs.root}; {loaded}")
         if cfg.device == "CPU":
-            say(cells.accelerate(net, cfg.cpu_kernels))
+            say(on_cpu.accelerate(net, cfg.cpu_kernels))
         optimizer = work.optimizer(net, cfg)
         scale = mixed.DynamicScale() if cfg.mixed_precision else None
         step = work.train_step(net, pairs.classes, optimizer, scale, cfg, rank)
@@ -81,7 +80,7 @@ def predictor(stored: checkpoint.Checkpoint, cfg: Config) -> prediction.Predict:
     net = pretrained.network_of(stored, cfg)
     print(f"loaded {stored.path}")
     if cfg.device == "CPU":
-        print(cells.accelerate(net, cfg.cpu_kernels))
+        print(on_cpu.accelerate(net, cfg.cpu_kernels))
     return loop.predictor(network.Coarse(net))
 
 

@@ -17,7 +17,7 @@ from src.engine.journal import METRICS
 from src.engine.metrics import Segmentation
 from src.engine.ranks import Rank
 from src.engine.run import CURVES, Run
-from src.segformer import dataset, prediction, report
+from src.segformer import dataset, on_cpu, prediction, report
 from src.segformer.class_list import ClassList
 from src.segformer.config import Config
 from src.segformer.dataset import Pairs
@@ -92,7 +92,11 @@ def train_step(
     trained = net if scale is None else ms.amp.auto_mixed_precision(net, "O2")
     net.set_train(True)
 
+    fused = on_cpu.loss_of(net, weights, ignore)
+
     def loss(image: Tensor, label: Tensor, keep_path: Tensor, keep_channel: Tensor) -> Tensor:
+        if fused is not None:
+            return fused(image, label, keep_path, keep_channel) * factor
         return cross_entropy(trained(image, keep_path, keep_channel), label, weights, ignore) * factor
 
     if scale is not None:

@@ -1,4 +1,4 @@
-"""Compile kernels.cc for the machine at hand, once; later calls find the library in the cache."""
+"""Compile the .cc files of this folder for the machine at hand, once; later calls find the library in the cache."""
 
 import ctypes
 import hashlib
@@ -9,7 +9,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("kernels.cc")
+SOURCES = sorted(Path(__file__).parent.glob("*.cc"))
+HEADERS = sorted(Path(__file__).parent.glob("*.h"))
 REPOSITORY = Path(__file__).resolve().parents[3]
 # No -ffast-math: it would drop NaN, and the training loop has to see a loss that diverged.
 FLAGS = (
@@ -63,7 +64,9 @@ def _cache_key(compiler: list[str]) -> str:
         version = subprocess.run([*compiler, "--version"], capture_output=True, timeout=COMPILE_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise KernelsUnavailable(f"the C++ compiler {compiler[0]} does not start: {error}") from error
-    digest = hashlib.sha256(SOURCE.read_bytes())
+    digest = hashlib.sha256()
+    for file in (*SOURCES, *HEADERS):
+        digest.update(file.read_bytes() + b"\0")
     for part in (*FLAGS, *compiler, _processor()):
         digest.update(part.encode() + b"\0")
     digest.update(version.stdout)
@@ -97,7 +100,7 @@ def _compile(compiler: list[str], library: Path) -> None:
     """Compile into a temporary file and rename it, so that a second process never sees half a library."""
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         unfinished = Path(folder) / library.name
-        command = [*compiler, *FLAGS, str(SOURCE), "-o", str(unfinished)]
+        command = [*compiler, *FLAGS, *map(str, SOURCES), "-o", str(unfinished)]
         try:
             result = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:

@@ -11,20 +11,10 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from src.engine.cpu_kernels.build import KernelsUnavailable, library_path
+from src.engine.cpu_kernels.custom import custom_operator as _operator
 from src.engine.errors import ZooError
 
 MODES = ("auto", "on", "off")
-
-
-def _float32(*_shapes_or_types):
-    """Output type of every single-output kernel."""
-    return ms.float32
-
-
-def _operator(library: Path, name: str, out_shape, outputs: int = 1, bprop=None) -> ops.Custom:
-    """Custom operator for the function `name` of the library; `out_shape` maps input shapes to output shapes."""
-    out_dtype = _float32 if outputs == 1 else (lambda *_types: (ms.float32,) * outputs)
-    return ops.Custom(f"{library}:{name}", out_shape, out_dtype, func_type="aot", bprop=bprop)
 
 
 def _depthwise_operator(library: Path, stride: int) -> ops.Custom:
@@ -152,21 +142,28 @@ class FusedBatchNorm(nn.Cell):
         return outputs[0]
 
 
+def find_library(mode: str) -> tuple[Optional[Path], str]:
+    """The compiled kernels, or None and the reason: "off", or "auto" where they cannot be compiled."""
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode}")
+    if mode == "off":
+        return None, "not wanted"
+    try:
+        return library_path(), ""
+    except KernelsUnavailable as reason:
+        if mode == "on":
+            raise ZooError(f"the CPU kernels are required but not available: {reason}") from reason
+        return None, str(reason)
+
+
 def accelerate(net: nn.Cell, mode: str = "auto") -> str:
     """Replace depthwise and pointwise convolutions and batch normalisations in place; returns one sentence for the log.
 
     Parameter objects, their names and their order stay as they are. "off" changes nothing, "auto" neither if the
     kernels cannot be compiled here, and "on" raises ZooError then.
     """
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode}")
-    if mode == "off":
-        return "CPU kernels off: not wanted; stock operators are used"
-    try:
-        library = library_path()
-    except KernelsUnavailable as reason:
-        if mode == "on":
-            raise ZooError(f"the CPU kernels are required but not available: {reason}") from reason
+    library, reason = find_library(mode)
+    if library is None:
         return f"CPU kernels off: {reason}; stock operators are used"
     replaced = {}
     for _, parent in list(net.cells_and_names()):
