@@ -120,10 +120,7 @@ class MapStage(nn.Cell):
         x = self.patch_norm(self.proj(x))
         whole = ops.ones((x.shape[0],), ms.float32)
         for index, block in enumerate(self.blocks):
-            if keep is None:
-                x = block(x, whole, whole)
-            else:
-                x = block(x, keep[index, 0], keep[index, 1])
+            x = block(x, whole, whole) if keep is None else block(x, keep[index, 0], keep[index, 1])
         return self.norm(x)
 
 

@@ -17,9 +17,7 @@ def dense(library: Path) -> ops.Custom:
     def bprop(x, weight, bias, out, dout):
         return backward(x, weight, dout)
 
-    return custom_operator(
-        library, "DenseForward", lambda x, weight, bias: [x[0], weight[0], x[2], x[3]], bprop=bprop
-    )
+    return custom_operator(library, "DenseForward", lambda x, weight, bias: [x[0], weight[0], x[2], x[3]], bprop=bprop)
 
 
 def dense_residual(library: Path) -> ops.Custom:
@@ -55,9 +53,7 @@ def channel_norm(library: Path) -> ops.Custom:
 
 def attention(library: Path, heads: int) -> ops.Custom:
     """q (N, C, H, W), kv (N, 2 C, h, w), (heads,) -> softmax attention (N, C, H, W), logarithms (N, heads, H * W)."""
-    backward = custom_operator(
-        library, "AttentionBackward", lambda q, kv, heads, out, logs, dy: (q, kv), outputs=2
-    )
+    backward = custom_operator(library, "AttentionBackward", lambda q, kv, heads, out, logs, dy: (q, kv), outputs=2)
 
     def bprop(q, kv, heads, out, dout):
         dq, dkv = backward(q, kv, heads, out[0], out[1], dout[0])

@@ -1,0 +1,281 @@
+"""The CPU kernels against float64 numpy, without MindSpore; sanitizers, numbers of threads, determinism."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.engine.cpu_kernels import build
+from tests import native_kernels
+from tests.conftest import ROOT
+from tests.native_kernels import Kernels, random
+
+# One pixel, odd sizes, planes wider than a block of pixels, one image and more.
+MAPS = [(1, 1, 1, 1), (2, 5, 9, 7), (1, 19, 33, 14), (3, 8, 2, 3)]
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    try:
+        return Kernels(build.library_path())
+    except build.KernelsUnavailable as reason:
+        pytest.skip(f"the CPU kernels cannot be built here: {reason}")
+
+
+def assert_close(actual: np.ndarray, expected: np.ndarray, tolerance: float = 3e-5) -> None:
+    scale = max(1.0, np.abs(expected).max())
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * scale)
+
+
+def slope(function, array: np.ndarray, index: tuple, step: float = 1e-6) -> float:
+    """Derivative of a float64 function by central difference."""
+    high, low = array.astype(np.float64), array.astype(np.float64)
+    high[index] += step
+    low[index] -= step
+    return (function(high) - function(low)) / (2 * step)
+
+
+def assert_slopes(gradients: list[np.ndarray], function, arrays: list[np.ndarray], tolerance: float = 2e-4) -> None:
+    """Compare gradients with finite differences of function(*arrays), at a few positions of each array."""
+    rng = np.random.default_rng(1)
+    for number, (gradient, array) in enumerate(zip(gradients, arrays)):
+        scale = max(1.0, np.abs(gradient).max())
+        for _ in range(6):
+            index = tuple(int(rng.integers(side)) for side in array.shape)
+
+            def along(changed, number=number):
+                return function(*arrays[:number], changed, *arrays[number + 1 :])
+
+            assert gradient[index] == pytest.approx(slope(along, array, index), abs=tolerance * scale)
+
+
+def normalize(x, gamma, beta, eps):
+    x = np.asarray(x, np.float64)
+    mean, variance = x.mean(1, keepdims=True), x.var(1, keepdims=True)
+    return (x - mean) / np.sqrt(variance + eps) * gamma[:, None, None] + beta[:, None, None]
+
+
+@pytest.mark.parametrize("shape", MAPS)
+def test_layer_norm(kernels, shape):
+    n, c, h, w = shape
+    x, gamma, beta, dy = random(*shape) + 3, random(c, seed=1), random(c, seed=2), random(*shape, seed=3)
+    sizes = [shape, (n, h, w), (n, h, w)]
+    y, mean, scale = kernels("ChannelNormForward", [x, gamma, beta, np.array([1e-5], np.float32)], sizes)
+    assert_close(y, normalize(x, gamma, beta, 1e-5))
+    if c == 1:
+        return  # nothing but eps decides the scale; the gradient is 0
+    gradients = kernels("ChannelNormBackward", [x, gamma, mean, scale, dy], [shape, (c,), (c,)])
+    assert_slopes(
+        gradients, lambda x, gamma, beta: (normalize(x, gamma, beta, 1e-5) * dy).sum(), [x, gamma, beta], 1e-3
+    )
+
+
+@pytest.mark.parametrize("out", [1, 8, 50])
+@pytest.mark.parametrize("shape", [*MAPS, (2, 20, 40, 61)])
+def test_dense(kernels, shape, out):
+    n, c, h, w = shape
+    x, weight, bias, y_shape = random(*shape), random(out, c), random(out, seed=1), (n, out, h, w)
+    residual, dy = random(*y_shape, seed=2), random(*y_shape, seed=3)
+    keep = np.linspace(0, 1.25, n).astype(np.float32)
+    branch = np.einsum("oc,nchw->nohw", weight.astype(np.float64), x) + bias[:, None, None]
+    assert_close(kernels("DenseForward", [x, weight, bias], [y_shape])[0], branch)
+    expected = residual + keep[:, None, None, None] * branch
+    assert_close(kernels("DenseResidualForward", [x, weight, bias, residual, keep], [y_shape])[0], expected)
+    shapes = [shape, weight.shape, bias.shape]
+    for found, arrived in (
+        (kernels("DenseBackward", [x, weight, dy], shapes), dy.astype(np.float64)),
+        (kernels("DenseResidualBackward", [x, weight, keep, dy], shapes), dy * keep[:, None, None, None]),
+    ):
+        assert_close(found[0], np.einsum("oc,nohw->nchw", weight, arrived))
+        assert_close(found[1], np.einsum("nohw,nchw->oc", arrived, x))
+        assert_close(found[2], arrived.sum((0, 2, 3)))
+
+
+def attend(q, kv, heads):
+    """Softmax attention in float64: maps to tokens, as network.Attention does."""
+    n, c, h, w = q.shape
+    d = c // heads
+    query = np.asarray(q, np.float64).reshape(n, heads, d, -1)
+    key, value = np.asarray(kv, np.float64).reshape(n, 2, heads, d, -1).transpose(1, 0, 2, 3, 4)
+    scores = np.einsum("nhdl,nhdm->nhlm", query, key) / np.sqrt(d)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    return np.einsum("nhlm,nhdm->nhdl", weights, value).reshape(n, c, h, w)
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "channels", "heads"),
+    [((1, 1), (1, 1), 4, 1), ((9, 13), (3, 5), 6, 2), ((7, 7), (2, 9), 40, 1), ((3, 50), (6, 8), 64, 2)],
+)
+def test_attention(kernels, queries, keys, channels, heads):
+    q, kv = random(2, channels, *queries) * 2, random(2, 2 * channels, *keys)
+    dy, settings = random(*q.shape, seed=1), np.array([heads], np.float32)
+    y, logs = kernels("AttentionForward", [q, kv, settings], [q.shape, (2, heads, queries[0] * queries[1])])
+    assert_close(y, attend(q, kv, heads))
+    gradients = kernels("AttentionBackward", [q, kv, settings, y, logs, dy], [q.shape, kv.shape])
+    assert_slopes(gradients, lambda q, kv: (attend(q, kv, heads) * dy).sum(), [q, kv])
+
+
+def test_attention_to_far_keys_does_not_overflow(kernels):
+    q, kv, settings = random(1, 8, 3, 3) * 300, random(1, 16, 2, 2) * 30, np.array([1], np.float32)
+    y, logs = kernels("AttentionForward", [q, kv, settings], [q.shape, (1, 1, 9)])
+    assert_close(y, attend(q, kv, 1), 1e-3)
+    for gradient in kernels("AttentionBackward", [q, kv, settings, y, logs, q], [q.shape, kv.shape]):
+        assert np.isfinite(gradient).all()
+
+
+def error_function(x: np.ndarray) -> np.ndarray:
+    return np.vectorize(math.erf, otypes=[np.float64])(x)
+
+
+def gelu_of_depthwise(x, weight, bias):
+    n, c, h, w = x.shape
+    padded = np.pad(np.asarray(x, np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    taps = (weight[:, 0, i, j][:, None, None] * padded[..., i : i + h, j : j + w] for i in range(3) for j in range(3))
+    value = sum(taps) + bias[:, None, None]
+    return value * 0.5 * (1 + error_function(value / np.sqrt(2)))
+
+
+@pytest.mark.parametrize("shape", MAPS)
+def test_depthwise_gelu(kernels, shape):
+    c = shape[1]
+    x, weight, bias, dy = random(*shape), random(c, 1, 3, 3), random(c, seed=1), random(*shape, seed=2)
+    assert_close(
+        kernels("DepthwiseGeluForward", [x, weight, bias], [shape])[0], gelu_of_depthwise(x, weight, bias), 3e-6
+    )
+    gradients = kernels("DepthwiseGeluBackward", [x, weight, bias, dy], [shape, weight.shape, (c,)])
+    assert_slopes(gradients, lambda *arrays: (gelu_of_depthwise(*arrays) * dy).sum(), [x, weight, bias])
+
+
+def convolve(x, weight, bias, stride, padding):
+    kernel = weight.shape[2]
+    padded = np.pad(np.asarray(x, np.float64), ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (2, 3))[:, :, ::stride, ::stride]
+    return np.einsum("nchwij,ocij->nohw", windows, weight) + bias[:, None, None]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(7, 4, 3), (3, 2, 1), (3, 1, 1), (2, 2, 0), (8, 8, 0)])
+@pytest.mark.parametrize("shape", [(2, 3, 11, 9), (1, 5, 8, 33)])
+def test_convolution(kernels, shape, kernel, stride, padding):
+    x, weight, bias = random(*shape), random(10, shape[1], kernel, kernel), random(10, seed=1)
+    settings, expected = np.array([stride, padding], np.float32), convolve(x, weight, bias, stride, padding)
+    assert_close(kernels("ConvForward", [x, weight, bias, settings], [expected.shape])[0], expected)
+    dy = random(*expected.shape, seed=2)
+    gradients = kernels("ConvBackward", [x, weight, settings, dy], [shape, weight.shape, (10,)])
+    assert_slopes(
+        gradients, lambda x, weight, bias: (convolve(x, weight, bias, stride, padding) * dy).sum(), [x, weight, bias]
+    )
+
+
+def matrix(source: int, target: int) -> np.ndarray:
+    """Bilinear interpolation with half-pixel centres as a matrix (target, source)."""
+    positions = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
+    return np.stack([np.interp(positions, np.arange(source), row) for row in np.eye(source)], 1)
+
+
+def resized(x: np.ndarray, height: int, width: int) -> np.ndarray:
+    rows, columns = matrix(x.shape[2], height), matrix(x.shape[3], width)
+    return np.einsum("yh,nchw,xw->ncyx", rows, np.asarray(x, np.float64), columns)
+
+
+@pytest.mark.parametrize(
+    "sizes", [((9, 13), (5, 7), (3, 4), (2, 2)), ((1, 1),) * 4, ((8, 40), (4, 20), (2, 10), (1, 5))]
+)
+def test_resize_sum(kernels, sizes):
+    maps = [random(2, 3, *size, seed=number) for number, size in enumerate(sizes)]
+    (found,) = kernels("ResizeSumForward", maps, [maps[0].shape])
+    assert_close(found, sum(resized(m, *sizes[0]) for m in maps))
+    dy = random(*maps[0].shape, seed=9)
+    gradients = kernels("ResizeSumBackward", [*maps, dy], [m.shape for m in maps[1:]])
+    for gradient, size in zip(gradients, sizes[1:]):
+        assert_close(
+            gradient, np.einsum("yh,ncyx,xw->nchw", matrix(size[0], sizes[0][0]), dy, matrix(size[1], sizes[0][1]))
+        )
+
+
+def pixel_loss(logits, label, weights, ignore):
+    large = resized(logits, *label.shape[1:])
+    large = large - large.max(1, keepdims=True)
+    log_probability = large - np.log(np.exp(large).sum(1, keepdims=True))
+    weight = np.where(label == ignore, 0.0, weights[label * (label != ignore)])
+    chosen = np.take_along_axis(log_probability, (label * (label != ignore))[:, None], 1)[:, 0]
+    return -(weight * chosen).sum() / max(weight.sum(), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("small", "large"), [((1, 1), (1, 1)), ((5, 7), (20, 28)), ((3, 9), (11, 70)), ((4, 4), (4, 4))]
+)
+def test_pixel_loss(kernels, small, large):
+    logits, weights = random(2, 6, *small) * 3, np.linspace(0, 2, 6).astype(np.float32)
+    label = np.random.default_rng(0).integers(1, 6, (2, *large)).astype(np.int32)
+    label[:, large[0] // 2 + 1 :] = 255
+    inputs = [logits, label, weights, np.array([255], np.float32)]
+    loss, gradient = kernels("PixelLoss", inputs, [(1,), logits.shape])
+    assert loss[0] == pytest.approx(pixel_loss(logits, label, weights, 255), rel=2e-6)
+    assert_slopes([gradient], lambda logits: pixel_loss(logits, label, weights, 255), [logits], 1e-5)
+
+
+def test_pixel_loss_of_nothing_is_zero_and_of_no_class_is_refused(kernels):
+    logits, weights, ignore = random(1, 3, 2, 2), np.ones(3, np.float32), np.array([255], np.float32)
+    label = np.full((1, 8, 8), 255, np.int32)
+    loss, gradient = kernels("PixelLoss", [logits, label, weights, ignore], [(1,), logits.shape])
+    assert loss[0] == 0 and not gradient.any()
+    label[0, 3, 3] = 3
+    with pytest.raises(ValueError, match="PixelLoss"):
+        kernels("PixelLoss", [logits, label, weights, ignore], [(1,), logits.shape])
+
+
+def test_nan_is_not_hidden(kernels):
+    logits = random(1, 3, 4, 4)
+    logits[0, 1, 2, 2] = np.nan
+    label, weights = np.zeros((1, 16, 16), np.int32), np.ones(3, np.float32)
+    loss, _ = kernels("PixelLoss", [logits, label, weights, np.array([255], np.float32)], [(1,), logits.shape])
+    assert np.isnan(loss[0])
+    x = random(1, 2, 5, 5)
+    x[0, 0, 2, 2] = np.nan
+    (y,) = kernels("DepthwiseGeluForward", [x, random(2, 1, 3, 3), random(2)], [x.shape])
+    assert np.isnan(y[0, 0]).sum() == 9 and not np.isnan(y[0, 1]).any()
+    y, _ = kernels("AttentionForward", [x, random(1, 4, 2, 2), np.array([1], np.float32)], [x.shape, (1, 1, 25)])
+    assert np.isnan(y[0, :, 2, 2]).all() and np.isnan(y).sum() == 2
+
+
+def test_wrong_shapes_are_refused(kernels):
+    x = random(1, 4, 3, 3)
+    with pytest.raises(ValueError, match="DenseForward"):
+        kernels("DenseForward", [x, random(2, 5), random(2)], [(1, 2, 3, 3)])
+    with pytest.raises(ValueError, match="AttentionForward"):
+        kernels("AttentionForward", [x, random(1, 6, 2, 2), np.array([1], np.float32)], [x.shape, (1, 1, 9)])
+
+
+def results(library: Path, threads: int, **extra: str) -> str:
+    """The hash that native_kernels prints in a process of its own."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads), **extra}
+    command = [sys.executable, native_kernels.__file__, str(library)]
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_threads_do_not_change_a_bit(kernels):
+    library = build.library_path()
+    one, again, two = results(library, 1), results(library, 1), results(library, 2)
+    assert one == again == two
+
+
+def test_sanitizers_find_nothing(kernels, tmp_path):
+    compiler = build._compiler()
+    found = subprocess.run([*compiler, "-print-file-name=libasan.so"], capture_output=True, text=True, check=False)
+    if not Path(found.stdout.strip()).is_absolute():
+        pytest.skip(f"{compiler[0]} comes without its address sanitizer")
+    library = tmp_path / "checked.so"
+    flags = [flag for flag in build.FLAGS if flag != "-O3"]
+    checks = ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    subprocess.run([*compiler, *flags, *checks, *map(str, build.SOURCES), "-o", str(library)], check=True)
+    extra = {"LD_PRELOAD": found.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
+    assert len(results(library, 2, **extra).strip()) == 64
