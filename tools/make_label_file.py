@@ -15,10 +15,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.engine import files  # noqa: E402  (needs the line above)
-from src.engine.errors import ZooError  # noqa: E402
-from src.engine.image_folder import scan  # noqa: E402
-from src.engine.result_files import names_of  # noqa: E402
+from src.engine import files
+from src.engine.errors import ZooError
+from src.engine.image_folder import scan
+from src.engine.result_files import names_of
 
 
 def classes_of(path: Path) -> dict[str, int]:

@@ -47,7 +47,7 @@ def resolve(model: Path, mode: str) -> Path:
             say(f"using {candidate} for {model.name}{'; it is OLDER, is it the same network?' if older else ''}")
             return candidate
     raise ZooError(
-        f"AscendCL cannot read {model.name} and there is no {om.name}, {model.stem}.air or {model.stem}.onnx beside it; "
+        f"AscendCL cannot read {model.name}, and no {om.name}, {model.stem}.air or {model.stem}.onnx is beside it; "
         "export the network again with --file_format AIR (on Ascend) or ONNX (anywhere), to the same folder"
     )
 
@@ -104,7 +104,7 @@ def convert(model: Path, options: argparse.Namespace) -> Path:
     if wanted.is_file():
         return wanted
     if not shutil.which("atc"):
-        raise ZooError(f"atc, which converts {model.name}, is not on PATH; source CANN's set_env.sh or give an .om file")
+        raise ZooError(f"atc, which converts {model.name}, is not on PATH; source CANN's set_env.sh or give an .om")
     options.out.mkdir(parents=True, exist_ok=True)
     unfinished = wanted.with_name(f"unfinished-{os.getpid()}-{wanted.stem}")
     words = command(model, options, unfinished)

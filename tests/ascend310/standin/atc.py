@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from engine import LOADERS  # noqa: E402  (needs the line above)
+from engine import LOADERS
 
 MAGIC = "standin-om 1"
 ENGINES = {1: "mindir", 5: "onnx"}

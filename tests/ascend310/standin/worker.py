@@ -13,7 +13,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from engine import LOADERS  # noqa: E402  (needs the line above)
+from engine import LOADERS
 
 
 def read_model(path: Path) -> tuple[str, list[int], bytes]:
