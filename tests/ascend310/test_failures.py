@@ -20,21 +20,59 @@ CODE = 507899  # of no meaning, so that it can only come from the injection
 
 # Function, which call of it, mode, least results that are kept.
 FATAL = [
-    *((name, 1, "CPU", 0) for name in """
-        aclInit aclrtGetDeviceCount aclrtSetDevice aclrtCreateContext aclrtGetRunMode aclmdlLoadFromFile aclmdlCreateDesc
-        aclmdlGetDesc aclmdlGetInputDims aclmdlGetAippType aclmdlGetOutputDims aclmdlCreateDataset aclrtMalloc aclrtMemset
-        aclCreateDataBuffer aclmdlAddDatasetBuffer aclrtSetCurrentContext aclmdlExecute aclrtMemcpy""".split()),
-    *((name, 1, "DVPP", 0) for name in """
-        aclmdlGetFirstAippInfo aclrtCreateStream acldvppCreateChannelDesc acldvppCreateChannel acldvppCreateResizeConfig
-        acldvppSetResizeConfigInterpolation acldvppMalloc acldvppCreatePicDesc acldvppSetPicDescData acldvppSetPicDescSize
-        acldvppSetPicDescFormat acldvppSetPicDescWidth acldvppSetPicDescHeight acldvppSetPicDescWidthStride
-        acldvppSetPicDescHeightStride acldvppCreateRoiConfig acldvppVpcCropResizeAsync acldvppVpcResizeAsync""".split()),
+    *(
+        (name, 1, "CPU", 0)
+        for name in [
+            "aclInit",
+            "aclrtGetDeviceCount",
+            "aclrtSetDevice",
+            "aclrtCreateContext",
+            "aclrtGetRunMode",
+            "aclmdlLoadFromFile",
+            "aclmdlCreateDesc",
+            "aclmdlGetDesc",
+            "aclmdlGetInputDims",
+            "aclmdlGetAippType",
+            "aclmdlGetOutputDims",
+            "aclmdlCreateDataset",
+            "aclrtMalloc",
+            "aclrtMemset",
+            "aclCreateDataBuffer",
+            "aclmdlAddDatasetBuffer",
+            "aclrtSetCurrentContext",
+            "aclmdlExecute",
+            "aclrtMemcpy",
+        ]
+    ),
+    *(
+        (name, 1, "DVPP", 0)
+        for name in [
+            "aclmdlGetFirstAippInfo",
+            "aclrtCreateStream",
+            "acldvppCreateChannelDesc",
+            "acldvppCreateChannel",
+            "acldvppCreateResizeConfig",
+            "acldvppSetResizeConfigInterpolation",
+            "acldvppMalloc",
+            "acldvppCreatePicDesc",
+            "acldvppSetPicDescData",
+            "acldvppSetPicDescSize",
+            "acldvppSetPicDescFormat",
+            "acldvppSetPicDescWidth",
+            "acldvppSetPicDescHeight",
+            "acldvppSetPicDescWidthStride",
+            "acldvppSetPicDescHeightStride",
+            "acldvppCreateRoiConfig",
+            "acldvppVpcCropResizeAsync",
+            "acldvppVpcResizeAsync",
+        ]
+    ),
     ("aclrtSynchronizeStream", 2, "DVPP", 0),  # the first is the decoder's
     ("acldvppGetPicDescRetCode", 2, "DVPP", 0),
     ("aclmdlExecute", 4, "CPU", 3),
     ("aclmdlExecute", 4, "DVPP", 3),
     ("aclrtMalloc", 3, "CPU", 0),
-]  # fmt: skip
+]
 SIZES = ["aclmdlGetNumInputs", "aclmdlGetInputSizeByIndex", "aclmdlGetNumOutputs", "aclmdlGetOutputSizeByIndex"]
 DECODER = [
     "acldvppJpegPredictDecSize",
@@ -78,7 +116,7 @@ def test_failure_ends_the_run(app, models, photos, function, call, mode, kept):
     assert done.returncode == FAILED, done.stdout + done.stderr
     assert f"error: {function} failed with" in done.stderr or "Async failed with" in done.stderr, done.stderr
     assert f"injected failure of call {call} of {function}" in done.stderr
-    assert len(app.results()) == kept
+    assert len(app.results()) >= kept
 
 
 @pytest.mark.parametrize("function", SIZES)
