@@ -37,6 +37,8 @@ class Dvpp {
   };
 
   PicDesc Decode(const std::vector<uint8_t>& jpeg);
+  // The whole picture, or a part of it, in another size.
+  PicDesc Scale(const PicDesc& source, Size size, acldvppRoiConfig* part, DvppMemory* memory);
 
   Stream stream_;
   ChannelDesc desc_;
@@ -44,6 +46,7 @@ class Dvpp {
   ResizeConfig bilinear_;
   DvppMemory encoded_;
   DvppMemory decoded_;
+  DvppMemory enlarged_;
   DvppMemory even_;  // steps of scaling take turns
   DvppMemory odd_;
 };

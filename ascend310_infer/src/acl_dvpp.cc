@@ -77,6 +77,7 @@ Dvpp::Dvpp(bool on_device)
       bilinear_(CheckMade(acldvppCreateResizeConfig(), "acldvppCreateResizeConfig")),
       encoded_(on_device),
       decoded_(on_device),
+      enlarged_(on_device),
       even_(on_device),
       odd_(on_device) {
   Check(acldvppSetResizeConfigInterpolation(bilinear_.get(), kBilinear), "acldvppSetResizeConfigInterpolation");
@@ -99,6 +100,18 @@ PicDesc Dvpp::Decode(const std::vector<uint8_t>& jpeg) {
   return picture;
 }
 
+PicDesc Dvpp::Scale(const PicDesc& source, Size size, acldvppRoiConfig* part, DvppMemory* memory) {
+  PicDesc target = Target(size, memory);
+  const char* call = part == nullptr ? "acldvppVpcResizeAsync" : "acldvppVpcCropResizeAsync";
+  Check(part == nullptr
+            ? acldvppVpcResizeAsync(channel_.desc, source.get(), target.get(), bilinear_.get(), stream_.get())
+            : acldvppVpcCropResizeAsync(channel_.desc, source.get(), target.get(), part, bilinear_.get(), stream_.get()),
+        call);
+  stream_.Synchronise();
+  Check(ReturnCode(target), call, "reported by the picture");
+  return target;
+}
+
 const void* Dvpp::Prepare(const std::vector<uint8_t>& jpeg, Size input, Fit fit, double ratio) {
   // Width, height and strides come from the decoder: they differ between chips.
   PicDesc source = Decode(jpeg);
@@ -110,15 +123,9 @@ const void* Dvpp::Prepare(const std::vector<uint8_t>& jpeg, Size input, Fit fit,
       acldvppCreateRoiConfig(static_cast<uint32_t>(plan.left), static_cast<uint32_t>(plan.left + plan.part.width - 1),
                              static_cast<uint32_t>(plan.top), static_cast<uint32_t>(plan.top + plan.part.height - 1)),
       "acldvppCreateRoiConfig"));
+  if (plan.enlarged.width > 0) source = Scale(source, plan.enlarged, nullptr, &enlarged_);
   for (size_t i = 0; i < plan.steps.size(); ++i) {
-    PicDesc target = Target(plan.steps[i], i % 2 == 0 ? &even_ : &odd_);
-    const char* call = i == 0 ? "acldvppVpcCropResizeAsync" : "acldvppVpcResizeAsync";
-    Check(i == 0 ? acldvppVpcCropResizeAsync(channel_.desc, source.get(), target.get(), part.get(), bilinear_.get(), stream_.get())
-                 : acldvppVpcResizeAsync(channel_.desc, source.get(), target.get(), bilinear_.get(), stream_.get()),
-          call);
-    stream_.Synchronise();
-    Check(ReturnCode(target), call, "reported by the picture");
-    source = std::move(target);
+    source = Scale(source, plan.steps[i], i == 0 ? part.get() : nullptr, i % 2 == 0 ? &even_ : &odd_);
   }
   return acldvppGetPicDescData(source.get());
 }

@@ -28,10 +28,35 @@ int CropOffset(int length, int wanted) {
   return length < wanted ? -((wanted - length) / 2) : RoundHalfEven((length - wanted) / 2.0);
 }
 
+// Size of the image when its shorter side is `ratio` times the input; the longer one is rounded down.
+Size ShorterSide(Size image, Size input, double ratio) {
+  const int shorter = RoundHalfEven(std::max(input.width, input.height) * ratio);
+  const auto longer = [&](int along, int across) {
+    return static_cast<int>(static_cast<double>(static_cast<int64_t>(shorter) * along) / across);
+  };
+  if (image.height <= image.width) return {longer(image.width, image.height), shorter};
+  return {shorter, longer(image.height, image.width)};
+}
+
 // Limits of the chip's resizer.
 constexpr int kMostUp = 16;
 constexpr int kLargestOutput = 4096;
 constexpr Size kSmallestPart = {10, 6};
+
+// The plan with the sizes from its part to the input, or none where they are beyond the limits.
+DvppPlan Steps(DvppPlan plan, Size input) {
+  const bool small = plan.part.width < kSmallestPart.width || plan.part.height < kSmallestPart.height;
+  if (small || plan.part.width * kMostUp < input.width || plan.part.height * kMostUp < input.height) return {};
+  Size step = input;
+  std::vector<Size> backwards = {step};
+  while (plan.part.width > 2 * step.width || plan.part.height > 2 * step.height) {
+    step = {2 * step.width, 2 * step.height};
+    if (std::max(step.width, step.height) > kLargestOutput) break;
+    backwards.push_back(step);
+  }
+  plan.steps.assign(backwards.rbegin(), backwards.rend());
+  return plan;
+}
 
 }  // namespace
 
@@ -48,13 +73,8 @@ Image CenterCrop(const Image& image, Size size) {
 }
 
 Image ShorterSideAndCrop(const Image& image, Size input, double ratio) {
-  const int shorter = RoundHalfEven(std::max(input.width, input.height) * ratio);
-  const auto longer = [&](int along, int across) {
-    return static_cast<int>(static_cast<double>(static_cast<int64_t>(shorter) * along) / across);
-  };
-  const Image resized = image.height <= image.width ? Resize(image, longer(image.width, image.height), shorter)
-                                                    : Resize(image, shorter, longer(image.height, image.width));
-  return CenterCrop(resized, input);
+  const Size size = ShorterSide({image.width, image.height}, input, ratio);
+  return CenterCrop(Resize(image, size.width, size.height), input);
 }
 
 Fitted FitToInput(const Image& image, Size input, Fit fit, double ratio, std::array<uint8_t, 3> filling) {
@@ -106,28 +126,29 @@ std::vector<uint8_t> ToNv12(const Image& image) {
 }
 
 DvppPlan PlanDvpp(Size image, Size input, Fit fit, double ratio) {
-  DvppPlan plan;
   if (fit == Fit::kPad) {
-    if (!(FittedSize(image, input) == input)) return plan;  // the rest would have to be filled
-    plan.part = {image.width & ~1, image.height & ~1};
-  } else {
-    const double pixel = std::min(image.width, image.height) / (std::max(input.width, input.height) * ratio);
-    plan.part = {Even(input.width * pixel), Even(input.height * pixel)};
-    if (plan.part.width > image.width || plan.part.height > image.height) return plan;
-    plan.left = std::min(Even((image.width - plan.part.width) / 2.0), (image.width & ~1) - plan.part.width);
-    plan.top = std::min(Even((image.height - plan.part.height) / 2.0), (image.height & ~1) - plan.part.height);
+    if (!(FittedSize(image, input) == input)) return {};  // the rest would have to be filled
+    return Steps({{}, 0, 0, {image.width & ~1, image.height & ~1}, {}}, input);
   }
-  const bool small = plan.part.width < kSmallestPart.width || plan.part.height < kSmallestPart.height;
-  if (small || plan.part.width * kMostUp < input.width || plan.part.height * kMostUp < input.height) return plan;
-  Size step = input;
-  std::vector<Size> backwards = {step};
-  while (plan.part.width > 2 * step.width || plan.part.height > 2 * step.height) {
-    step = {2 * step.width, 2 * step.height};
-    if (std::max(step.width, step.height) > kLargestOutput) break;
-    backwards.push_back(step);
+  const Size resized = ShorterSide(image, input, ratio);
+  const double left = CropOffset(resized.width, input.width);
+  const double top = CropOffset(resized.height, input.height);
+  if (left < 0 || top < 0) return {};  // the image does not fill the input
+  DvppPlan plan;
+  int factor = 1;
+  if (image.width * input.width / resized.width < input.width) {
+    // A part begins and ends at even pixels, which is coarse where it is enlarged; do that first then.
+    factor = 2;
+    plan.enlarged = {image.width * factor, image.height * factor};
+    if (std::max(plan.enlarged.width, plan.enlarged.height) > kLargestOutput) return {};
   }
-  plan.steps.assign(backwards.rbegin(), backwards.rend());
-  return plan;
+  const double scale_x = static_cast<double>(factor) * image.width / resized.width;
+  const double scale_y = static_cast<double>(factor) * image.height / resized.height;
+  plan.left = Even(left * scale_x);
+  plan.top = Even(top * scale_y);
+  plan.part = {std::min(Even((left + input.width) * scale_x), image.width * factor & ~1) - plan.left,
+               std::min(Even((top + input.height) * scale_y), image.height * factor & ~1) - plan.top};
+  return Steps(plan, input);
 }
 
 }  // namespace infer

@@ -18,55 +18,51 @@ UNCLEAN = 86
 FAILED, WRONG_USAGE = 1, 2
 CODE = 507899  # of no meaning, so that it can only come from the injection
 
+SETUP = [
+    "aclInit",
+    "aclrtGetDeviceCount",
+    "aclrtSetDevice",
+    "aclrtCreateContext",
+    "aclrtGetRunMode",
+    "aclmdlLoadFromFile",
+    "aclmdlCreateDesc",
+    "aclmdlGetDesc",
+    "aclmdlGetInputDims",
+    "aclmdlGetAippType",
+    "aclmdlGetOutputDims",
+    "aclmdlCreateDataset",
+    "aclrtMalloc",
+    "aclrtMemset",
+    "aclCreateDataBuffer",
+    "aclmdlAddDatasetBuffer",
+    "aclrtSetCurrentContext",
+    "aclmdlExecute",
+    "aclrtMemcpy",
+]
+PICTURES = [
+    "aclmdlGetFirstAippInfo",
+    "aclrtCreateStream",
+    "acldvppCreateChannelDesc",
+    "acldvppCreateChannel",
+    "acldvppCreateResizeConfig",
+    "acldvppSetResizeConfigInterpolation",
+    "acldvppMalloc",
+    "acldvppCreatePicDesc",
+    "acldvppSetPicDescData",
+    "acldvppSetPicDescSize",
+    "acldvppSetPicDescFormat",
+    "acldvppSetPicDescWidth",
+    "acldvppSetPicDescHeight",
+    "acldvppSetPicDescWidthStride",
+    "acldvppSetPicDescHeightStride",
+    "acldvppCreateRoiConfig",
+    "acldvppVpcCropResizeAsync",
+    "acldvppVpcResizeAsync",
+]
 # Function, which call of it, mode, least results that are kept.
 FATAL = [
-    *(
-        (name, 1, "CPU", 0)
-        for name in [
-            "aclInit",
-            "aclrtGetDeviceCount",
-            "aclrtSetDevice",
-            "aclrtCreateContext",
-            "aclrtGetRunMode",
-            "aclmdlLoadFromFile",
-            "aclmdlCreateDesc",
-            "aclmdlGetDesc",
-            "aclmdlGetInputDims",
-            "aclmdlGetAippType",
-            "aclmdlGetOutputDims",
-            "aclmdlCreateDataset",
-            "aclrtMalloc",
-            "aclrtMemset",
-            "aclCreateDataBuffer",
-            "aclmdlAddDatasetBuffer",
-            "aclrtSetCurrentContext",
-            "aclmdlExecute",
-            "aclrtMemcpy",
-        ]
-    ),
-    *(
-        (name, 1, "DVPP", 0)
-        for name in [
-            "aclmdlGetFirstAippInfo",
-            "aclrtCreateStream",
-            "acldvppCreateChannelDesc",
-            "acldvppCreateChannel",
-            "acldvppCreateResizeConfig",
-            "acldvppSetResizeConfigInterpolation",
-            "acldvppMalloc",
-            "acldvppCreatePicDesc",
-            "acldvppSetPicDescData",
-            "acldvppSetPicDescSize",
-            "acldvppSetPicDescFormat",
-            "acldvppSetPicDescWidth",
-            "acldvppSetPicDescHeight",
-            "acldvppSetPicDescWidthStride",
-            "acldvppSetPicDescHeightStride",
-            "acldvppCreateRoiConfig",
-            "acldvppVpcCropResizeAsync",
-            "acldvppVpcResizeAsync",
-        ]
-    ),
+    *((name, 1, "CPU", 0) for name in SETUP),
+    *((name, 1, "DVPP", 0) for name in PICTURES),
     ("aclrtSynchronizeStream", 2, "DVPP", 0),  # the first is the decoder's
     ("acldvppGetPicDescRetCode", 2, "DVPP", 0),
     ("aclmdlExecute", 4, "CPU", 3),

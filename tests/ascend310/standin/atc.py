@@ -80,6 +80,10 @@ def input_of(options: argparse.Namespace, content: bytes) -> tuple[str, list[int
         value = onnx.load_from_string(content).graph.input[0]
         name = value.name
         shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    else:
+        from mindspore.train.mind_ir_pb2 import ModelProto
+
+        shape = list(ModelProto.FromString(content).graph.input[0].tensor[0].dims)
     if options.input_shape:
         given, _, dims = options.input_shape.rpartition(":")
         if options.framework == 5 and given != name:
@@ -125,8 +129,8 @@ def main() -> int:
     parser.add_argument("--log", default="error")
     try:
         convert(parser.parse_args())
-    except (WrongInput, OSError) as error:
-        print(f"ATC run failed: {error}")
+    except Exception as error:  # whatever a network that cannot be read raises
+        print(f"ATC run failed: {str(error).strip() or type(error).__name__}")
         return 1
     print("ATC run success")
     return 0
