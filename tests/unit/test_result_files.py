@@ -40,7 +40,7 @@ def postprocess(tmp_path):
 
 def test_accuracy(tmp_path):
     eye = np.eye(7)
-    write_scores(tmp_path / "out", {"a": eye[2], "b.c": eye[3], "cat/d": eye[4] - 0.1 * eye[2]})
+    write_scores(tmp_path / "out", {"a": eye[2], "b.c": eye[3] - eye[1], "cat/d": eye[4] + 0.1 * eye[2]})
     (tmp_path / "label.txt").write_text("a:2\nb.c:1\ncat/d.jpg:2\ngone:0\n")
     done = postprocess(tmp_path)
     assert done.returncode == 0, done.stderr
