@@ -46,7 +46,7 @@ class Dvpp {
   ResizeConfig bilinear_;
   DvppMemory encoded_;
   DvppMemory decoded_;
-  DvppMemory enlarged_;
+  DvppMemory whole_;
   DvppMemory even_;  // steps of scaling take turns
   DvppMemory odd_;
 };

@@ -44,7 +44,7 @@ std::vector<uint8_t> ToNv12(const Image& image);
 // The part of a decoded picture that DVPP scales to the input, and the sizes on the way: each step shrinks at most
 // twofold, so that the bilinear filter reads every pixel. `steps` is empty where DVPP cannot do what the CPU does.
 struct DvppPlan {
-  Size enlarged;  // of the whole picture, before the part is taken; zero: not enlarged
+  Size whole;  // of the picture when the part is taken; zero: as it was decoded
   int left = 0;
   int top = 0;
   Size part;

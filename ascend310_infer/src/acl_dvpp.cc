@@ -77,7 +77,7 @@ Dvpp::Dvpp(bool on_device)
       bilinear_(CheckMade(acldvppCreateResizeConfig(), "acldvppCreateResizeConfig")),
       encoded_(on_device),
       decoded_(on_device),
-      enlarged_(on_device),
+      whole_(on_device),
       even_(on_device),
       odd_(on_device) {
   Check(acldvppSetResizeConfigInterpolation(bilinear_.get(), kBilinear), "acldvppSetResizeConfigInterpolation");
@@ -123,7 +123,7 @@ const void* Dvpp::Prepare(const std::vector<uint8_t>& jpeg, Size input, Fit fit,
       acldvppCreateRoiConfig(static_cast<uint32_t>(plan.left), static_cast<uint32_t>(plan.left + plan.part.width - 1),
                              static_cast<uint32_t>(plan.top), static_cast<uint32_t>(plan.top + plan.part.height - 1)),
       "acldvppCreateRoiConfig"));
-  if (plan.enlarged.width > 0) source = Scale(source, plan.enlarged, nullptr, &enlarged_);
+  if (plan.whole.width > 0) source = Scale(source, plan.whole, nullptr, &whole_);
   for (size_t i = 0; i < plan.steps.size(); ++i) {
     source = Scale(source, plan.steps[i], i == 0 ? part.get() : nullptr, i % 2 == 0 ? &even_ : &odd_);
   }

@@ -10,8 +10,6 @@ namespace {
 
 int RoundHalfEven(double value) { return static_cast<int>(std::nearbyint(value)); }
 
-int Even(double value) { return 2 * static_cast<int>(std::lround(value / 2)); }
-
 uint8_t Byte(double value) { return static_cast<uint8_t>(std::clamp(std::lround(value), 0L, 255L)); }
 
 // Copies `from` into `to`; negative offsets leave its first rows or columns out.
@@ -131,23 +129,23 @@ DvppPlan PlanDvpp(Size image, Size input, Fit fit, double ratio) {
     return Steps({{}, 0, 0, {image.width & ~1, image.height & ~1}, {}}, input);
   }
   const Size resized = ShorterSide(image, input, ratio);
-  const double left = CropOffset(resized.width, input.width);
-  const double top = CropOffset(resized.height, input.height);
+  const int left = CropOffset(resized.width, input.width);
+  const int top = CropOffset(resized.height, input.height);
   if (left < 0 || top < 0) return {};  // the image does not fill the input
-  DvppPlan plan;
-  int factor = 1;
-  if (image.width * input.width / resized.width < input.width) {
-    // A part begins and ends at even pixels, which is coarse where it is enlarged; do that first then.
-    factor = 2;
-    plan.enlarged = {image.width * factor, image.height * factor};
-    if (std::max(plan.enlarged.width, plan.enlarged.height) > kLargestOutput) return {};
+  // Everything happens at twice the final size or more: then the part begins at even pixels, as it must, exactly where
+  // training's crop begins.
+  int factor = 2;
+  while (std::min(image.width, image.height) > 2 * factor * std::min(resized.width, resized.height) &&
+         2 * factor * std::max(resized.width, resized.height) <= kLargestOutput) {
+    factor *= 2;
   }
-  const double scale_x = static_cast<double>(factor) * image.width / resized.width;
-  const double scale_y = static_cast<double>(factor) * image.height / resized.height;
-  plan.left = Even(left * scale_x);
-  plan.top = Even(top * scale_y);
-  plan.part = {std::min(Even((left + input.width) * scale_x), image.width * factor & ~1) - plan.left,
-               std::min(Even((top + input.height) * scale_y), image.height * factor & ~1) - plan.top};
+  DvppPlan plan;
+  plan.whole = {factor * resized.width, factor * resized.height};
+  if (std::max(plan.whole.width, plan.whole.height) > kLargestOutput) return {};
+  if (plan.whole.width > kMostUp * image.width || plan.whole.height > kMostUp * image.height) return {};
+  plan.left = factor * left;
+  plan.top = factor * top;
+  plan.part = {factor * input.width, factor * input.height};
   return Steps(plan, input);
 }
 

@@ -229,15 +229,13 @@ void TestTransform() {
 
 void TestDvppPlan() {
   DvppPlan plan = PlanDvpp({500, 374}, {224, 224}, Fit::kCrop, 256.0 / 224);
-  EXPECT((plan.part == Size{328, 326}) && plan.left == 86 && plan.top == 24 && plan.steps.size() == 1);
+  EXPECT((plan.whole == Size{684, 512}) && (plan.part == Size{448, 448}) && plan.left == 118 && plan.top == 32);
   plan = PlanDvpp({4000, 3000}, {224, 224}, Fit::kCrop, 256.0 / 224);
-  EXPECT(plan.steps.size() == 4 && (plan.steps[0] == Size{1792, 1792}) && (plan.steps[3] == Size{224, 224}));
+  EXPECT((plan.whole == Size{2728, 2048}) && plan.steps.size() == 3 && (plan.steps[0] == Size{896, 896}));
   for (const Size size : {Size{32, 32}, Size{34, 60}, Size{60, 34}, Size{1024, 768}, Size{8192, 8190}}) {
     plan = PlanDvpp(size, {32, 32}, Fit::kCrop, 256.0 / 224);
     EXPECT(!plan.steps.empty() && plan.left % 2 == 0 && plan.top % 2 == 0 && plan.part.width % 2 == 0);
-    const Size whole = plan.enlarged.width > 0 ? plan.enlarged : size;
-    EXPECT(plan.left + plan.part.width <= whole.width && plan.top + plan.part.height <= whole.height);
-    EXPECT((plan.enlarged.width > 0) == (std::min(size.width, size.height) < 37));
+    EXPECT(plan.left + plan.part.width <= plan.whole.width && plan.top + plan.part.height <= plan.whole.height);
   }
   EXPECT(!PlanDvpp({2048, 1024}, {1024, 512}, Fit::kPad, 1).steps.empty());
   EXPECT(PlanDvpp({2000, 1500}, {1024, 512}, Fit::kPad, 1).steps.empty());     // the rest would have to be filled

@@ -51,7 +51,7 @@ def toolkit(tools) -> Path:
 @pytest.fixture(scope="session")
 def program_folder(toolkit) -> Path:
     """The application and its core's tests with sanitizers; warnings are errors."""
-    options = (f"-DASCEND_HOME_PATH={toolkit}", "-DINFER_WARNINGS_ARE_ERRORS=ON", *SANITIZED)
+    options = (f"-DASCEND_HOME_PATH={toolkit}", "-DINFER_WARNINGS_ARE_ERRORS=ON", "-DBUILD_TESTING=ON", *SANITIZED)
     return build(ROOT / "ascend310_infer", CACHE / "app", *options)
 
 

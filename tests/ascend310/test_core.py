@@ -19,7 +19,7 @@ ORIENTATION = 0x0112
 
 def test_core(program_folder):
     done = subprocess.run(["ctest", "--output-on-failure"], cwd=program_folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0 and "100% tests passed" in done.stdout, done.stdout
 
 
 def dump(program_folder, tmp_path, file, width, height, fit):
