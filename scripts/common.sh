@@ -2,8 +2,9 @@
 # shellcheck shell=bash
 set -Eeuo pipefail
 
-REPO_ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+REPO_ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$REPO_ROOT/.venv
+LAUNCHER=$REPO_ROOT/src/launch/__main__.py # not -m src.launch, which takes a folder src of the working directory first
 
 die() {
   printf 'error: %s\n' "$*" >&2
@@ -92,12 +93,12 @@ check_launch() {
     variable=${name^^}
     [[ -z ${!variable:-} ]] || OPTIONS+=("--$name=${!variable}")
   done
-  COMMAND=("$python" -m src.launch ${OPTIONS[@]+"${OPTIONS[@]}"} "$@")
+  COMMAND=("$python" "$LAUNCHER" ${OPTIONS[@]+"${OPTIONS[@]}"} "$@")
   export PYTHONPATH=$REPO_ROOT${PYTHONPATH:+:$PYTHONPATH}
   if [[ ${DRY_RUN:-0} == 1 ]]; then
-    exec "$python" -m src.launch --dry_run "${COMMAND[@]:3}"
+    exec "$python" "$LAUNCHER" --dry_run "${COMMAND[@]:2}"
   fi
-  "$python" -m src.launch --dry_run "${COMMAND[@]:3}" >/dev/null || status=$?
+  "$python" "$LAUNCHER" --dry_run "${COMMAND[@]:2}" >/dev/null || status=$?
   if ((status == 2)); then
     usage
   fi
@@ -116,6 +117,6 @@ launch() {
 
 # detach COMMAND...: start it in a session of its own and say where to look.
 detach() {
-  BACKGROUND=0 setsid nohup "$@" </dev/null >/dev/null 2>&1 &
-  printf 'running in the background: pid %s, logs below %s\n' "$!" "$PWD"
+  BACKGROUND=0 setsid nohup "$@" </dev/null >/dev/null 2>>background.log &
+  printf 'running in the background: pid %s, logs below %s, errors in background.log\n' "$!" "$PWD"
 }

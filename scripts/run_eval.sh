@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Evaluate a MobileNetV2 checkpoint; the result is in eval.log.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh run_eval.sh
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
@@ -12,6 +13,7 @@ EOF
 }
 
 main() {
+  unset ENGINE SERVER_ID NODES NODE_RANK # of a training on several devices
   split_at_dashes "$@"
   set -- ${WORDS[@]+"${WORDS[@]}"}
   [[ ${1:-} == Ascend || ${1:-} == GPU || ${1:-} == CPU ]] ||
@@ -25,7 +27,7 @@ main() {
     find_config "$4"
     flags=(--config_path "$CONFIG" "${flags[@]}")
   fi
-  launch --platform "$1" --devices "${DEVICE_ID:-0}" --first_log eval.log "$REPO_ROOT/eval.py" "${flags[@]}"
+  launch --platform "$1" ${DEVICE_ID:+--devices "$DEVICE_ID"} --first_log eval.log "$REPO_ROOT/eval.py" "${flags[@]}"
 }
 
 main "$@"
