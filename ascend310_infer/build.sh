@@ -6,7 +6,7 @@ main() {
   local here out
   here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
   out=${BUILD_DIR:-$here/out}
-  cmake -S "$here" -B "$out" -DASCEND_HOME_PATH="${ASCEND_HOME_PATH:-}" -DBUILD_TESTING=OFF
+  cmake -S "$here" -B "$out" -DASCEND_HOME_PATH="${ASCEND_HOME_PATH:-}"
   cmake --build "$out" --parallel
   if [[ ! -x $out/infer310 ]]; then
     echo "error: no AscendCL below ASCEND_HOME_PATH='${ASCEND_HOME_PATH:-}'; only the core was built" >&2

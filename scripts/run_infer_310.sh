@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Inference on an Ascend 310: build the application, convert the model, run it, compute the accuracy.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh run_infer_310.sh
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
@@ -28,15 +29,25 @@ find_toolkit() {
     candidate=
   done
   [[ -n $candidate ]] || die "no CANN toolkit found; install it or set ASCEND_HOME_PATH to the folder that holds include/acl"
-  if [[ -z ${ASCEND_OPP_PATH:-} && -f $ASCEND_HOME_PATH/../set_env.sh ]]; then
-    set +u
-    # shellcheck source=/dev/null  # CANN's own, which reads variables that may be unset
-    source "$ASCEND_HOME_PATH/../set_env.sh"
-    set -u
-  fi
+  [[ -n ${ASCEND_OPP_PATH:-} ]] || source_set_env
   local libraries=$ASCEND_HOME_PATH/lib64:$ASCEND_HOME_PATH/runtime/lib64:$ASCEND_HOME_PATH/acllib/lib64
   export ASCEND_HOME_PATH LD_LIBRARY_PATH=$libraries:$home/driver/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
   export PATH=$ASCEND_HOME_PATH/bin:$ASCEND_HOME_PATH/compiler/bin:$ASCEND_HOME_PATH/atc/bin:$PATH
+}
+
+# source_set_env: CANN's own settings, which atc needs, where the caller has not made them. They are a script of the
+# vendor's that reads unset variables and may end on a status that means nothing.
+source_set_env() {
+  local file
+  for file in "$(dirname -- "$ASCEND_HOME_PATH")/set_env.sh" "$ASCEND_HOME_PATH/set_env.sh"; do
+    if [[ -f $file ]]; then
+      set +eu
+      # shellcheck source=/dev/null
+      source "$file"
+      set -eu
+      return
+    fi
+  done
 }
 
 # set_aside NAME...: give what an earlier run wrote a number.

@@ -50,7 +50,8 @@ inline constexpr char kDestroyResize[] = "acldvppDestroyResizeConfig";
 using DataBuffer = std::unique_ptr<aclDataBuffer, Releaser<aclDestroyDataBuffer, names::kDestroyDataBuffer>>;
 using DatasetHandle = std::unique_ptr<aclmdlDataset, Releaser<aclmdlDestroyDataset, names::kDestroyDataset>>;
 using ModelDesc = std::unique_ptr<aclmdlDesc, Releaser<aclmdlDestroyDesc, names::kDestroyModelDesc>>;
-using ChannelDesc = std::unique_ptr<acldvppChannelDesc, Releaser<acldvppDestroyChannelDesc, names::kDestroyChannelDesc>>;
+using ChannelDesc =
+    std::unique_ptr<acldvppChannelDesc, Releaser<acldvppDestroyChannelDesc, names::kDestroyChannelDesc>>;
 using PicDesc = std::unique_ptr<acldvppPicDesc, Releaser<acldvppDestroyPicDesc, names::kDestroyPicDesc>>;
 using Roi = std::unique_ptr<acldvppRoiConfig, Releaser<acldvppDestroyRoiConfig, names::kDestroyRoi>>;
 using ResizeConfig = std::unique_ptr<acldvppResizeConfig, Releaser<acldvppDestroyResizeConfig, names::kDestroyResize>>;

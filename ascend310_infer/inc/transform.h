@@ -38,7 +38,8 @@ Fitted FitToInput(const Image& image, Size input, Fit fit, double ratio, std::ar
 void Normalise(const Fitted& fitted, const std::array<double, 3>& mean, const std::array<double, 3>& deviation,
                float* planes);
 
-// RGB -> the JPEG standard's YCbCr with one colour for 2x2 pixels, first all Y, then Cb and Cr in turn. Even sizes only.
+// RGB -> the JPEG standard's YCbCr with one colour for 2x2 pixels, first all Y, then Cb and Cr in turn. Even sizes
+// only.
 std::vector<uint8_t> ToNv12(const Image& image);
 
 // The part of a decoded picture that DVPP scales to the input, and the sizes on the way: each step shrinks at most

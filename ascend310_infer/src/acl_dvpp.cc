@@ -4,7 +4,6 @@
 #include <optional>
 #include <string>
 
-
 namespace infer {
 namespace {
 
@@ -103,10 +102,11 @@ PicDesc Dvpp::Decode(const std::vector<uint8_t>& jpeg) {
 PicDesc Dvpp::Scale(const PicDesc& source, Size size, acldvppRoiConfig* part, DvppMemory* memory) {
   PicDesc target = Target(size, memory);
   const char* call = part == nullptr ? "acldvppVpcResizeAsync" : "acldvppVpcCropResizeAsync";
-  Check(part == nullptr
-            ? acldvppVpcResizeAsync(channel_.desc, source.get(), target.get(), bilinear_.get(), stream_.get())
-            : acldvppVpcCropResizeAsync(channel_.desc, source.get(), target.get(), part, bilinear_.get(), stream_.get()),
-        call);
+  Check(
+      part == nullptr
+          ? acldvppVpcResizeAsync(channel_.desc, source.get(), target.get(), bilinear_.get(), stream_.get())
+          : acldvppVpcCropResizeAsync(channel_.desc, source.get(), target.get(), part, bilinear_.get(), stream_.get()),
+      call);
   stream_.Synchronise();
   Check(ReturnCode(target), call, "reported by the picture");
   return target;

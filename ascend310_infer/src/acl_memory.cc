@@ -37,7 +37,8 @@ void DeviceMemory::Download(void* target, size_t bytes) const {
 }
 
 void DeviceMemory::Copy(size_t offset, const void* source, size_t bytes) {
-  Check(aclrtMemcpy(At(offset), size_ - offset, source, bytes, ACL_MEMCPY_DEVICE_TO_DEVICE), "aclrtMemcpy", "on the card");
+  Check(aclrtMemcpy(At(offset), size_ - offset, source, bytes, ACL_MEMCPY_DEVICE_TO_DEVICE), "aclrtMemcpy",
+        "on the card");
 }
 
 void* DvppMemory::Reserve(size_t size) {

@@ -62,7 +62,8 @@ void Dataset::Add(size_t bytes, bool on_device) {
 }
 
 Model::Loaded::Loaded(const std::filesystem::path& file) {
-  if (!std::filesystem::is_regular_file(file)) throw std::runtime_error("the model " + file.string() + " is not a file");
+  if (!std::filesystem::is_regular_file(file))
+    throw std::runtime_error("the model " + file.string() + " is not a file");
   Check(aclmdlLoadFromFile(file.c_str(), &id), "aclmdlLoadFromFile", file.string());
 }
 
@@ -87,7 +88,8 @@ void Model::ReadInput() {
   const std::vector<int64_t> shape = DimsOf(dims);
   const bool rows_first = aclmdlGetInputFormat(desc_.get(), 0) == ACL_FORMAT_NHWC;
   const size_t total = aclmdlGetInputSizeByIndex(desc_.get(), 0);
-  if (shape.size() != 4 || shape[0] < 1 || total == 0) Refuse("has an input of shape " + Shape(shape) + " instead of four fixed sizes");
+  if (shape.size() != 4 || shape[0] < 1 || total == 0)
+    Refuse("has an input of shape " + Shape(shape) + " instead of four fixed sizes");
   input_.batch = shape[0];
   input_.size = {static_cast<int>(shape[rows_first ? 2 : 3]), static_cast<int>(shape[rows_first ? 1 : 2])};
   input_.bytes = total / static_cast<size_t>(input_.batch);
@@ -112,7 +114,8 @@ void Model::ReadInput() {
     Refuse("has an input of " + TypeName(type) + (rows_first ? " in NHWC order" : "") + " and no AIPP");
   }
   if (input_.bytes != expected) {
-    Refuse("takes " + std::to_string(input_.bytes) + " bytes for an image where " + std::to_string(expected) + " were expected");
+    Refuse("takes " + std::to_string(input_.bytes) + " bytes for an image where " + std::to_string(expected) +
+           " were expected");
   }
 }
 
@@ -140,7 +143,8 @@ void Model::ReadOutputs() {
     OutputSpec output{name == nullptr ? "" : name, aclmdlGetOutputDataType(desc_.get(), i), DimsOf(dims),
                       aclmdlGetOutputSizeByIndex(desc_.get(), i)};
     if (output.bytes == 0 || output.dims.empty() || output.dims[0] != input_.batch) {
-      Refuse("has output " + std::to_string(i) + " of shape " + Shape(output.dims) + ", which is not one row per image");
+      Refuse("has output " + std::to_string(i) + " of shape " + Shape(output.dims) +
+             ", which is not one row per image");
     }
     outputs_.push_back(output);
   }

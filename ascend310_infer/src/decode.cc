@@ -13,7 +13,8 @@ namespace infer {
 void CheckSize(int64_t width, int64_t height) {
   const std::string size = std::to_string(width) + "x" + std::to_string(height) + " pixels";
   if (width < 1 || height < 1) throw BadImage(size);
-  if (width * height > kMostPixels) throw BadImage(size + ", more than the " + std::to_string(kMostPixels) + " that are read");
+  if (width * height > kMostPixels)
+    throw BadImage(size + ", more than the " + std::to_string(kMostPixels) + " that are read");
   if (std::max(width, height) > kMostAspect * std::min(width, height)) {
     throw BadImage(size + ", one side over " + std::to_string(kMostAspect) + " times the other");
   }

@@ -78,7 +78,8 @@ std::vector<uint8_t> ReadFile(const fs::path& file) {
 
 Labels ReadLabels(const fs::path& file) {
   std::ifstream in(file);
-  if (!in) throw std::runtime_error("cannot open the label file " + file.string() + "; tools/make_label_file.py makes one");
+  if (!in)
+    throw std::runtime_error("cannot open the label file " + file.string() + "; tools/make_label_file.py makes one");
   Labels labels;
   std::string line;
   for (int number = 1; std::getline(in, line); ++number) {
@@ -86,7 +87,8 @@ Labels ReadLabels(const fs::path& file) {
     const size_t colon = line.rfind(':');
     const std::string name = Trimmed(line.substr(0, colon));
     const std::string label = colon == std::string::npos ? "" : Trimmed(line.substr(colon + 1));
-    if (name.empty() || label.empty() || label.find_first_not_of("0123456789") != std::string::npos || label.size() > 9) {
+    if (name.empty() || label.empty() || label.find_first_not_of("0123456789") != std::string::npos ||
+        label.size() > 9) {
       throw std::runtime_error(file.string() + ":" + std::to_string(number) + ": '" + line + "' is not name:label");
     }
     const std::string key = HasImageSuffix(name) ? WithoutSuffix(name) : name;

@@ -12,13 +12,17 @@ constexpr int kApp1 = 0xE1;
 constexpr std::array<uint8_t, 2> kEndMark = {0xFF, 0xD9};
 constexpr std::array<uint8_t, 6> kExif = {'E', 'x', 'i', 'f', 0, 0};
 
-bool IsFrame(int marker) { return marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC; }
+bool IsFrame(int marker) {
+  return marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC;
+}
 
 int Big16(const uint8_t* at) { return at[0] << 8 | at[1]; }
 
 }  // namespace
 
-bool LooksLikeJpeg(const std::vector<uint8_t>& bytes) { return bytes.size() > 3 && bytes[0] == 0xFF && bytes[1] == 0xD8; }
+bool LooksLikeJpeg(const std::vector<uint8_t>& bytes) {
+  return bytes.size() > 3 && bytes[0] == 0xFF && bytes[1] == 0xD8;
+}
 
 int TiffOrientation(const uint8_t* tiff, size_t size) {
   if (size < 8 || (tiff[0] != 'I' && tiff[0] != 'M')) return 1;

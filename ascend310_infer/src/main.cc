@@ -27,7 +27,8 @@ void Summarise(const Options& options, const Outcome& outcome, size_t images, do
       std::to_string(outcome.skipped) + " skipped" +
       (options.mode == Mode::kDvpp ? ", " + std::to_string(outcome.on_host) + " decoded without DVPP" : ""));
   if (outcome.labelled > 0) {
-    Say("top-1: " + Share(outcome.correct, outcome.labelled) + " of " + std::to_string(outcome.labelled) + " labelled images");
+    Say("top-1: " + Share(outcome.correct, outcome.labelled) + " of " + std::to_string(outcome.labelled) +
+        " labelled images");
   }
   if (!outcome.latencies.empty()) {
     const std::string report = TimingReport(outcome.latencies, outcome.done, total_ms);
@@ -38,8 +39,9 @@ void Summarise(const Options& options, const Outcome& outcome, size_t images, do
 
 void CheckBatch(const Options& options, const InputSpec& input) {
   if (options.batch != 0 && options.batch != input.batch) {
-    throw std::runtime_error("--batch is " + std::to_string(options.batch) + ", but the model was converted for batch " +
-                             std::to_string(input.batch) + "; convert it again or leave --batch out");
+    throw std::runtime_error("--batch is " + std::to_string(options.batch) +
+                             ", but the model was converted for batch " + std::to_string(input.batch) +
+                             "; convert it again or leave --batch out");
   }
 }
 

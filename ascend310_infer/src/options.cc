@@ -43,7 +43,8 @@ std::array<double, 3> Triple(const std::string& name, const std::string& text, b
   for (size_t i = 1; i < values.size(); ++i) good = good && in >> comma >> values[i] && comma == ',';
   good = good && in.eof();
   if (above_zero) good = good && std::all_of(values.begin(), values.end(), [](double v) { return v > 0; });
-  if (!good) throw UsageError(name + " is '" + text + "'; it has to be three numbers R,G,B" + (above_zero ? " above 0" : ""));
+  if (!good)
+    throw UsageError(name + " is '" + text + "'; it has to be three numbers R,G,B" + (above_zero ? " above 0" : ""));
   return values;
 }
 
@@ -67,7 +68,8 @@ const std::map<std::string, Setter>& Setters() {
       {"--model", [](Options& o, const std::string& v) { o.model = v; }},
       {"--data", [](Options& o, const std::string& v) { o.data = v; }},
       {"--mode", [](Options& o, const std::string& v) { o.mode = ModeOf(v); }},
-      {"--device_id", [](Options& o, const std::string& v) { o.device = static_cast<int>(Whole("--device_id", v, 0, 4095)); }},
+      {"--device_id",
+       [](Options& o, const std::string& v) { o.device = static_cast<int>(Whole("--device_id", v, 0, 4095)); }},
       {"--batch", [](Options& o, const std::string& v) { o.batch = Whole("--batch", v, 1, 4096); }},
       {"--label_path", [](Options& o, const std::string& v) { o.labels = v; }},
       {"--result_path", [](Options& o, const std::string& v) { o.results = v; }},
@@ -114,7 +116,8 @@ std::string Usage() {
          "  --result_path DIR    outputs, <name>_<output>.bin (result_Files)\n"
          "  --time_path FILE     latency (time_Result/test_perform_static.txt)\n"
          "  --label_pictures DIR class of every pixel as PNG, for networks with score maps\n"
-         "  --fit auto|crop|pad   crop: shorter side, centre crop; pad: whole image, rest filled with the mean; auto: pad for score maps only\n"
+         "  --fit auto|crop|pad   crop: shorter side, centre crop; pad: whole image, rest filled with the mean; auto: "
+         "pad for score maps only\n"
          "  --mean R,G,B --std R,G,B  of grey values 0..255, for models without AIPP (ImageNet)\n"
          "  --resize_ratio X     shorter side over crop (256/224 = 1.142857)\n"
          "Exit status: 0 done, 1 failed, 2 wrong usage, 3 done but some images were skipped.\n";

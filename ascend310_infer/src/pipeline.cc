@@ -24,7 +24,8 @@ bool IsFloat(const OutputSpec& output) { return output.type == ACL_FLOAT || outp
 // The thread that reads and prepares. Whatever way this object ends, the thread has ended.
 class Producer {
  public:
-  Producer(const Options& options, Fit fit, const AclSession& session, const Model& model, const std::vector<Item>& images)
+  Producer(const Options& options, Fit fit, const AclSession& session, const Model& model,
+           const std::vector<Item>& images)
       : options_(options), fit_(fit), session_(session), model_(model), images_(images) {
     for (int i = 0; i < kBatchesInFlight; ++i) empty_.Send(Batch{model.NewInput(), {}});
     thread_ = std::thread([this] { Run(); });
@@ -117,8 +118,8 @@ void WritePicture(const Options& options, const Model& model, const Prepared& im
   const std::vector<int64_t>& dims = model.outputs()[0].dims;
   const Size map{static_cast<int>(dims[3]), static_cast<int>(dims[2])};
   const std::vector<float> scores = Floats(row);
-  const std::vector<uint8_t> classes = ClassMap(scores.data(), static_cast<int>(dims[1]), map, model.input().size,
-                                                image.filled, image.picture);
+  const std::vector<uint8_t> classes =
+      ClassMap(scores.data(), static_cast<int>(dims[1]), map, model.input().size, image.filled, image.picture);
   const std::vector<uint8_t> png = EncodeGreyPng(classes, image.picture.width, image.picture.height);
   WriteText(options.pictures / (image.item.name + ".png"), std::string(png.begin(), png.end()));
 }

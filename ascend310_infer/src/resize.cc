@@ -75,7 +75,9 @@ void AddRow(const uint8_t* source, const std::vector<Span>& spans, float weight,
 }
 
 // OpenCV takes exact halves of both axes as 2x2 means even where bilinear is asked for.
-bool IsHalf(const Image& image, int width, int height) { return image.width == 2 * width && image.height == 2 * height; }
+bool IsHalf(const Image& image, int width, int height) {
+  return image.width == 2 * width && image.height == 2 * height;
+}
 
 Image Halved(const Image& image) {
   Image half(image.width / 2, image.height / 2);
@@ -85,7 +87,8 @@ Image Halved(const Image& image) {
     uint8_t* target = half.Row(y);
     for (int i = 0; i < half.width * kChannels; ++i) {
       const int at = i / kChannels * 2 * kChannels + i % kChannels;
-      target[i] = static_cast<uint8_t>((upper[at] + upper[at + kChannels] + lower[at] + lower[at + kChannels] + 2) >> 2);
+      target[i] =
+          static_cast<uint8_t>((upper[at] + upper[at + kChannels] + lower[at] + lower[at + kChannels] + 2) >> 2);
     }
   }
   return half;
@@ -108,7 +111,8 @@ Image ResizeLinear(const Image& image, int width, int height) {
       const int second = Fixed(tap.share);
       const int first = Fixed(1.0F - tap.share);
       for (int c = 0; c < kChannels; ++c) {
-        (*out)[x * kChannels + c] = source[tap.first * kChannels + c] * first + source[tap.second * kChannels + c] * second;
+        (*out)[x * kChannels + c] =
+            source[tap.first * kChannels + c] * first + source[tap.second * kChannels + c] * second;
       }
     }
   };
@@ -120,7 +124,8 @@ Image ResizeLinear(const Image& image, int width, int height) {
     const int second = Fixed(tap.share);
     uint8_t* target = resized.Row(y);
     for (size_t i = 0; i < values; ++i) {
-      target[i] = static_cast<uint8_t>((((first * (upper[i] >> 4)) >> 16) + ((second * (lower[i] >> 4)) >> 16) + 2) >> 2);
+      target[i] =
+          static_cast<uint8_t>((((first * (upper[i] >> 4)) >> 16) + ((second * (lower[i] >> 4)) >> 16) + 2) >> 2);
     }
   }
   return resized;

@@ -21,6 +21,8 @@ void WriteResult(const std::filesystem::path& folder, const std::string& name, s
   WriteBytes(folder / (name + "_" + std::to_string(output) + ".bin"), data, bytes);
 }
 
-void WriteText(const std::filesystem::path& file, const std::string& text) { WriteBytes(file, text.data(), text.size()); }
+void WriteText(const std::filesystem::path& file, const std::string& text) {
+  WriteBytes(file, text.data(), text.size());
+}
 
 }  // namespace infer

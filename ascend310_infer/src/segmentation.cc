@@ -29,7 +29,8 @@ std::vector<uint8_t> ClassMap(const float* scores, int classes, Size map, Size i
     const float* plane = scores + static_cast<size_t>(c) * map.width * map.height;
     const std::vector<float> whole = ResizePlane(plane, map.width, map.height, input.width, input.height);
     const std::vector<float> part = Corner(whole, input.width, filled);
-    const std::vector<float> full = ResizePlane(part.data(), filled.width, filled.height, picture.width, picture.height);
+    const std::vector<float> full =
+        ResizePlane(part.data(), filled.width, filled.height, picture.width, picture.height);
     if (c == 0) {
       best = full;
       continue;

@@ -25,9 +25,9 @@ std::string TimingReport(std::vector<double> latencies, size_t images, double to
   std::ostringstream text;
   text << std::fixed << std::setprecision(3) << "NN inference cost average time: " << mean << " ms of infer_count "
        << latencies.size() << "\nlatency of one execution: p50 " << Percentile(latencies, 50) << " ms, p90 "
-       << Percentile(latencies, 90) << " ms, p99 " << Percentile(latencies, 99) << " ms\nthroughput: "
-       << static_cast<double>(images) * 1000 / total_ms << " images/s (" << images << " images in " << total_ms
-       << " ms, reading and preprocessing included)\n";
+       << Percentile(latencies, 90) << " ms, p99 " << Percentile(latencies, 99)
+       << " ms\nthroughput: " << static_cast<double>(images) * 1000 / total_ms << " images/s (" << images
+       << " images in " << total_ms << " ms, reading and preprocessing included)\n";
   return text.str();
 }
 

@@ -59,7 +59,8 @@ DvppPlan Steps(DvppPlan plan, Size input) {
 }  // namespace
 
 Size FittedSize(Size image, Size input) {
-  const double factor = std::min(static_cast<double>(input.width) / image.width, static_cast<double>(input.height) / image.height);
+  const double factor =
+      std::min(static_cast<double>(input.width) / image.width, static_cast<double>(input.height) / image.height);
   return {std::clamp(static_cast<int>(image.width * factor + 0.5), 1, input.width),
           std::clamp(static_cast<int>(image.height * factor + 0.5), 1, input.height)};
 }
@@ -91,7 +92,8 @@ void Normalise(const Fitted& fitted, const std::array<double, 3>& mean, const st
   std::fill(planes, planes + plane * kChannels, 0.0F);
   for (size_t c = 0; c < kChannels; ++c) {
     std::array<float, 256> table;
-    for (size_t v = 0; v < table.size(); ++v) table[v] = static_cast<float>((static_cast<double>(v) - mean[c]) / deviation[c]);
+    for (size_t v = 0; v < table.size(); ++v)
+      table[v] = static_cast<float>((static_cast<double>(v) - mean[c]) / deviation[c]);
     for (int y = 0; y < fitted.filled.height; ++y) {
       const uint8_t* row = picture.Row(y) + c;
       float* target = planes + c * plane + static_cast<size_t>(y) * picture.width;

@@ -29,12 +29,12 @@ namespace fs = std::filesystem;
 
 int failures = 0;  // NOLINT
 
-#define EXPECT(condition)                                                              \
-  do {                                                                                 \
-    if (!(condition)) {                                                                \
-      ++failures;                                                                      \
-      std::cerr << __FILE__ << ":" << __LINE__ << ": " << #condition << std::endl;     \
-    }                                                                                  \
+#define EXPECT(condition)                                                          \
+  do {                                                                             \
+    if (!(condition)) {                                                            \
+      ++failures;                                                                  \
+      std::cerr << __FILE__ << ":" << __LINE__ << ": " << #condition << std::endl; \
+    }                                                                              \
   } while (false)
 
 template <typename Error>
@@ -73,24 +73,31 @@ Image Gradient(int width, int height) {
   Image image(width, height);
   for (int y = 0; y < height; ++y) {
     for (int x = 0; x < width; ++x) {
-      for (int c = 0; c < kChannels; ++c) image.Row(y)[x * kChannels + c] = static_cast<uint8_t>((7 * x + 13 * y + 50 * c) % 256);
+      for (int c = 0; c < kChannels; ++c)
+        image.Row(y)[x * kChannels + c] = static_cast<uint8_t>((7 * x + 13 * y + 50 * c) % 256);
     }
   }
   return image;
 }
 
 void TestOptions() {
-  const Options options = ParseOptions({"--model", "m.om", "--data=d", "--mode", "dvpp", "--device_id", "3", "--mean=1,2,3"});
+  const Options options =
+      ParseOptions({"--model", "m.om", "--data=d", "--mode", "dvpp", "--device_id", "3", "--mean=1,2,3"});
   EXPECT(options.model == "m.om" && options.data == "d" && options.mode == Mode::kDvpp && options.device == 3);
   EXPECT(options.mean[2] == 3 && options.batch == 0 && options.fit == Fit::kByOutput);
   EXPECT(ParseOptions({"--help"}).help);
   EXPECT(Contains(Usage(), "--model"));
   const std::map<std::string, std::vector<std::string>> wrong = {
-      {"no option", {"--modle", "x"}},        {"has no value", {"--model"}},
-      {"are needed", {"--model", "x"}},       {"CPU or DVPP", {"--mode", "gpu"}},
-      {"whole number", {"--device_id", "-1"}}, {"whole number from 1", {"--batch", "0"}},
-      {"three numbers", {"--mean", "1,2"}},   {"above 0", {"--std", "1,0,1"}},
-      {"auto, crop or pad", {"--fit", "x"}},  {"below 1", {"--model=m", "--data=d", "--mode=CPU", "--resize_ratio=0.5"}}};
+      {"no option", {"--modle", "x"}},
+      {"has no value", {"--model"}},
+      {"are needed", {"--model", "x"}},
+      {"CPU or DVPP", {"--mode", "gpu"}},
+      {"whole number", {"--device_id", "-1"}},
+      {"whole number from 1", {"--batch", "0"}},
+      {"three numbers", {"--mean", "1,2"}},
+      {"above 0", {"--std", "1,0,1"}},
+      {"auto, crop or pad", {"--fit", "x"}},
+      {"below 1", {"--model=m", "--data=d", "--mode=CPU", "--resize_ratio=0.5"}}};
   for (const auto& [part, arguments] : wrong) {
     EXPECT(Contains(MessageOf<UsageError>([&arguments = arguments] { ParseOptions(arguments); }), part));
   }
@@ -98,7 +105,8 @@ void TestOptions() {
 
 void TestFiles() {
   const Scratch scratch;
-  for (const char* name : {"cat/1.jpg", "cat/2.JPEG", "dog/deep/1.png", "dog/3.jpg", "dog/3.png", "dog/.hidden.jpg", ".git/9.jpg", "notes.txt"}) {
+  for (const char* name : {"cat/1.jpg", "cat/2.JPEG", "dog/deep/1.png", "dog/3.jpg", "dog/3.png", "dog/.hidden.jpg",
+                           ".git/9.jpg", "notes.txt"}) {
     scratch.Write(name, "x");
   }
   const Listing listing = ListImages(scratch.path());
@@ -119,8 +127,10 @@ void TestLabels() {
   const Labels labels = ReadLabels(scratch.Write("label.txt", "a : 3\ncat/b.jpg:4\r\n\nc.d:5\n"));
   EXPECT(labels.at("a") == 3 && labels.at("cat/b") == 4 && labels.at("cat/b.jpg") == 4 && labels.at("c.d") == 5);
   EXPECT((WithoutLabel({{"x/a.jpg", "a"}, {"x/z.jpg", "z"}}, labels) == std::vector<std::string>{"z"}));
-  EXPECT(Contains(MessageOf<std::runtime_error>([&] { ReadLabels(scratch.Write("bad.txt", "a:1\nb\n")); }), "bad.txt:2"));
-  EXPECT(Contains(MessageOf<std::runtime_error>([&] { ReadLabels(scratch.Write("two.txt", "a:1\na.jpg:2\n")); }), "two labels"));
+  EXPECT(
+      Contains(MessageOf<std::runtime_error>([&] { ReadLabels(scratch.Write("bad.txt", "a:1\nb\n")); }), "bad.txt:2"));
+  EXPECT(Contains(MessageOf<std::runtime_error>([&] { ReadLabels(scratch.Write("two.txt", "a:1\na.jpg:2\n")); }),
+                  "two labels"));
   EXPECT(Contains(MessageOf<std::runtime_error>([&] { ReadLabels(scratch.Write("none.txt", "\n")); }), "no label"));
   EXPECT(Contains(MessageOf<std::runtime_error>([&] { ReadLabels(scratch.path() / "gone.txt"); }), "cannot open"));
 }
@@ -140,7 +150,8 @@ void TestTiming() {
   EXPECT(Percentile({7}, 50) == 7);
   const std::string report = TimingReport({3, 1, 2}, 3, 100);
   EXPECT(report.rfind("NN inference cost average time: 2.000 ms of infer_count 3\n", 0) == 0);
-  EXPECT(Contains(report, "p50 2.000 ms, p90 3.000 ms, p99 3.000 ms") && Contains(report, "throughput: 30.000 images/s"));
+  EXPECT(Contains(report, "p50 2.000 ms, p90 3.000 ms, p99 3.000 ms") &&
+         Contains(report, "throughput: 30.000 images/s"));
   EXPECT(!MessageOf<std::runtime_error>([] { TimingReport({}, 0, 1); }).empty());
 }
 
@@ -153,7 +164,11 @@ void TestJpeg() {
   const std::string end("\xFF\xD9", 2);
   // An EXIF segment with orientation 6, whose thumbnail has an end mark of its own.
   const std::string tiff("MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\xFF\xD9", 24);
-  const std::string exif = std::string("\xFF\xE1\x00\x20" "Exif\0\0", 10) + tiff;
+  const std::string exif = std::string(
+                               "\xFF\xE1\x00\x20"
+                               "Exif\0\0",
+                               10) +
+                           tiff;
   auto header = ReadJpegHeader(Bytes(start + exif + "\xFF" + frame + scan + "pixels" + end + "tail"));
   EXPECT(header && header->width == 48 && header->height == 32 && header->components == 3 && header->frame == 0xC2);
   EXPECT(header && header->orientation == 6 && header->complete);
@@ -177,9 +192,12 @@ void TestDecode() {
   for (size_t i = 0; i < grey.size(); ++i) grey[i] = static_cast<uint8_t>(4 * i);
   const std::vector<uint8_t> png = EncodeGreyPng(grey, 12, 5);
   const Image image = Decode(png);
-  EXPECT(image.width == 12 && image.height == 5 && image.pixels[3 * 17] == grey[17] && image.pixels[3 * 17 + 2] == grey[17]);
+  EXPECT(image.width == 12 && image.height == 5 && image.pixels[3 * 17] == grey[17] &&
+         image.pixels[3 * 17 + 2] == grey[17]);
   for (size_t length = 4; length < png.size() - 12; ++length) {
-    EXPECT(!MessageOf<BadImage>([&] { Decode({png.begin(), png.begin() + static_cast<std::ptrdiff_t>(length)}); }).empty());
+    EXPECT(!MessageOf<BadImage>([&] {
+              Decode({png.begin(), png.begin() + static_cast<std::ptrdiff_t>(length)});
+            }).empty());
   }
   EXPECT(Contains(MessageOf<BadImage>([] { CheckSize(10000, 10000); }), "more than"));
   EXPECT(Contains(MessageOf<BadImage>([] { CheckSize(1, 101); }), "one side over"));
@@ -238,8 +256,8 @@ void TestDvppPlan() {
     EXPECT(plan.left + plan.part.width <= plan.whole.width && plan.top + plan.part.height <= plan.whole.height);
   }
   EXPECT(!PlanDvpp({2048, 1024}, {1024, 512}, Fit::kPad, 1).steps.empty());
-  EXPECT(PlanDvpp({2000, 1500}, {1024, 512}, Fit::kPad, 1).steps.empty());     // the rest would have to be filled
-  EXPECT(PlanDvpp({32, 32}, {1024, 1024}, Fit::kPad, 1).steps.empty());        // enlarged too much
+  EXPECT(PlanDvpp({2000, 1500}, {1024, 512}, Fit::kPad, 1).steps.empty());  // the rest would have to be filled
+  EXPECT(PlanDvpp({32, 32}, {1024, 1024}, Fit::kPad, 1).steps.empty());     // enlarged too much
 }
 
 void TestSegmentation() {
@@ -264,10 +282,18 @@ void TestChannel() {
 }
 
 const std::map<std::string, std::function<void()>>& Parts() {
-  static const std::map<std::string, std::function<void()>> parts = {
-      {"options", TestOptions},     {"files", TestFiles},   {"labels", TestLabels}, {"results", TestResults},
-      {"timing", TestTiming},       {"jpeg", TestJpeg},     {"decode", TestDecode}, {"resize", TestResize},
-      {"transform", TestTransform}, {"dvpp_plan", TestDvppPlan}, {"segmentation", TestSegmentation}, {"channel", TestChannel}};
+  static const std::map<std::string, std::function<void()>> parts = {{"options", TestOptions},
+                                                                     {"files", TestFiles},
+                                                                     {"labels", TestLabels},
+                                                                     {"results", TestResults},
+                                                                     {"timing", TestTiming},
+                                                                     {"jpeg", TestJpeg},
+                                                                     {"decode", TestDecode},
+                                                                     {"resize", TestResize},
+                                                                     {"transform", TestTransform},
+                                                                     {"dvpp_plan", TestDvppPlan},
+                                                                     {"segmentation", TestSegmentation},
+                                                                     {"channel", TestChannel}};
   return parts;
 }
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from src.engine.image_folder import scan
-from src.engine.onnx_model import META_KEY
-from src.mobilenetv2 import dataset
-
 SIZE = 32
-POOL = 4  # a digit is 8x8 pixels, drawn at 32x32
+POOL = 4  # pixels that are averaged
 
 
-def save(file: Path, nodes: list, weights: dict, outputs: dict[str, tuple], shape: tuple, about: dict | None = None):
+def save(file: Path, nodes: list, weights: dict, outputs: dict[str, tuple], shape: tuple):
     """Write a network with the input "image"; `outputs` are names and shapes."""
     graph = helper.make_graph(
         nodes,
@@ -27,14 +22,12 @@ def save(file: Path, nodes: list, weights: dict, outputs: dict[str, tuple], shap
         [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    if about:
-        helper.set_model_props(model, {META_KEY: json.dumps(about)})
     onnx.checker.check_model(model)
     onnx.save(model, str(file))
     return file
 
 
-def classifier(file: Path, weight: np.ndarray, bias: np.ndarray, about: dict | None = None, quantised: bool = False):
+def classifier(file: Path, weight: np.ndarray, bias: np.ndarray, quantised: bool = False):
     """Mean of 4x4 pixels, then one matrix; (3 * 8 * 8, classes) `weight`. Quantised: 8-bit input and weights (QDQ)."""
     pooled, matrix, weights = "pooled", "weight", {"weight": weight.astype(np.float32), "bias": bias.astype(np.float32)}
     nodes = [helper.make_node("AveragePool", ["image"], ["pooled"], kernel_shape=[POOL] * 2, strides=[POOL] * 2)]
@@ -53,25 +46,12 @@ def classifier(file: Path, weight: np.ndarray, bias: np.ndarray, about: dict | N
         helper.make_node("Gemm", ["flat", matrix, "bias"], ["scores"]),
     ]
     shape = ("batch", 3, SIZE, SIZE)
-    return save(file, nodes, weights, {"scores": ("batch", len(bias))}, shape, about)
+    return save(file, nodes, weights, {"scores": ("batch", len(bias))}, shape)
 
 
-def random_classifier(file: Path, classes: int = 10, **options) -> Path:
+def random_classifier(file: Path, classes: int = 10, quantised: bool = False) -> Path:
     rng = np.random.default_rng(1)
-    return classifier(file, rng.normal(size=(3 * 64, classes)), rng.normal(size=classes), **options)
-
-
-def digits_classifier(file: Path, train: Path) -> Path:
-    """Trained on the digits, as the evaluation of MobileNetV2 sees them, by logistic regression."""
-    from sklearn.linear_model import LogisticRegression
-
-    from src.engine import images
-
-    folder = scan(str(train), ())
-    planes = np.stack([dataset.eval_transform(images.read(folder.path(i)), SIZE, SIZE) for i in range(len(folder))])
-    pooled = planes.reshape(len(planes), 3, 8, POOL, 8, POOL).mean((3, 5)).reshape(len(planes), -1)
-    model = LogisticRegression(C=0.01, max_iter=200).fit(pooled, folder.labels)
-    return classifier(file, model.coef_.T, model.intercept_, {"class_to_index": folder.class_to_index})
+    return classifier(file, rng.normal(size=(3 * 64, classes)), rng.normal(size=classes), quantised)
 
 
 def segmenter(file: Path, classes: int = 5, height: int = 64, width: int = 128) -> Path:

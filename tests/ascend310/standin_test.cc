@@ -51,20 +51,89 @@ const std::map<std::string, std::function<void()>>& Cases() {
   static const std::map<std::string, std::function<void()>> cases = {
       {"clean", Clean},
       {"before_init", [] { Memory(); }},
-      {"init_twice", [] { Start(); aclInit(nullptr); Stop(); }},
-      {"finalize_twice", [] { aclInit(nullptr); aclFinalize(); aclFinalize(); }},
+      {"init_twice",
+       [] {
+         Start();
+         aclInit(nullptr);
+         Stop();
+       }},
+      {"finalize_twice",
+       [] {
+         aclInit(nullptr);
+         aclFinalize();
+         aclFinalize();
+       }},
       {"no_finalize", [] { aclInit(nullptr); }},
-      {"no_context", [] { aclInit(nullptr); aclrtSetDevice(0); Memory(); aclrtResetDevice(0); aclFinalize(); }},
-      {"leaked_memory", [] { Start(); Memory(); Stop(); }},
-      {"leaked_buffer", [] { Start(); aclCreateDataBuffer(nullptr, 0); Stop(); }},
-      {"host_memory_as_device", [] { Start(); char a[8]; char b[8]; aclrtMemcpy(a, 8, b, 8, ACL_MEMCPY_HOST_TO_DEVICE); Stop(); }},
-      {"copy_too_much", [] { Start(); std::vector<char> host(2 * kBytes); aclrtMemcpy(Memory(), kBytes, host.data(), 2 * kBytes, ACL_MEMCPY_HOST_TO_DEVICE); Stop(); }},
-      {"foreign_free", [] { Start(); char local = 0; aclrtFree(&local); Stop(); }},
-      {"mixed_free", [] { Start(); acldvppFree(Memory()); Stop(); }},
-      {"double_destroy", [] { Start(); auto* roi = acldvppCreateRoiConfig(0, 1, 0, 1); acldvppDestroyRoiConfig(roi); acldvppDestroyRoiConfig(roi); Stop(); }},
-      {"wrong_kind", [] { Start(); aclmdlDestroyDataset(reinterpret_cast<aclmdlDataset*>(aclCreateDataBuffer(nullptr, 0))); Stop(); }},
-      {"unknown_model", [] { Start(); aclmdlUnload(7); Stop(); }},
-      {"work_left_in_stream", [] {
+      {"no_context",
+       [] {
+         aclInit(nullptr);
+         aclrtSetDevice(0);
+         Memory();
+         aclrtResetDevice(0);
+         aclFinalize();
+       }},
+      {"leaked_memory",
+       [] {
+         Start();
+         Memory();
+         Stop();
+       }},
+      {"leaked_buffer",
+       [] {
+         Start();
+         aclCreateDataBuffer(nullptr, 0);
+         Stop();
+       }},
+      {"host_memory_as_device",
+       [] {
+         Start();
+         char a[8];
+         char b[8];
+         aclrtMemcpy(a, 8, b, 8, ACL_MEMCPY_HOST_TO_DEVICE);
+         Stop();
+       }},
+      {"copy_too_much",
+       [] {
+         Start();
+         std::vector<char> host(2 * kBytes);
+         aclrtMemcpy(Memory(), kBytes, host.data(), 2 * kBytes, ACL_MEMCPY_HOST_TO_DEVICE);
+         Stop();
+       }},
+      {"foreign_free",
+       [] {
+         Start();
+         char local = 0;
+         aclrtFree(&local);
+         Stop();
+       }},
+      {"mixed_free",
+       [] {
+         Start();
+         acldvppFree(Memory());
+         Stop();
+       }},
+      {"double_destroy",
+       [] {
+         Start();
+         auto* roi = acldvppCreateRoiConfig(0, 1, 0, 1);
+         acldvppDestroyRoiConfig(roi);
+         acldvppDestroyRoiConfig(roi);
+         Stop();
+       }},
+      {"wrong_kind",
+       [] {
+         Start();
+         aclmdlDestroyDataset(reinterpret_cast<aclmdlDataset*>(aclCreateDataBuffer(nullptr, 0)));
+         Stop();
+       }},
+      {"unknown_model",
+       [] {
+         Start();
+         aclmdlUnload(7);
+         Stop();
+       }},
+      {"work_left_in_stream",
+       [] {
          Start();
          aclrtStream stream = nullptr;
          aclrtCreateStream(&stream);
@@ -80,7 +149,11 @@ const std::map<std::string, std::function<void()>>& Cases() {
          aclrtDestroyStream(stream);
          Stop();
        }},
-      {"touched_by_host", [] { Start(); std::memset(Memory(), 0, 1); }},
+      {"touched_by_host",
+       [] {
+         Start();
+         std::memset(Memory(), 0, 1);
+       }},
   };
   return cases;
 }

@@ -18,7 +18,8 @@ double Value(const Aipp& aipp, const std::string& key, double otherwise) {
 }
 
 Pixel ReadYuv(const uint8_t* picture, int width, int height, int x, int y) {
-  const uint8_t* colours = picture + static_cast<ptrdiff_t>(width) * height + static_cast<ptrdiff_t>(y / 2) * width + x / 2 * 2;
+  const uint8_t* colours =
+      picture + static_cast<ptrdiff_t>(width) * height + static_cast<ptrdiff_t>(y / 2) * width + x / 2 * 2;
   return {picture[static_cast<ptrdiff_t>(y) * width + x], colours[0], colours[1]};
 }
 

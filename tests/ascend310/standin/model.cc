@@ -97,7 +97,8 @@ aclError CheckBuffers(const aclmdlDataset* dataset, const std::vector<size_t>& s
     const aclDataBuffer* buffer = dataset->buffers[i];
     if (!IsLive(buffer, Kind::kDataBuffer)) return ACL_ERROR_RT_INVALID_HANDLE;
     if (buffer->size < sizes[i]) return Misuse(code, std::string(side) + " buffer is too small");
-    if (View(buffer->data, buffer->size) == nullptr) return Misuse(ACL_ERROR_MEMORY_ADDRESS_UNALIGNED, std::string(side) + " is not the card's memory");
+    if (View(buffer->data, buffer->size) == nullptr)
+      return Misuse(ACL_ERROR_MEMORY_ADDRESS_UNALIGNED, std::string(side) + " is not the card's memory");
   }
   return ACL_SUCCESS;
 }
@@ -178,7 +179,8 @@ aclError aclmdlAddDatasetBuffer(aclmdlDataset* dataset, aclDataBuffer* dataBuffe
 
 aclError aclmdlLoadFromFile(const char* modelPath, uint32_t* modelId) {
   if (const aclError code = Enter("aclmdlLoadFromFile")) return code;
-  if (standin::CurrentContext() == nullptr) return Misuse(ACL_ERROR_RT_CONTEXT_NULL, "a model is loaded in a thread without context");
+  if (standin::CurrentContext() == nullptr)
+    return Misuse(ACL_ERROR_RT_CONTEXT_NULL, "a model is loaded in a thread without context");
   static uint32_t last_id = 0;
   auto model = std::make_unique<Model>();
   try {
@@ -200,7 +202,8 @@ aclError aclmdlUnload(uint32_t modelId) {
   const aclError injected = Enter("aclmdlUnload");
   Model* model = Find(modelId);
   if (model == nullptr) return Misuse(ACL_ERROR_INVALID_MODEL_ID, "an unknown model is unloaded");
-  if (model->context != standin::CurrentContext()) return Misuse(ACL_ERROR_RT_MODEL_CONTEXT, "a model is unloaded in another context");
+  if (model->context != standin::CurrentContext())
+    return Misuse(ACL_ERROR_RT_MODEL_CONTEXT, "a model is unloaded in another context");
   Untrack(model, Kind::kModel);
   const std::lock_guard<std::mutex> lock(models_mutex);
   Models().erase(modelId);
@@ -304,7 +307,8 @@ aclError aclmdlExecute(uint32_t modelId, const aclmdlDataset* input, aclmdlDatas
   if (const aclError code = Enter("aclmdlExecute")) return code;
   Model* model = Find(modelId);
   if (model == nullptr) return Misuse(ACL_ERROR_INVALID_MODEL_ID, "an unknown model is executed");
-  if (model->context != standin::CurrentContext()) return Misuse(ACL_ERROR_RT_MODEL_CONTEXT, "a model is executed in another context");
+  if (model->context != standin::CurrentContext())
+    return Misuse(ACL_ERROR_RT_MODEL_CONTEXT, "a model is executed in another context");
   std::vector<size_t> sizes;
   for (size_t i = 0; i < model->om.inputs.size(); ++i) sizes.push_back(InputBytes(model->om, i));
   if (const aclError code = CheckBuffers(input, sizes, ACL_ERROR_MODEL_INPUT_NOT_MATCH, "input")) return code;
@@ -317,7 +321,8 @@ aclError aclmdlExecute(uint32_t modelId, const aclmdlDataset* input, aclmdlDatas
   try {
     const std::vector<float> values = NetworkInput(*model, input->buffers[0]);
     model->worker->Send(values.data(), values.size() * sizeof(float));
-    for (size_t i = 0; i < model->om.outputs.size(); ++i) ReceiveOutput(model, model->om.outputs[i], output->buffers[i]);
+    for (size_t i = 0; i < model->om.outputs.size(); ++i)
+      ReceiveOutput(model, model->om.outputs[i], output->buffers[i]);
   } catch (const std::runtime_error& error) {
     result = Fail(ACL_ERROR_RT_MODEL_EXECUTE, error.what());
   }

@@ -1,13 +1,13 @@
 #include "picture.h"
 
+#include <jpeglib.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <csetjmp>
 #include <cstdio>
 #include <stdexcept>
-
-#include <jpeglib.h>
 
 namespace standin {
 namespace {
@@ -66,7 +66,8 @@ Planes EmptyPlanes(const jpeg_decompress_struct& info) {
   Planes planes;
   for (int c = 0; c < info.num_components; ++c) {
     const jpeg_component_info& component = info.comp_info[c];
-    const int blocks_down = component.v_samp_factor * ((static_cast<int>(info.image_height) - 1) / (info.max_v_samp_factor * DCTSIZE) + 1);
+    const int blocks_down =
+        component.v_samp_factor * ((static_cast<int>(info.image_height) - 1) / (info.max_v_samp_factor * DCTSIZE) + 1);
     planes[static_cast<size_t>(c)].width = static_cast<int>((component.width_in_blocks + 8) * DCTSIZE);
     planes[static_cast<size_t>(c)].height = blocks_down * DCTSIZE;
     planes[static_cast<size_t>(c)].values.resize(static_cast<size_t>(planes[c].width) * planes[c].height);
@@ -108,8 +109,8 @@ void Store(const jpeg_decompress_struct& info, const Planes& planes, const Nv12&
   }
 }
 
-void ScalePlane(const uint8_t* source, int stride, int pixel, const Part& part, uint8_t* target, int target_stride, int width,
-                int height) {
+void ScalePlane(const uint8_t* source, int stride, int pixel, const Part& part, uint8_t* target, int target_stride,
+                int width, int height) {
   const double step_x = static_cast<double>(part.width) / width;
   const double step_y = static_cast<double>(part.height) / height;
   for (int y = 0; y < height; ++y) {
@@ -120,7 +121,9 @@ void ScalePlane(const uint8_t* source, int stride, int pixel, const Part& part, 
       const double at_x = std::clamp((x + 0.5) * step_x - 0.5, 0.0, part.width - 1.0);
       const int left = static_cast<int>(at_x);
       const int right = std::min(left + 1, part.width - 1);
-      const auto value = [&](int u, int v) { return source[static_cast<ptrdiff_t>(part.top + v) * stride + (part.left + u) * pixel]; };
+      const auto value = [&](int u, int v) {
+        return source[static_cast<ptrdiff_t>(part.top + v) * stride + (part.left + u) * pixel];
+      };
       const double above = value(left, top) * (1 - at_x + left) + value(right, top) * (at_x - left);
       const double below = value(left, bottom) * (1 - at_x + left) + value(right, bottom) * (at_x - left);
       target[static_cast<ptrdiff_t>(y) * target_stride + x * pixel] =
@@ -153,7 +156,8 @@ JpegSize ReadJpegSize(const uint8_t* data, size_t size) {
   const Decompressor jpeg(data, size);
   const int width = static_cast<int>(jpeg.info.image_width);
   const int height = static_cast<int>(jpeg.info.image_height);
-  if (jpeg.info.progressive_mode != 0 || jpeg.info.arith_code != 0) throw std::runtime_error("progressive or arithmetic JPEG");
+  if (jpeg.info.progressive_mode != 0 || jpeg.info.arith_code != 0)
+    throw std::runtime_error("progressive or arithmetic JPEG");
   if (jpeg.info.num_components != 1 && jpeg.info.num_components != 3) throw std::runtime_error("JPEG in CMYK");
   if (std::min(width, height) < kSmallest || std::max(width, height) > kLargest) {
     throw std::runtime_error("JPEG of " + std::to_string(width) + "x" + std::to_string(height) + " pixels");

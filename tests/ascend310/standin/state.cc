@@ -11,6 +11,8 @@
 #include <set>
 #include <sstream>
 
+#include "meeting.h"
+
 namespace standin {
 namespace {
 
@@ -91,7 +93,8 @@ __attribute__((destructor)) void AtExit() {
   if (s.unclean) _exit(kUncleanStatus);
 }
 
-aclError Injected(const char* function) {
+// Counts a call: 0, or the code that it has to fail with.
+aclError Injected(const char* function, int* call) {
   const std::string wish = Environment("STANDIN_FAIL", "");
   std::istringstream parts(wish);
   std::string name;
@@ -100,8 +103,8 @@ aclError Injected(const char* function) {
   std::getline(parts, name, ':');
   std::getline(parts, number, ':');
   std::getline(parts, code, ':');
-  const int call = ++state().calls[function];
-  if (name != function || std::atoi(number.c_str()) != call) return ACL_SUCCESS;
+  *call = ++state().calls[function];
+  if (name != function || std::atoi(number.c_str()) != *call) return ACL_SUCCESS;
   return Fail(std::atoi(code.c_str()), "injected failure of call " + number + " of " + name);
 }
 
@@ -134,12 +137,17 @@ aclError Misuse(aclError code, const std::string& message) {
 }
 
 aclError Enter(const char* function) {
-  const std::lock_guard<std::recursive_mutex> lock(state().mutex);
-  const aclError injected = Injected(function);
-  if (injected != ACL_SUCCESS) return injected;
-  if (!state().initialised || state().finalised) {
-    return Misuse(ACL_ERROR_UNINITIALIZE, std::string(function) + " outside of aclInit and aclFinalize");
+  int call = 0;
+  {
+    const std::lock_guard<std::recursive_mutex> lock(state().mutex);
+    const aclError injected = Injected(function, &call);
+    if (injected != ACL_SUCCESS) return injected;
+    if (!state().initialised || state().finalised) {
+      return Misuse(ACL_ERROR_UNINITIALIZE, std::string(function) + " outside of aclInit and aclFinalize");
+    }
   }
+  if (!Meet(function, call))
+    return Misuse(ACL_ERROR_FAILURE, std::string(function) + " waited in vain for a call of another thread");
   return ACL_SUCCESS;
 }
 
@@ -159,7 +167,8 @@ bool IsLive(const void* handle, Kind kind) {
 bool Untrack(const void* handle, Kind kind) {
   const std::lock_guard<std::recursive_mutex> lock(state().mutex);
   if (!IsLive(handle, kind)) return false;
-  if (state().in_use.count(handle) != 0) Misuse(ACL_ERROR_RT_INVALID_HANDLE, std::string(NameOf(kind)) + " destroyed while a stream works on it");
+  if (state().in_use.count(handle) != 0)
+    Misuse(ACL_ERROR_RT_INVALID_HANDLE, std::string(NameOf(kind)) + " destroyed while a stream works on it");
   state().handles.erase(handle);
   return true;
 }
@@ -167,8 +176,10 @@ bool Untrack(const void* handle, Kind kind) {
 aclrtContext CurrentContext() { return current_context; }
 
 aclError Allocate(void** address, size_t size, bool for_dvpp) {
-  if (address == nullptr || size == 0) return Misuse(ACL_ERROR_INVALID_PARAM, "memory of no size or without a place for its address");
-  if (current_context == nullptr) return Misuse(ACL_ERROR_RT_CONTEXT_NULL, "memory is wanted in a thread without context");
+  if (address == nullptr || size == 0)
+    return Misuse(ACL_ERROR_INVALID_PARAM, "memory of no size or without a place for its address");
+  if (current_context == nullptr)
+    return Misuse(ACL_ERROR_RT_CONTEXT_NULL, "memory is wanted in a thread without context");
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   const size_t mapped = (size + page - 1) / page * page;
   const int file = memfd_create("standin", MFD_CLOEXEC);
@@ -188,7 +199,8 @@ aclError Release(void* address, bool for_dvpp) {
   const std::lock_guard<std::recursive_mutex> lock(state().mutex);
   const auto found = state().blocks.find(static_cast<const char*>(address));
   if (found == state().blocks.end()) return Misuse(ACL_ERROR_RT_PARAM_INVALID, "memory is freed that is not allocated");
-  if (found->second.for_dvpp != for_dvpp) return Misuse(ACL_ERROR_RT_PARAM_INVALID, "DVPP's and other memory are mixed up in a free");
+  if (found->second.for_dvpp != for_dvpp)
+    return Misuse(ACL_ERROR_RT_PARAM_INVALID, "DVPP's and other memory are mixed up in a free");
   munmap(found->second.view, found->second.mapped);
   munmap(address, found->second.mapped);
   state().blocks.erase(found);
@@ -226,10 +238,12 @@ using standin::state;
 
 aclError aclInit(const char* configPath) {
   const std::lock_guard<std::recursive_mutex> lock(state().mutex);
-  const aclError injected = standin::Injected("aclInit");
+  int call = 0;
+  const aclError injected = standin::Injected("aclInit", &call);
   if (injected != ACL_SUCCESS) return injected;
   if (state().initialised) return Misuse(ACL_ERROR_REPEAT_INITIALIZE, "aclInit is called twice");
-  if (configPath != nullptr && access(configPath, R_OK) != 0) return Fail(ACL_ERROR_INVALID_FILE, "no file " + std::string(configPath));
+  if (configPath != nullptr && access(configPath, R_OK) != 0)
+    return Fail(ACL_ERROR_INVALID_FILE, "no file " + std::string(configPath));
   state().initialised = true;
   return ACL_SUCCESS;
 }
@@ -267,7 +281,8 @@ aclError aclrtSetDevice(int32_t deviceId) {
 aclError aclrtResetDevice(int32_t) {
   const aclError injected = Enter("aclrtResetDevice");
   for (const auto& [handle, kind] : state().handles) {
-    if (kind == Kind::kStream || kind == Kind::kContext) Misuse(ACL_ERROR_RT_PARAM_INVALID, "the device is reset before streams and contexts are gone");
+    if (kind == Kind::kStream || kind == Kind::kContext)
+      Misuse(ACL_ERROR_RT_PARAM_INVALID, "the device is reset before streams and contexts are gone");
   }
   if (--state().set_devices < 0) return Misuse(ACL_ERROR_RT_INVALID_DEVICEID, "a device is reset that is not set");
   return injected;
@@ -281,7 +296,8 @@ aclError aclrtGetRunMode(aclrtRunMode* runMode) {
 
 aclError aclrtCreateContext(aclrtContext* context, int32_t) {
   if (const aclError code = Enter("aclrtCreateContext")) return code;
-  if (state().set_devices == 0) return Misuse(ACL_ERROR_RT_INVALID_DEVICEID, "a context is made before the device is set");
+  if (state().set_devices == 0)
+    return Misuse(ACL_ERROR_RT_INVALID_DEVICEID, "a context is made before the device is set");
   *context = new char;
   standin::Track(*context, Kind::kContext);
   standin::current_context = *context;
@@ -305,7 +321,8 @@ aclError aclrtSetCurrentContext(aclrtContext context) {
 
 aclError aclrtCreateStream(aclrtStream* stream) {
   if (const aclError code = Enter("aclrtCreateStream")) return code;
-  if (standin::current_context == nullptr) return Misuse(ACL_ERROR_RT_CONTEXT_NULL, "a stream is made in a thread without context");
+  if (standin::current_context == nullptr)
+    return Misuse(ACL_ERROR_RT_CONTEXT_NULL, "a stream is made in a thread without context");
   *stream = new standin::Stream;
   standin::Track(*stream, Kind::kStream);
   return ACL_SUCCESS;
@@ -314,7 +331,8 @@ aclError aclrtCreateStream(aclrtStream* stream) {
 aclError aclrtDestroyStream(aclrtStream stream) {
   const aclError injected = Enter("aclrtDestroyStream");
   if (!standin::Untrack(stream, Kind::kStream)) return ACL_ERROR_RT_INVALID_HANDLE;
-  if (!static_cast<standin::Stream*>(stream)->tasks.empty()) Misuse(ACL_ERROR_RT_INVALID_HANDLE, "a stream is destroyed with work left in it");
+  if (!static_cast<standin::Stream*>(stream)->tasks.empty())
+    Misuse(ACL_ERROR_RT_INVALID_HANDLE, "a stream is destroyed with work left in it");
   delete static_cast<standin::Stream*>(stream);
   return injected;
 }
@@ -347,14 +365,16 @@ aclError aclrtFree(void* devPtr) {
 aclError aclrtMemset(void* devPtr, size_t maxCount, int32_t value, size_t count) {
   if (const aclError code = Enter("aclrtMemset")) return code;
   void* view = standin::View(devPtr, maxCount);
-  if (view == nullptr || count > maxCount) return Misuse(ACL_ERROR_RT_PARAM_INVALID, "memset outside of the card's memory");
+  if (view == nullptr || count > maxCount)
+    return Misuse(ACL_ERROR_RT_PARAM_INVALID, "memset outside of the card's memory");
   std::memset(view, value, count);
   return ACL_SUCCESS;
 }
 
 aclError aclrtMemcpy(void* dst, size_t destMax, const void* src, size_t count, aclrtMemcpyKind kind) {
   if (const aclError code = Enter("aclrtMemcpy")) return code;
-  if (standin::CurrentContext() == nullptr) return Misuse(ACL_ERROR_RT_CONTEXT_NULL, "a copy in a thread without context");
+  if (standin::CurrentContext() == nullptr)
+    return Misuse(ACL_ERROR_RT_CONTEXT_NULL, "a copy in a thread without context");
   if (dst == nullptr || src == nullptr || count == 0) return Misuse(ACL_ERROR_INVALID_PARAM, "a copy of nothing");
   if (count > destMax) return Misuse(ACL_ERROR_RT_PARAM_INVALID, "a copy of more than fits");
   const bool to_device = kind == ACL_MEMCPY_HOST_TO_DEVICE || kind == ACL_MEMCPY_DEVICE_TO_DEVICE;

@@ -5,6 +5,8 @@
 // left over at aclFinalize is reported. A run with a leak or a misuse ends with status kUncleanStatus.
 //
 //   STANDIN_FAIL=function:n:code   the n-th call of that function fails (releases are carried out all the same)
+//   STANDIN_MEET=f:n,g:m           the n-th call of f and the m-th call of g wait for each other
+//   STANDIN_WORKERS=socket         networks are run by the processes of this server (a process of one's own)
 //   STANDIN_RUN_MODE=device        as if the application ran on the card
 //   STANDIN_DEVICES=n              how many cards there are (1)
 //   STANDIN_SOC=Ascend310P3        rows of decoded pictures are aligned as on that chip (Ascend310)
@@ -23,7 +25,18 @@ namespace standin {
 
 constexpr int kUncleanStatus = 86;
 
-enum class Kind { kContext, kStream, kDataBuffer, kDataset, kModelDesc, kModel, kChannelDesc, kPicDesc, kRoi, kResizeConfig };
+enum class Kind {
+  kContext,
+  kStream,
+  kDataBuffer,
+  kDataset,
+  kModelDesc,
+  kModel,
+  kChannelDesc,
+  kPicDesc,
+  kRoi,
+  kResizeConfig
+};
 
 // Begins a call: 0, or the code with which the call has to end (not initialised, or injected).
 aclError Enter(const char* function);

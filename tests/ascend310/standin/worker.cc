@@ -3,11 +3,14 @@
 #include <dlfcn.h>
 #include <spawn.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <stdexcept>
+
+#include "state.h"
 
 extern char** environ;
 
@@ -24,8 +27,31 @@ std::string Script() {
 }  // namespace
 
 Worker::Worker(const std::string& python, const std::string& model) {
+  const std::string server = Environment("STANDIN_WORKERS", "");
+  if (server.empty()) {
+    Spawn(python, model);
+  } else {
+    Connect(server, model);
+  }
+}
+
+void Worker::Connect(const std::string& server, const std::string& model) {
+  socket_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  server.copy(address.sun_path, sizeof(address.sun_path) - 1);
+  if (connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+    close(socket_);
+    throw std::runtime_error("no server at " + server);
+  }
+  const std::string line = std::filesystem::absolute(model).string() + "\n";
+  Send(line.data(), line.size());
+}
+
+void Worker::Spawn(const std::string& python, const std::string& model) {
   int ends[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) throw std::runtime_error("no socket for the worker");
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+    throw std::runtime_error("no socket for the worker");
   socket_ = ends[0];
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
@@ -44,7 +70,7 @@ Worker::Worker(const std::string& python, const std::string& model) {
 
 Worker::~Worker() {
   close(socket_);
-  waitpid(pid_, nullptr, 0);
+  if (pid_ != 0) waitpid(pid_, nullptr, 0);
 }
 
 void Worker::Send(const void* data, size_t bytes) {

@@ -11,7 +11,7 @@ namespace standin {
 // The process that runs a model's network: whole batches of float32 in, the outputs one after the other out.
 class Worker {
  public:
-  // Throws std::runtime_error.
+  // Starts the process, or asks the server that STANDIN_WORKERS names for one. Throws std::runtime_error.
   Worker(const std::string& python, const std::string& model);
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
@@ -21,6 +21,9 @@ class Worker {
   void Receive(void* data, size_t bytes);
 
  private:
+  void Spawn(const std::string& python, const std::string& model);
+  void Connect(const std::string& server, const std::string& model);
+
   pid_t pid_ = 0;
   int socket_ = -1;
 };

@@ -16,7 +16,11 @@ typedef struct acldvppChannelDesc acldvppChannelDesc;
 typedef struct acldvppRoiConfig acldvppRoiConfig;
 typedef struct acldvppResizeConfig acldvppResizeConfig;
 
-enum acldvppPixelFormat { PIXEL_FORMAT_YUV_400 = 0, PIXEL_FORMAT_YUV_SEMIPLANAR_420 = 1, PIXEL_FORMAT_YVU_SEMIPLANAR_420 = 2 };
+enum acldvppPixelFormat {
+  PIXEL_FORMAT_YUV_400 = 0,
+  PIXEL_FORMAT_YUV_SEMIPLANAR_420 = 1,
+  PIXEL_FORMAT_YVU_SEMIPLANAR_420 = 2
+};
 
 aclError acldvppMalloc(void **devPtr, size_t size);
 aclError acldvppFree(void *devPtr);
@@ -42,13 +46,15 @@ aclError acldvppDestroyRoiConfig(acldvppRoiConfig *roiConfig);
 acldvppResizeConfig *acldvppCreateResizeConfig();
 aclError acldvppDestroyResizeConfig(acldvppResizeConfig *resizeConfig);
 aclError acldvppSetResizeConfigInterpolation(acldvppResizeConfig *resizeConfig, uint32_t interpolation);
-aclError acldvppJpegPredictDecSize(const void *data, uint32_t dataSize, acldvppPixelFormat outputPixelFormat, uint32_t *decSize);
-aclError acldvppJpegDecodeAsync(acldvppChannelDesc *channelDesc, const void *data, uint32_t size, acldvppPicDesc *outputDesc,
-                                aclrtStream stream);
+aclError acldvppJpegPredictDecSize(const void *data, uint32_t dataSize, acldvppPixelFormat outputPixelFormat,
+                                   uint32_t *decSize);
+aclError acldvppJpegDecodeAsync(acldvppChannelDesc *channelDesc, const void *data, uint32_t size,
+                                acldvppPicDesc *outputDesc, aclrtStream stream);
 aclError acldvppVpcResizeAsync(acldvppChannelDesc *channelDesc, acldvppPicDesc *inputDesc, acldvppPicDesc *outputDesc,
                                acldvppResizeConfig *resizeConfig, aclrtStream stream);
-aclError acldvppVpcCropResizeAsync(acldvppChannelDesc *channelDesc, acldvppPicDesc *inputDesc, acldvppPicDesc *outputDesc,
-                                   acldvppRoiConfig *cropArea, acldvppResizeConfig *resizeConfig, aclrtStream stream);
+aclError acldvppVpcCropResizeAsync(acldvppChannelDesc *channelDesc, acldvppPicDesc *inputDesc,
+                                   acldvppPicDesc *outputDesc, acldvppRoiConfig *cropArea,
+                                   acldvppResizeConfig *resizeConfig, aclrtStream stream);
 
 #ifdef __cplusplus
 }
