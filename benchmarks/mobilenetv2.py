@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     # How a round calls its contenders; not for users.
     flags.add_argument("--worker", help=argparse.SUPPRESS)
     flags.add_argument("--threads", type=positive, default=1, help=argparse.SUPPRESS)
+    flags.add_argument("--width", type=float, default=1.0, help=argparse.SUPPRESS)
     flags.add_argument("--onnx", type=Path, help=argparse.SUPPRESS)
     return flags
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import multiprocessing
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
+from itertools import islice
 from multiprocessing.sharedctypes import RawArray
 
 import numpy as np
@@ -76,3 +78,22 @@ def pil_batches(files: list[str], count: int, batch: int, size: int, workers: in
                 yield batches[waiting.popleft().get()]
         while waiting:
             yield batches[waiting.popleft().get()]
+
+
+def centre(file: str, size: int) -> np.ndarray:
+    """The evaluation transform: shorter side to 8 / 7 of `size`, centre crop, normalise; (3, size, size) float32."""
+    with Image.open(file) as opened:
+        image = opened.convert("RGB")
+    scale = round(size * 8 / 7) / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.BILINEAR)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    pixels = np.asarray(image.crop((left, top, left + size, top + size)), np.float32).transpose(2, 0, 1)
+    return pixels * SCALE - SHIFT
+
+
+def centre_batches(files: list[str], batch: int, size: int, workers: int) -> Iterator[np.ndarray]:
+    """All files in order, (N, 3, size, size) float32; the last batch may be smaller."""
+    with multiprocessing.Pool(workers) as pool:
+        arriving = pool.imap(partial(centre, size=size), files, chunksize=batch // 4)
+        while images := list(islice(arriving, batch)):
+            yield np.stack(images)

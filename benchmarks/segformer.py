@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -118,27 +119,36 @@ def infer_onnx(args: argparse.Namespace) -> dict:
     return seconds_per_call(lambda: predict(inputs["random"]), args.steps)
 
 
-def torch_model(args: argparse.Namespace):
+def torch_model(args: argparse.Namespace, channels_last: bool):
+    """The network in one memory format, and an image and its label."""
     import torch
     import transformers
 
     torch.set_num_threads(args.threads)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     config = transformers.SegformerConfig(num_labels=CLASSES)
-    return transformers.SegformerForSemanticSegmentation(config)
+    model = transformers.SegformerForSemanticSegmentation(config).to(memory_format=layout)
+    image, label = (torch.from_numpy(array) for array in batch_of(args.size))
+    return model, image.contiguous(memory_format=layout), label.long()
 
 
-def train_torch(args: argparse.Namespace) -> dict:
+def train_torch(args: argparse.Namespace, channels_last: bool = False, compiled: bool = False) -> dict:
     """The same network, loss and optimizer in PyTorch."""
     import torch
 
-    model = torch_model(args).train()
+    model, image, label = torch_model(args, channels_last)
+    model.train()
     optimizer = torch.optim.AdamW(model.parameters(), LR, weight_decay=DECAY)
-    image, label = (torch.from_numpy(array) for array in batch_of(args.size))
 
-    def step() -> float:
+    def loss_of(image, label):
         logits = model(image).logits
         logits = torch.nn.functional.interpolate(logits, args.size, mode="bilinear", align_corners=False)
-        loss = torch.nn.functional.cross_entropy(logits, label.long())
+        return torch.nn.functional.cross_entropy(logits, label)
+
+    compare = torch.compile(loss_of) if compiled else loss_of
+
+    def step() -> float:
+        loss = compare(image, label)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -147,14 +157,16 @@ def train_torch(args: argparse.Namespace) -> dict:
     return seconds_per_call(step, args.steps)
 
 
-def infer_torch(args: argparse.Namespace) -> dict:
+def infer_torch(args: argparse.Namespace, channels_last: bool = False, compiled: bool = False) -> dict:
     import torch
 
-    model, image = torch_model(args).eval(), torch.from_numpy(batch_of(args.size)[0])
+    model, image, _ = torch_model(args, channels_last)
+    model.eval()
+    forward = torch.compile(model) if compiled else model
 
     def predict() -> np.ndarray:
         with torch.inference_mode():
-            return model(image).logits.numpy()
+            return forward(image).logits.numpy()
 
     return seconds_per_call(predict, args.steps)
 
@@ -201,6 +213,13 @@ WORKERS = {
     "evaluate_few": lambda args: evaluate(args, FEW),
     "evaluate_many": lambda args: evaluate(args, MANY),
 }
+for _name, _how in {
+    "channels_last": {"channels_last": True},
+    "compiled": {"compiled": True},
+    "compiled_channels_last": {"channels_last": True, "compiled": True},
+}.items():
+    WORKERS[f"train_torch_{_name}"] = partial(train_torch, **_how)
+    WORKERS[f"infer_torch_{_name}"] = partial(infer_torch, **_how)
 
 
 def call(worker: str, args: argparse.Namespace, scratch: Path) -> dict:

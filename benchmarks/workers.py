@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -27,6 +30,9 @@ LEARNING_RATE = 0.01
 WARM_UP = 2  # steps after the first one, which compiles
 DATA_STEPS = 4  # a batch of data takes a fraction of a training step
 AHEAD_SAMPLES, AHEAD_BATCHES = 256, 3  # what our threads and each PIL process may have started when the clock stops
+EPOCHS, FINETUNE_BATCH = 15, 32
+PRETRAINED = Path("pretrained.ckpt")
+BEGAN = "BENCHMARK_BEGAN"  # environment variable: seconds since 1970
 BYTES = 1 if sys.platform == "darwin" else 1024  # unit of ru_maxrss
 
 
@@ -61,6 +67,7 @@ def config(arguments: argparse.Namespace) -> Config:
         "image_width": arguments.size,
         "batch_size": arguments.batch,
         "num_workers": arguments.threads,
+        "width_mult": arguments.width,
     }
     return build(Config, {**read_yaml(CONFIG), **{key: Value(raw, "the benchmark") for key, raw in changed.items()}})
 
@@ -80,12 +87,19 @@ def images_of(arguments: argparse.Namespace, batch: int) -> np.ndarray:
 
 def time_steps(step: Callable[[], object], images: int, steps: int) -> dict:
     """Images/s of `steps` calls, each of which handles `images`; the calls before them compile and warm up."""
-    for _ in range(1 + WARM_UP):
+    step()
+    answer = since_start()
+    for _ in range(WARM_UP):
         step()
     began = time.perf_counter()
     for _ in range(steps):
         step()
-    return {"images_per_s": images * steps / (time.perf_counter() - began)}
+    return {"images_per_s": images * steps / (time.perf_counter() - began), **answer}
+
+
+def since_start() -> dict:
+    """Seconds since the caller started this process, if it left a note of when that was."""
+    return {"start_s": time.time() - float(os.environ[BEGAN])} if BEGAN in os.environ else {}
 
 
 def network_on_cpu(cfg: Config, kernels: str):
@@ -129,23 +143,15 @@ def train_stock(arguments: argparse.Namespace) -> dict:
     return train_mindspore(arguments, "off")
 
 
-def train_torch(arguments: argparse.Namespace, channels_last: bool) -> dict:
+def train_torch(arguments: argparse.Namespace, channels_last: bool, compiled: bool = False) -> dict:
     """The same network, loss and optimizer in PyTorch. The batch is in its memory format already, at no cost."""
     from benchmarks import torch_peer
 
     cfg = config(arguments)
-    peer = torch_peer.Peer(CLASSES, arguments.threads, channels_last)
+    peer = torch_peer.Peer(CLASSES, arguments.threads, channels_last, compiled)
     image, target = (peer.tensor(array) for array in training_batch(arguments))
     train = peer.train_step(LEARNING_RATE, cfg.momentum, cfg.weight_decay)
     return time_steps(lambda: train(image, target), arguments.batch, arguments.steps)
-
-
-def train_torch_nchw(arguments: argparse.Namespace) -> dict:
-    return train_torch(arguments, channels_last=False)
-
-
-def train_torch_channels_last(arguments: argparse.Namespace) -> dict:
-    return train_torch(arguments, channels_last=True)
 
 
 def infer_mindspore(arguments: argparse.Namespace, kernels: str) -> dict:
@@ -195,21 +201,16 @@ def infer_onnx_single(arguments: argparse.Namespace) -> dict:
     return time_steps(lambda: predict(image), 1, arguments.batch * arguments.steps)
 
 
-def infer_torch(arguments: argparse.Namespace) -> dict:
+def infer_torch(
+    arguments: argparse.Namespace, channels_last: bool = True, compiled: bool = False, single: bool = False
+) -> dict:
+    """PyTorch's answer to a batch, or to as many images one at a time."""
     from benchmarks import torch_peer
 
-    peer = torch_peer.Peer(CLASSES, arguments.threads, channels_last=True)
-    predict, image = peer.predictor(), peer.tensor(images_of(arguments, arguments.batch))
-    return time_steps(lambda: predict(image), arguments.batch, arguments.steps)
-
-
-def infer_torch_single(arguments: argparse.Namespace) -> dict:
-    """As many images as the others, one at a time."""
-    from benchmarks import torch_peer
-
-    peer = torch_peer.Peer(CLASSES, arguments.threads, channels_last=True)
-    predict, image = peer.predictor(), peer.tensor(images_of(arguments, 1))
-    return time_steps(lambda: predict(image), 1, arguments.batch * arguments.steps)
+    batch, steps = (1, arguments.batch * arguments.steps) if single else (arguments.batch, arguments.steps)
+    peer = torch_peer.Peer(CLASSES, arguments.threads, channels_last, compiled)
+    predict, image = peer.predictor(), peer.tensor(images_of(arguments, batch))
+    return time_steps(lambda: predict(image), batch, steps)
 
 
 def data_counts(arguments: argparse.Namespace) -> tuple[int, int]:
@@ -294,24 +295,85 @@ def data_minddata(arguments: argparse.Namespace) -> dict:
     )
 
 
+def pretrained(arguments: argparse.Namespace) -> dict:
+    """Write weights to fine-tune from; no contender."""
+    from src.engine import checkpoint
+    from src.mobilenetv2 import network
+    from src.mobilenetv2.pretrained import about
+
+    cfg = config(arguments)
+    net = network.build(CLASSES, cfg.width_mult, cfg.seed)
+    names = {f"class{number:04d}": number for number in range(CLASSES)}
+    checkpoint.save(PRETRAINED, checkpoint.arrays_of(net.get_parameters()), about(cfg, names))
+    return {"about": f"fine-tuning starts from random weights, {EPOCHS} epochs of the classifier"}
+
+
+def finetune_ours(arguments: argparse.Namespace) -> dict:
+    """train.py with a frozen backbone, from the start of the program to the last epoch."""
+    from src import zoo
+
+    output = tempfile.mkdtemp(dir=".")
+    flags = ["--platform", "CPU", "--dataset_path", arguments.images, "--save_checkpoint_path", output]
+    flags += ["--pretrain_ckpt", str(PRETRAINED), "--freeze_layer", "backbone", "--filter_head", "True"]
+    flags += ["--epoch_size", str(EPOCHS), "--batch_size", str(FINETUNE_BATCH), "--save_checkpoint_epochs", str(EPOCHS)]
+    if zoo.run("train", flags):
+        raise ZooError("train.py failed; its log is above")
+    return since_start()
+
+
+def finetune_torch(arguments: argparse.Namespace, channels_last: bool, compiled: bool = False) -> dict:
+    """The same in PyTorch: features once, of images decoded by PIL in processes, then the classifier."""
+    import torch
+
+    from benchmarks import torch_peer
+    from benchmarks.pil_pipeline import centre_batches
+
+    folder = scanned(arguments)
+    files = [str(folder.path(index)) for index in range(len(folder))]
+    peer = torch_peer.Peer(len(folder.class_to_index), arguments.threads, channels_last, compiled)
+    peer.net.classifier = torch.nn.Identity()
+    predict, found = peer.predictor(), []
+    for images in centre_batches(files, FINETUNE_BATCH, arguments.size, arguments.threads):
+        found.append(torch.from_numpy(predict(peer.tensor(images)).copy()))
+    feature, label = torch.cat(found), torch.from_numpy(np.asarray(folder.labels)).long()
+    head = torch.nn.Linear(feature.shape[1], len(folder.class_to_index))
+    optimizer = torch.optim.SGD(head.parameters(), LEARNING_RATE, 0.9)
+    for _ in range(EPOCHS):
+        for rows in torch.randperm(len(label)).split(FINETUNE_BATCH):
+            loss = torch.nn.functional.cross_entropy(head(feature[rows]), label[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return since_start()
+
+
 WORKERS = {
     function.__name__: function
     for function in (
         train_kernels,
         train_stock,
-        train_torch_nchw,
-        train_torch_channels_last,
         infer_kernels,
         infer_stock,
         infer_onnx,
         infer_onnx_single,
-        infer_torch,
-        infer_torch_single,
         data_ours,
         data_pil,
         data_minddata,
+        finetune_ours,
+        pretrained,
         export,
         photos,
         count_images,
     )
 }
+TORCH_VARIANTS = {  # suffix of a worker's name -> memory format and compiler
+    "nchw": {"channels_last": False},
+    "channels_last": {"channels_last": True},
+    "compiled": {"channels_last": False, "compiled": True},
+    "compiled_channels_last": {"channels_last": True, "compiled": True},
+}
+for _name, _how in TORCH_VARIANTS.items():
+    WORKERS[f"train_torch_{_name}"] = partial(train_torch, **_how)
+    WORKERS[f"infer_torch_{_name}"] = partial(infer_torch, **_how)
+    WORKERS[f"infer_torch_{_name}_single"] = partial(infer_torch, **_how, single=True)
+    WORKERS[f"finetune_torch_{_name}"] = partial(finetune_torch, **_how)
