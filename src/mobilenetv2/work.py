@@ -17,7 +17,7 @@ from src.engine.journal import METRICS
 from src.engine.metrics import Classification
 from src.engine.ranks import Rank
 from src.engine.run import CURVES, Run
-from src.mobilenetv2 import dataset, features
+from src.mobilenetv2 import dataset, extraction, features
 from src.mobilenetv2.config import Config
 from src.mobilenetv2.loss import cross_entropy
 from src.mobilenetv2.lr_generator import get_lr
@@ -35,17 +35,6 @@ class Work:
     bad: tuple[stream.BadFiles, ...]
     evaluate: Callable[[], Classification] | None
     cache: CachedFiles | None = None
-
-
-class PooledBackbone(nn.Cell):
-    """Image (N, 3, H, W) -> pooled features (N, C)."""
-
-    def __init__(self, backbone: nn.Cell):
-        super().__init__()
-        self.backbone = backbone
-
-    def construct(self, image: Tensor) -> Tensor:
-        return self.backbone(image).mean((2, 3))
 
 
 def whole(
@@ -84,7 +73,8 @@ def head(
 ) -> Work:
     """Train the classifier on features that the frozen backbone computes once, with the evaluation transform."""
     bad = dataset.bad_files(folder, cfg, run.journal.line)
-    predict = loop.predictor(PooledBackbone(net.backbone))
+    total = len(folder) + (len(held_out) if held_out is not None else 0)
+    predict = extraction.predictor(net, total, cfg, run.journal.line)
     weights = {p.name: p.asnumpy() for p in net.backbone.get_parameters()}
 
     def features_of(images: ImageFolder, bad: stream.BadFiles):

@@ -1,0 +1,69 @@
+"""What computes the frozen backbone's features: MindSpore, or for many images on CPU onnxruntime, which is faster."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from mindspore import Tensor, nn
+
+from src.engine import checkpoint, exporting, loop, onnx_model, stream
+from src.engine.errors import ZooError
+from src.mobilenetv2 import network
+from src.mobilenetv2.config import Config
+
+WORTH_EXPORTING = 2000  # images from which the seconds that the export takes are gained
+
+
+class PooledBackbone(nn.Cell):
+    """Image (N, 3, H, W) -> pooled features (N, C)."""
+
+    def __init__(self, backbone: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.backbone = backbone
+
+    def construct(self, image: Tensor) -> Tensor:
+        return self.backbone(image).mean((2, 3))
+
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+def predictor(net: network.MobileNetV2, images: int, cfg: Config, say: Callable[[str], None]) -> Predict:
+    """Images (N, 3, H, W) float32 -> pooled features (N, C); what it takes is set up at the first call."""
+    ready: list[Predict] = []
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        if not ready:
+            ready.append(_choose(net, images, cfg, say))
+        return ready[0](batch)
+
+    return predict
+
+
+def _choose(net: network.MobileNetV2, images: int, cfg: Config, say: Callable[[str], None]) -> Predict:
+    if cfg.platform == "CPU" and cfg.cpu_kernels != "off" and images >= WORTH_EXPORTING:
+        try:
+            return by_onnxruntime(net, cfg)
+        except ZooError as error:
+            say(f"features by MindSpore, because {error}")
+    return loop.predictor(PooledBackbone(net.backbone))
+
+
+def by_onnxruntime(net: network.MobileNetV2, cfg: Config) -> Predict:
+    """The backbone exported, compared with itself and opened again. Raises ZooError where the two differ."""
+    # Built anew, because an export cannot hold the CPU kernels that `net` may have.
+    stock = network.build(1, cfg.width_mult, cfg.seed)
+    weights = {p.name: p.asnumpy() for p in net.backbone.get_parameters()}
+    checkpoint.assign(stock.backbone.get_parameters(), weights, "the backbone")
+    shape = (2, 3, cfg.image_height, cfg.image_width)
+    with tempfile.TemporaryDirectory(prefix="features-") as folder:
+        inputs = {"random": exporting.random_input(shape, cfg.seed)}
+        path, _ = exporting.export(
+            PooledBackbone(stock.backbone), Path(folder) / "backbone", "ONNX", {}, inputs, dynamic_batch=True
+        )
+        model = onnx_model.load(path, stream.usable_threads(cfg.num_workers))
+        model.predict(np.concatenate([inputs["random"]] * model.threads))  # opens all it needs of the file
+        return model.predict
