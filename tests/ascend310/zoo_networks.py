@@ -57,7 +57,7 @@ def fitted_head(net: mobilenetv2.MobileNetV2, root: Path) -> tuple[dict[str, np.
     calibrate(net, batches[0])
     features = np.concatenate([net.backbone(batch).mean((2, 3)).asnumpy() for batch in batches])
     middle, spread = features.mean(0), features.std(0) + 1e-6
-    model = RidgeClassifier(alpha=10).fit((features - middle) / spread, folder.labels)
+    model = RidgeClassifier(alpha=100).fit((features - middle) / spread, folder.labels)
     weight = model.coef_ / spread
     head = {CLASSIFIER: weight, CLASSIFIER.replace("weight", "bias"): model.intercept_ - weight @ middle}
     return {name: array.astype(np.float32) for name, array in head.items()}, folder.class_to_index
