@@ -126,14 +126,14 @@ def torch_model(args: argparse.Namespace, channels_last: bool):
 
     torch.set_num_threads(args.threads)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    config = transformers.SegformerConfig(num_labels=CLASSES)
+    config = transformers.SegformerConfig(num_labels=CLASSES, drop_path_rate=0.0, classifier_dropout_prob=0.0)
     model = transformers.SegformerForSemanticSegmentation(config).to(memory_format=layout)
     image, label = (torch.from_numpy(array) for array in batch_of(args.size))
     return model, image.contiguous(memory_format=layout), label.long()
 
 
 def train_torch(args: argparse.Namespace, channels_last: bool = False, compiled: bool = False) -> dict:
-    """The same network, loss and optimizer in PyTorch."""
+    """The same network, loss and optimizer in PyTorch; stochastic depth and dropout are off in both."""
     import torch
 
     model, image, label = torch_model(args, channels_last)
