@@ -1,9 +1,10 @@
-// Softmax attention on maps: queries (N, C, H, W), keys and values (N, 2 C, h, w), heads of d = C / heads channels each.
+// Softmax attention on maps: queries (N, C, H, W), keys and values (N, 2 C, h, w), heads of d = C / heads channels
+// each.
 //
 // The weights, L x M per head with L = H * W queries and M = h * w keys, are never stored: the forward kernel keeps the
 // logarithm of each query's sum, and the backward kernel computes the weights of a block of queries again from it
-// (FlashAttention, https://arxiv.org/abs/2205.14135). A block is kColumns queries, one per lane, so that maxima and sums
-// over the keys stay within lanes.
+// (FlashAttention, https://arxiv.org/abs/2205.14135). A block is kColumns queries, one per lane, so that maxima and
+// sums over the keys stay within lanes.
 
 #include <cmath>
 #include <vector>
@@ -20,9 +21,15 @@ struct Sizes {
 
   // rows: keys, rounded up to whole tiles; pairs: d in units of kPair; blocks: of queries
   Sizes(const Arguments& args, int64_t heads)
-      : n(args.shapes[0][0]), c(args.shapes[0][1]), queries(args.shapes[0][2] * args.shapes[0][3]),
-        keys(args.shapes[1][2] * args.shapes[1][3]), heads(heads), d(c / heads),
-        rows(CeilDiv(keys, kRows) * kRows), pairs(CeilDiv(d, kPair)), blocks(CeilDiv(queries, kColumns)) {}
+      : n(args.shapes[0][0]),
+        c(args.shapes[0][1]),
+        queries(args.shapes[0][2] * args.shapes[0][3]),
+        keys(args.shapes[1][2] * args.shapes[1][3]),
+        heads(heads),
+        d(c / heads),
+        rows(CeilDiv(keys, kRows) * kRows),
+        pairs(CeilDiv(d, kPair)),
+        blocks(CeilDiv(queries, kColumns)) {}
 
   float Scale() const { return 1.0f / std::sqrt(static_cast<float>(d)); }
   int64_t Query(int64_t item) const { return (item / heads * c + item % heads * d) * queries; }
@@ -141,7 +148,8 @@ struct Packed {
 
   Packed() = default;
   Packed(const float* k, const float* v, const Sizes& s)
-      : keys(PackMatrix(k, s.keys, s.d, 1, s.keys)), keys_by_channel(PackMatrix(k, s.d, s.keys, s.keys, 1)),
+      : keys(PackMatrix(k, s.keys, s.d, 1, s.keys)),
+        keys_by_channel(PackMatrix(k, s.d, s.keys, s.keys, 1)),
         values(PackMatrix(v, s.keys, s.d, 1, s.keys)) {}
 };
 
@@ -150,8 +158,12 @@ struct Scratch {
   std::vector<float> query, grad, weights, dweights, query_rows, grad_rows, out;
 
   explicit Scratch(const Sizes& s)
-      : query(s.d * kColumns), grad(s.d * kColumns), weights(s.rows * kColumns), dweights(s.rows * kColumns),
-        query_rows(s.pairs * kColumns * kPair), grad_rows(s.pairs * kColumns * kPair),
+      : query(s.d * kColumns),
+        grad(s.d * kColumns),
+        weights(s.rows * kColumns),
+        dweights(s.rows * kColumns),
+        query_rows(s.pairs * kColumns * kPair),
+        grad_rows(s.pairs * kColumns * kPair),
         out(CeilDiv(s.d, kRows) * kRows * kColumns) {}
 };
 
@@ -183,7 +195,8 @@ void BackwardBlock(const Sizes& s, const Packed& packed, const Tensors& t, int64
   for (int64_t column = 0; column < s.Width(block); ++column) logs[column] = t.logs[block * kColumns + column];
   for (int64_t i = 0; i < s.d; ++i) {
     const float* y = t.y + i * s.queries + block * kColumns;
-    for (int64_t column = 0; column < s.Width(block); ++column) means[column] += y[column] * z.grad[i * kColumns + column];
+    for (int64_t column = 0; column < s.Width(block); ++column)
+      means[column] += y[column] * z.grad[i * kColumns + column];
   }
   Vector log_vectors[kVectors], mean_vectors[kVectors], scales[kVectors];
   for (int v = 0; v < kVectors; ++v) {

@@ -83,7 +83,7 @@ constexpr float kLog2E = 1.44269504f;
 }  // namespace
 
 // The names MindSpore looks up. Its last two arguments (stream, extra) mean nothing on a CPU.
-#define EXPORT(name, kernel)                                                                                    \
+#define EXPORT(name, kernel)                                                                                        \
   extern "C" int name(int nparam, void** params, int* ndims, int64_t** shapes, const char** dtypes, void*, void*) { \
-    return kernel({nparam, params, ndims, shapes, dtypes});                                                     \
+    return kernel({nparam, params, ndims, shapes, dtypes});                                                         \
   }

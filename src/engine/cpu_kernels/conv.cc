@@ -13,9 +13,15 @@ struct Geometry {
 
   // x (N, C, H, W), weight (O, C, k, k), (stride, padding)
   Geometry(const Arguments& args, const float* settings)
-      : n(args.shapes[0][0]), c(args.shapes[0][1]), h(args.shapes[0][2]), w(args.shapes[0][3]),
-        out(args.shapes[1][0]), kernel(args.shapes[1][2]), stride(static_cast<int64_t>(settings[0])),
-        padding(static_cast<int64_t>(settings[1])), out_h((h + 2 * padding - kernel) / stride + 1),
+      : n(args.shapes[0][0]),
+        c(args.shapes[0][1]),
+        h(args.shapes[0][2]),
+        w(args.shapes[0][3]),
+        out(args.shapes[1][0]),
+        kernel(args.shapes[1][2]),
+        stride(static_cast<int64_t>(settings[0])),
+        padding(static_cast<int64_t>(settings[1])),
+        out_h((h + 2 * padding - kernel) / stride + 1),
         out_w((w + 2 * padding - kernel) / stride + 1) {}
 
   int64_t Depth() const { return c * kernel * kernel; }
@@ -80,8 +86,9 @@ bool IsConvolution(const Arguments& args, int count) {
 int Forward(const Arguments& args) {
   if (!IsConvolution(args, 5)) return kBadArguments;
   const Geometry g(args, args[3]);
-  if (!Matches(args, {{g.n, g.c, g.h, g.w}, {g.out, g.c, g.kernel, g.kernel}, {g.out}, {2},
-                      {g.n, g.out, g.out_h, g.out_w}})) {
+  if (!Matches(
+          args,
+          {{g.n, g.c, g.h, g.w}, {g.out, g.c, g.kernel, g.kernel}, {g.out}, {2}, {g.n, g.out, g.out_h, g.out_w}})) {
     return kBadArguments;
   }
   const std::vector<float> packed = PackMatrix(args[1], g.out, g.Depth(), g.Depth(), 1);

@@ -11,8 +11,12 @@ struct Sizes {
   int64_t n, c, h, w, out, size;
 
   explicit Sizes(const Arguments& args)
-      : n(args.shapes[0][0]), c(args.shapes[0][1]), h(args.shapes[0][2]), w(args.shapes[0][3]),
-        out(args.shapes[1][0]), size(h * w) {}
+      : n(args.shapes[0][0]),
+        c(args.shapes[0][1]),
+        h(args.shapes[0][2]),
+        w(args.shapes[0][3]),
+        out(args.shapes[1][0]),
+        size(h * w) {}
 };
 
 bool IsDense(const Arguments& args, int count) { return HasImages(args) && args.count == count && args.ndims[1] == 2; }

@@ -57,8 +57,8 @@ inline void CopyUpToPanel(const float* from, int64_t length, float* to) {
 }
 
 // out (N, rows, size) = matrix (rows, depth) times in (N, depth, size), image by image; the matrix comes packed as
-// [row block][depth][kRows], padded with zeros. `finish` is Plain for the bare products; otherwise it writes `out` itself:
-// finish(image, row, pixel, length, products).
+// [row block][depth][kRows], padded with zeros. `finish` is Plain for the bare products; otherwise it writes `out`
+// itself: finish(image, row, pixel, length, products).
 struct Plain {};
 
 template <typename Finish = Plain>
@@ -114,7 +114,8 @@ void Multiply(const float* packed, const float* in, float* out, int64_t n, int64
 }
 
 // Packs a (rows, depth) matrix with the given strides for Multiply.
-inline std::vector<float> PackMatrix(const float* matrix, int64_t rows, int64_t depth, int64_t row_stride, int64_t stride) {
+inline std::vector<float> PackMatrix(const float* matrix, int64_t rows, int64_t depth, int64_t row_stride,
+                                     int64_t stride) {
   std::vector<float> packed(CeilDiv(rows, kRows) * kRows * depth);
   for (int64_t row = 0; row < rows; ++row) {
     float* to = packed.data() + row / kRows * kRows * depth + row % kRows;
@@ -186,7 +187,7 @@ struct PixelBlocks {
 // products (narrow, wide) += sum over the pixels of the blocks [first, last) of a[narrow] * b[wide], for one panel of
 // wide. For planes so large that summing the lanes at the end costs little.
 inline void AccumulateDots(const float* a, const float* b, float* products, const PixelBlocks& blocks, int64_t first,
-                    int64_t last, int64_t narrow, int64_t wide, int64_t panel) {
+                           int64_t last, int64_t narrow, int64_t wide, int64_t panel) {
   const int64_t pitch = CeilDiv(wide, kColumns) * kColumns, size = blocks.size;
   blocks.ForEach(first, last, [&](int64_t image, int64_t start, int64_t depth) {
     for (int64_t column = panel * kColumns; column < std::min(wide, (panel + 1) * kColumns); column += kDotColumns) {
@@ -207,8 +208,9 @@ inline void AccumulateDots(const float* a, const float* b, float* products, cons
 }
 
 // The same for small planes, whose panel of b is transposed first.
-inline void AccumulateProducts(const float* a, const float* b, float* products, const PixelBlocks& blocks, int64_t first,
-                        int64_t last, int64_t narrow, int64_t wide, int64_t panel, float* packed) {
+inline void AccumulateProducts(const float* a, const float* b, float* products, const PixelBlocks& blocks,
+                               int64_t first, int64_t last, int64_t narrow, int64_t wide, int64_t panel,
+                               float* packed) {
   const int64_t used = std::min<int64_t>(kColumns, wide - panel * kColumns), pitch = CeilDiv(wide, kColumns) * kColumns;
   const int64_t size = blocks.size;
   blocks.ForEach(first, last, [&](int64_t image, int64_t begin, int64_t pixels) {
@@ -227,10 +229,10 @@ inline void AccumulateProducts(const float* a, const float* b, float* products, 
   });
 }
 
-// result[narrow * narrow_stride + wide * wide_stride] (+)= sum over images and pixels of a[narrow] * b[wide]. The sum is
-// cut into slices whose number depends on the shapes alone, so the result does not depend on threads.
-inline void Products(const float* a, const float* b, float* result, int64_t n, int64_t narrow, int64_t wide, int64_t size,
-              int64_t narrow_stride, int64_t wide_stride, bool add = false) {
+// result[narrow * narrow_stride + wide * wide_stride] (+)= sum over images and pixels of a[narrow] * b[wide]. The sum
+// is cut into slices whose number depends on the shapes alone, so the result does not depend on threads.
+inline void Products(const float* a, const float* b, float* result, int64_t n, int64_t narrow, int64_t wide,
+                     int64_t size, int64_t narrow_stride, int64_t wide_stride, bool add = false) {
   const int64_t panels = CeilDiv(wide, kColumns), pitch = panels * kColumns;
   const PixelBlocks blocks{n, size};
   const int64_t slices = std::min(blocks.count, CeilDiv(32, panels));

@@ -143,7 +143,8 @@ double TotalWeight(const Problem& p) {
 }
 
 bool IsProblem(const Arguments& args) {
-  if (!HasImages(args) || args.count != 6 || args.ndims[1] != 3 || args.ndims[2] != 1 || args.ndims[3] != 1) return false;
+  if (!HasImages(args) || args.count != 6 || args.ndims[1] != 3 || args.ndims[2] != 1 || args.ndims[3] != 1)
+    return false;
   if (args.shapes[1][0] != args.shapes[0][0] || args.shapes[2][0] != args.shapes[0][1]) return false;
   return std::strcmp(args.dtypes[1], "int32") == 0 && std::strcmp(args.dtypes[0], "float32") == 0;
 }
@@ -152,9 +153,18 @@ bool IsProblem(const Arguments& args) {
 int Forward(const Arguments& args) {
   if (!IsProblem(args)) return kBadArguments;
   const int64_t *logits = args.shapes[0], *label = args.shapes[1];
-  const Problem p = {logits[0], logits[1], logits[2], logits[3], label[1], label[2], args[0], args[2],
-                     static_cast<const int32_t*>(args.params[1]), static_cast<int32_t>(args[3][0]),
-                     Taps(logits[2], label[1]), Taps(logits[3], label[2])};
+  const Problem p = {logits[0],
+                     logits[1],
+                     logits[2],
+                     logits[3],
+                     label[1],
+                     label[2],
+                     args[0],
+                     args[2],
+                     static_cast<const int32_t*>(args.params[1]),
+                     static_cast<int32_t>(args[3][0]),
+                     Taps(logits[2], label[1]),
+                     Taps(logits[3], label[2])};
   const double total = TotalWeight(p);
   if (total < 0) return kBadArguments;
   const double factor = 1.0 / std::max(total, 1e-6);
