@@ -13,6 +13,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,9 +21,9 @@ import time
 from pathlib import Path
 
 from benchmarks import cpu_report, machine
-from benchmarks.cpu_plan import MOBILENET, SECTIONS, SEGFORMER, Row
+from benchmarks.cpu_plan import INT8_FILE, MOBILENET, SECTIONS, SEGFORMER, Row, Section
 from src.engine.config import Parser
-from src.engine.errors import ZooError
+from src.engine.errors import UsageError, ZooError
 from src.engine.stream import usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,7 +123,7 @@ class Runner:
 def needed(row: Row, has_images: bool) -> list[str]:
     """Workers that have to run before."""
     if row.worker in ("infer_onnx", "infer_onnx_single") and row.module == MOBILENET:
-        return ["export"]
+        return [] if "onnx" in row.flags else ["export"]
     images = [] if has_images or not row.worker.startswith(("data", "finetune")) else ["photos"]
     return [*images, "pretrained"] if row.worker == "finetune_ours" else images
 
@@ -133,36 +134,46 @@ def missing_packages(rows: list[Row]) -> dict[str, str]:
     return {package: f"{package} is not installed: its rows are left out" for package in absent}
 
 
+def turns(runner: Runner, section: Section, rows: list[Row]) -> None:
+    """All rounds of a section; what an earlier section has measured already is not measured again."""
+    known = {runner.key(row): len(runner.answers.get(runner.key(row), ())) for row in rows}
+    for number in range(1, min(runner.args.rounds, section.most_rounds) + 1):
+        for row in rows:
+            if known[runner.key(row)] >= number:
+                continue
+            answer = runner.measure(row)
+            value = "-" if answer is None else format(answer[section.field], section.number)
+            print(f"round {number}, {section.title}: {row.label}: {value}", file=sys.stderr, flush=True)
+
+
 def measure(args: argparse.Namespace) -> int:
+    """Run the sections, print and write what is known after each; returns the exit status."""
     facts = machine.facts()
     print("\n".join(f"- {name}: {value}" for name, value in facts.items()), flush=True)
     missing = missing_packages([row for name in args.only for row in SECTIONS[name].rows])
     notes, results, began = [*machine.warnings(), *missing.values()], [], time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
-        runner = Runner(args, Path(name))
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
+        runner = Runner(args, Path(scratch))
+        if args.int8:
+            shutil.copyfile(args.int8, Path(scratch) / INT8_FILE)
         for name in args.only:
-            section = SECTIONS[name]
-            rows = [row for row in section.rows if not set(row.needs) & set(missing) and row.cores <= runner.cores]
-            shared = {runner.key(row): len(runner.answers.get(runner.key(row), ())) for row in rows}
-            for number in range(1, min(args.rounds, section.most_rounds) + 1):
-                for row in rows:
-                    if shared[runner.key(row)] >= number:
-                        continue
-                    answer = runner.measure(row)
-                    value = "-" if answer is None else format(answer[section.field], section.number)
-                    print(f"round {number}, {section.title}: {row.label}: {value}", file=sys.stderr, flush=True)
+            if name == "int8" and not args.int8:
+                notes.append("int8 is left out: give --int8 FILE, an ONNX file of MobileNetV2-quant")
+                continue
+            rows = [r for r in SECTIONS[name].rows if not set(r.needs) & set(missing) and r.cores <= runner.cores]
+            turns(runner, SECTIONS[name], rows)
             notes += [
-                f"{row.label}: {runner.notes[runner.key(row)]}" for row in rows if runner.key(row) in runner.notes
+                f"{name}, {r.label}: {runner.notes[runner.key(r)]}" for r in rows if runner.key(r) in runner.notes
             ]
             found = cpu_report.rows(name, rows, lambda row: runner.answers.get(runner.key(row), []))
             results += found
             print(f"\n{cpu_report.table(name, found)}\n", flush=True)
-    notes.append(f"all of it took {(time.perf_counter() - began) / 60:.0f} minutes, {args.rounds} rounds at most")
+            if args.out:
+                settings = {"rounds": args.rounds, "steps": args.steps, "only": args.only}
+                content = {"machine": facts, "settings": settings, "notes": notes, "results": results}
+                cpu_report.write(args.out, content)
+    notes.append(f"all of it took {(time.perf_counter() - began) / 60:.0f} minutes")
     print("\n".join(f"- {note}" for note in notes))
-    if args.out:
-        settings = {"rounds": args.rounds, "steps": args.steps, "only": args.only}
-        cpu_report.write(args.out, {"machine": facts, "settings": settings, "notes": notes, "results": results})
-        print(f"- written to {args.out}")
     return 1 if runner.notes else 0
 
 
@@ -187,9 +198,12 @@ def main(argv: list[str]) -> int:
     flags.add_argument("--rounds", type=positive, default=3, help="how often each contender runs (default 3)")
     flags.add_argument("--steps", type=positive, default=5, help="timed steps per run (default 5)")
     flags.add_argument("--images", help="folder of class folders; without it, cuts of two photographs are written")
+    flags.add_argument("--int8", type=Path, metavar="FILE", help="ONNX file of MobileNetV2-quant, for the table int8")
     flags.add_argument("--out", type=Path, metavar="FOLDER", help="also write cpu.json, cpu.md and cpu.png")
     try:
         args = flags.parse_args(argv)
+        if args.int8 and not args.int8.is_file():
+            raise UsageError(f"--int8 {args.int8} is no file; export MobileNetV2-quant as ONNX first")
         if args.images:
             args.images = str(Path(args.images).expanduser().resolve())
         return measure(args)

@@ -41,6 +41,7 @@ class Section:
 
 TORCH = ("torch",)
 ONNX = ("onnx", "onnxruntime")
+INT8_FILE = "int8.onnx"  # in the scratch folder: the file of --int8
 VARIANTS = {
     "nchw": "PyTorch eager",
     "channels_last": "PyTorch eager, channels-last",
@@ -98,6 +99,24 @@ def infer_rows() -> tuple[Row, ...]:
     )
 
 
+def int8_rows() -> tuple[Row, ...]:
+    """The file of --int8 and our float export, next to PyTorch in float."""
+    return (
+        Row("ours, INT8 (onnxruntime), batch 32", MOBILENET, "infer_onnx", "32", flags={"onnx": INT8_FILE}, needs=ONNX),
+        Row(
+            "ours, INT8 (onnxruntime), batch 1",
+            MOBILENET,
+            "infer_onnx_single",
+            "1",
+            False,
+            {"onnx": INT8_FILE},
+            0,
+            ONNX,
+        ),
+        *(row for row in infer_rows() if row.worker != "infer_kernels"),
+    )
+
+
 def startup_rows() -> tuple[Row, ...]:
     """Workers that stop after their first step; caches of compiled graphs empty or full."""
     ours = {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": "compile_cache"}
@@ -126,6 +145,7 @@ SECTIONS = {
         "MobileNetV2 training, 64 x 64, batch 64, images/s", "images_per_s", ".0f", True, train_rows(**SMALL)
     ),
     "infer": Section("MobileNetV2 inference, 224 x 224, images/s", "images_per_s", ".1f", True, infer_rows()),
+    "int8": Section("MobileNetV2 in INT8, 224 x 224, images/s", "images_per_s", ".1f", True, int8_rows()),
     "segformer_train": Section(
         "SegFormer-B0 training step, 512 x 1024, batch 1, s",
         "seconds",
