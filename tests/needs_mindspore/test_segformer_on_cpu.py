@@ -76,10 +76,9 @@ def test_twenty_steps_agree_with_stock_operators():
         np.testing.assert_allclose(fast[name], expected, atol=1e-4 + 1e-3 * np.abs(expected).max(), err_msg=name)
 
 
-@pytest.mark.parametrize("size", [(64, 96), (70, 45)])
-def test_logits_agree_with_stock_operators(size):
+def test_logits_of_an_odd_size_agree_with_stock_operators():
     stock, fast = make("off").set_train(False), make("on").set_train(False)
-    image = Tensor(np.random.default_rng(0).standard_normal((1, 3, *size)).astype(np.float32))
+    image = Tensor(np.random.default_rng(0).standard_normal((1, 3, 70, 45)).astype(np.float32))
     expected, found = stock(image).asnumpy(), fast(image).asnumpy()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
