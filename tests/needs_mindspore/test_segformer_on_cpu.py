@@ -11,14 +11,20 @@ import mindspore as ms
 from mindspore import Tensor
 
 from src.engine import step
-from src.engine.adamw import AdamW
 from src.engine.cpu_kernels import build
 from src.engine.errors import ZooError
 from src.segformer import network, on_cpu
 from src.segformer.loss import cross_entropy
+from src.segformer.variants import VARIANTS, Variant
 
 CLASSES, IGNORED = 5, 255
+SMALL = Variant((8, 16, 20, 32), (1, 1, 1, 1), 32)  # one block per stage: less to compile
 SIZE = (64, 96)  # the last stage is 2 x 3
+
+
+@pytest.fixture(autouse=True)
+def small_network(monkeypatch):
+    monkeypatch.setitem(VARIANTS, "mit_b0", SMALL)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,8 +42,8 @@ def batch() -> tuple[np.ndarray, ...]:
     rng = np.random.default_rng(3)
     label = rng.integers(0, CLASSES, (2, *SIZE)).astype(np.int32)
     label[:, :9] = IGNORED
-    keep_path = (rng.random((8, 2, 2)) < 0.8).astype(np.float32) / 0.8
-    keep_channel = (rng.random((2, 256)) < 0.9).astype(np.float32) / 0.9
+    keep_path = (rng.random((4, 2, 2)) < 0.8).astype(np.float32) / 0.8
+    keep_channel = (rng.random((2, 32)) < 0.9).astype(np.float32) / 0.9
     return rng.standard_normal((2, 3, *SIZE)).astype(np.float32), label, keep_path, keep_channel
 
 
@@ -60,8 +66,9 @@ def train(mode: str, steps: int = 20) -> tuple[list[float], dict[str, np.ndarray
             return fused(image, label, keep_path, keep_channel)
         return cross_entropy(net(image, keep_path, keep_channel), label, weights, IGNORED)
 
-    run = step.make_step(loss, AdamW(net.trainable_params(), 0.01, True))
-    losses = [float(run(1e-4, *batch()).asnumpy()) for _ in range(steps)]
+    # Not AdamW: it moves a bias without any gradient by the learning rate, in the direction of the rounding.
+    run = step.make_step(loss, step.momentum_optimizer(net, 0.9, 1e-4))
+    losses = [float(run(0.01, *batch()).asnumpy()) for _ in range(steps)]
     return losses, {parameter.name: parameter.asnumpy() for parameter in net.get_parameters()}
 
 
@@ -72,8 +79,7 @@ def test_twenty_steps_agree_with_stock_operators():
     assert losses[-1] < losses[0]
     assert list(fast) == list(stock)
     for name, expected in stock.items():
-        # AdamW moves every weight by about lr per step whatever its gradient is, so 0 gradients leave some noise.
-        np.testing.assert_allclose(fast[name], expected, atol=1e-4 + 1e-3 * np.abs(expected).max(), err_msg=name)
+        np.testing.assert_allclose(fast[name], expected, atol=1e-5 + 1e-4 * np.abs(expected).max(), err_msg=name)
 
 
 def test_logits_of_an_odd_size_agree_with_stock_operators():
@@ -86,7 +92,7 @@ def test_logits_of_an_odd_size_agree_with_stock_operators():
 def test_parameters_keep_names_and_order():
     stock, fast = make("off"), network.build("mit_b0", CLASSES, 0, seed=1)
     sentence = on_cpu.accelerate(fast)
-    assert sentence == "CPU kernels: 8 transformer blocks, 4 patch embeddings and the decode head replaced"
+    assert sentence == "CPU kernels: 4 transformer blocks, 4 patch embeddings and the decode head replaced"
     assert [p.name for p in fast.get_parameters()] == [p.name for p in stock.get_parameters()]
     assert [p.name for p in fast.trainable_params()] == [p.name for p in stock.trainable_params()]
 
