@@ -69,6 +69,20 @@ split_at_dashes() {
   (($# == 0)) || FLAGS=("${@:2}")
 }
 
+# read_evaluation PLATFORM DATASET_PATH CHECKPOINT_PATH: checks them and sets LAUNCH, options of the launcher, and EVAL,
+# options of eval.py, which FLAGS are appended to.
+# shellcheck disable=SC2034  # read by the callers
+read_evaluation() {
+  [[ ${1:-} == Ascend || ${1:-} == GPU || ${1:-} == CPU ]] ||
+    wrong "platform is '${1:-}'; it has to be Ascend, GPU or CPU"
+  (($# == 3)) || wrong "$# arguments; PLATFORM DATASET_PATH CHECKPOINT_PATH are needed"
+  [[ -d $2 ]] || wrong "DATASET_PATH '$2' is not a folder"
+  [[ -f $3 ]] || wrong "CHECKPOINT_PATH '$3' is not a file"
+  require_number DEVICE_ID "${DEVICE_ID:-0}"
+  LAUNCH=(--platform "$1" --devices "${DEVICE_ID:-0}")
+  EVAL=(--platform "$1" --dataset_path "$2" --pretrain_ckpt "$3" ${FLAGS[@]+"${FLAGS[@]}"})
+}
+
 # interpreter: $PYTHON, the active environment's python, .venv's, or python3.
 interpreter() {
   if [[ -n ${PYTHON:-} ]]; then

@@ -8,7 +8,7 @@ main() {
   cd -- "$REPO_ROOT"
   "$VENV/bin/ruff" check .
   "$VENV/bin/ruff" format --check .
-  "$VENV/bin/shellcheck" -x scripts/*.sh .ci/run
+  "$VENV/bin/shellcheck" -x scripts/*.sh scripts/*/*.sh .ci/run
   echo "lint: clean"
 }
 

@@ -22,6 +22,8 @@ src.engine.image_folder src.engine.images src.engine.journal src.engine.metrics 
 src.engine.profiling src.engine.report src.engine.stream src.engine.torch_file src.engine.cpu_kernels.build
 src.launch.cache_memory src.launch.hccl src.launch.plan src.launch.rank src.launch.rank_table src.launch.supervise
 src.mobilenetv2.config src.mobilenetv2.dataset src.mobilenetv2.lr_generator src.mobilenetv2.names
+src.mobilenetv2_quant.config src.mobilenetv2_quant.layer_report src.mobilenetv2_quant.onnx_graph
+src.mobilenetv2_quant.schedule
 src.segformer.class_list src.segformer.config src.segformer.dataset src.segformer.labels src.segformer.lr_generator
 src.segformer.names src.segformer.noise src.segformer.pictures src.segformer.polygons src.segformer.prediction
 src.segformer.report src.segformer.transforms src.segformer.variants

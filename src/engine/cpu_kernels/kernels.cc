@@ -696,6 +696,106 @@ int BatchNormInferBackward(const Arguments& args) {
   return 0;
 }
 
+// Fake quantisation: x is moved to the nearest (q - zero_point) * scale with a whole q from low to high, in float32. A row
+// is what shares one scale: a filter of a weight tensor, or the whole tensor.
+struct Grid {
+  float scale, zero_point, low, high;
+
+  float Whole(float x) const { return std::nearbyint(x / scale) + zero_point; }
+  bool Holds(float whole) const { return whole >= low && whole <= high; }
+  // Both comparisons are false for NaN, so NaN passes through.
+  float Nearest(float whole) const {
+    whole = whole < low ? low : whole;
+    return whole > high ? high : whole;
+  }
+};
+
+struct Rows {
+  int64_t rows, size;
+
+  // Calls work(item, row, offset, length); one item is never shared by threads, and items depend on the shape alone.
+  template <typename Work>
+  void ForEachItem(Work work) const {
+    const int64_t parts = Parts();
+#pragma omp parallel for schedule(static)
+    for (int64_t item = 0; item < rows * parts; ++item) {
+      const int64_t row = item / parts, first = item % parts * kItem;
+      work(item, row, row * size + first, std::min(kItem, size - first));
+    }
+  }
+  int64_t Parts() const { return CeilDiv(size, kItem); }
+
+  static constexpr int64_t kItem = 1 << 15;
+};
+
+// Arguments of both kernels begin with x, scale (rows), zero point (rows), (low, high).
+bool ReadRows(const Arguments& args, Rows* rows) {
+  if (args.count < 4 || args.ndims[1] != 1 || args.ndims[2] != 1 || args.ndims[3] != 1) return false;
+  int64_t total = 1;
+  for (int axis = 0; axis < args.ndims[0]; ++axis) total *= args.shapes[0][axis];
+  rows->rows = args.shapes[1][0];
+  if (rows->rows != args.shapes[2][0] || args.shapes[3][0] != 2) return false;
+  if (rows->rows != 1 && rows->rows != args.shapes[0][0]) return false;
+  rows->size = total / rows->rows;
+  return total > 0;
+}
+
+Grid GridOf(const Arguments& args, int64_t row) { return {args[1][row], args[2][row], args[3][0], args[3][1]}; }
+
+// x, scale, zero point, (low, high) -> y, (least, greatest x)
+int FakeQuantizeForward(const Arguments& args) {
+  Rows rows;
+  if (!ReadRows(args, &rows) || args.count != 6) return kBadArguments;
+  const int64_t items = rows.rows * rows.Parts();
+  std::vector<float> least(items), greatest(items);
+  rows.ForEachItem([&](int64_t item, int64_t row, int64_t offset, int64_t length) {
+    const Grid grid = GridOf(args, row);
+    const float* from = args[0] + offset;
+    float* __restrict to = args[4] + offset;
+    float low = from[0], high = from[0];
+#pragma omp simd reduction(min : low) reduction(max : high)
+    for (int64_t i = 0; i < length; ++i) {
+      low = std::min(low, from[i]);
+      high = std::max(high, from[i]);
+      to[i] = (grid.Nearest(grid.Whole(from[i])) - grid.zero_point) * grid.scale;
+    }
+    least[item] = low;
+    greatest[item] = high;
+  });
+  args[5][0] = *std::min_element(least.begin(), least.end());
+  args[5][1] = *std::max_element(greatest.begin(), greatest.end());
+  return 0;
+}
+
+// x, scale, zero point, (low, high), dy -> dx, dscale. Rounding counts as the identity; outside of the grid dx is 0.
+int FakeQuantizeBackward(const Arguments& args) {
+  Rows rows;
+  if (!ReadRows(args, &rows) || args.count != 7) return kBadArguments;
+  const int64_t parts = rows.Parts();
+  std::vector<double> sums(rows.rows * parts);
+  rows.ForEachItem([&](int64_t item, int64_t row, int64_t offset, int64_t length) {
+    const Grid grid = GridOf(args, row);
+    const float* x = args[0] + offset;
+    const float* dy = args[4] + offset;
+    float* __restrict dx = args[5] + offset;
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < length; ++i) {
+      const float whole = grid.Whole(x[i]);
+      const bool inside = grid.Holds(whole);
+      dx[i] = inside ? dy[i] : 0.0f;
+      sum += dy[i] * (grid.Nearest(whole) - grid.zero_point - (inside ? x[i] / grid.scale : 0.0f));
+    }
+    sums[item] = sum;
+  });
+  for (int64_t row = 0; row < rows.rows; ++row) {
+    double sum = 0;
+    for (int64_t part = 0; part < parts; ++part) sum += sums[row * parts + part];
+    args[6][row] = static_cast<float>(sum);
+  }
+  return 0;
+}
+
 }  // namespace
 
 // The names MindSpore looks up. Its last two arguments (stream, extra) mean nothing on a CPU.
@@ -718,3 +818,5 @@ EXPORT(BatchNormInferLinear, BatchNormInfer<false>)
 EXPORT(BatchNormInferReLU6, BatchNormInfer<true>)
 EXPORT(BatchNormInferBackwardLinear, BatchNormInferBackward<false>)
 EXPORT(BatchNormInferBackwardReLU6, BatchNormInferBackward<true>)
+EXPORT(FakeQuantForward, FakeQuantizeForward)
+EXPORT(FakeQuantBackward, FakeQuantizeBackward)

@@ -1,0 +1,192 @@
+"""Fake quantisation in ordinary differentiable operators: grids, and the cells that put a tensor on one.
+
+A grid holds the numbers (q - zero_point) * scale with whole q from `low` to `high`. Rounding has a straight-through
+gradient: inside of the grid's range the gradient passes, outside it is 0 (Jacob et al., arXiv 1712.05877).
+Tensors that share one scale are a row: R is the number of rows, 1 or the number of output channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+from src.engine.cpu_kernels.cells import fake_quant_operator
+
+LEAST_SCALE = float(np.finfo(np.float32).eps)  # as in PyTorch
+UNSEEN = 6.0  # range before anything was seen is -6..6, the original's
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Which whole numbers there are, and whether 0 is in their middle."""
+
+    bits: int = 8
+    symmetric: bool = False
+    narrow: bool = False
+
+    @property
+    def low(self) -> int:
+        return -(2 ** (self.bits - 1)) + int(self.narrow)
+
+    @property
+    def high(self) -> int:
+        return 2 ** (self.bits - 1) - 1
+
+    def scale_and_zero_point(self, least: Tensor, greatest: Tensor) -> tuple[Tensor, Tensor]:
+        """Ranges (R,), (R,) -> scale (R,), whole zero point (R,), both float32. 0 is always on the grid."""
+        least, greatest = ops.minimum(least, 0.0), ops.maximum(greatest, 0.0)
+        steps = float(self.high - self.low)
+        if self.symmetric:
+            reach = ops.maximum(-least, greatest)
+            return ops.maximum(reach * 2.0 / steps, LEAST_SCALE), ops.zeros_like(reach)
+        scale = ops.maximum((greatest - least) / steps, LEAST_SCALE)
+        zero_point = self.low - ops.round(least / scale)
+        return scale, ops.minimum(ops.maximum(zero_point, float(self.low)), float(self.high))
+
+
+class Snap(nn.Cell):
+    """x, scale (R,), zero point (R,) -> x on the grid, (least, greatest x) as (2,).
+
+    With `library` it is one compiled CPU kernel, otherwise ordinary operators; both give the same bits.
+    """
+
+    def __init__(self, grid: Grid, library: Path | None = None):
+        super().__init__(auto_prefix=False)
+        self.low, self.high = float(grid.low), float(grid.high)
+        self.limits = Tensor([self.low, self.high], ms.float32)
+        self.kernel = fake_quant_operator(library) if library else None
+
+    def construct(self, x: Tensor, scale: Tensor, zero_point: Tensor) -> tuple[Tensor, Tensor]:
+        if self.kernel is not None:
+            outputs = self.kernel(x, scale, zero_point, self.limits)
+            return outputs[0], ops.stop_gradient(outputs[1])
+        shape = (-1,) + (1,) * (x.ndim - 1)
+        scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
+        exact = x / scale
+        # Exactly the rounded number (Sterbenz' lemma), with the gradient of `exact`.
+        whole = exact + ops.stop_gradient(ops.round(exact) - exact) + zero_point
+        inside = ops.logical_and(whole >= self.low, whole <= self.high)
+        # Not the gradient of `minimum`, which passes one half on the bounds themselves.
+        nearest = ops.stop_gradient(ops.minimum(ops.maximum(whole, self.low), self.high))
+        whole = ops.select(inside, whole, nearest)
+        return (whole - zero_point) * scale, self.extremes(x)
+
+    def extremes(self, x: Tensor) -> Tensor:
+        return ops.stop_gradient(ops.stack((ops.amin(x), ops.amax(x))))
+
+
+class ActivationQuantiser(nn.Cell):
+    """Activations of any shape on one grid for the whole tensor, whose range is a moving average over batches.
+
+    A batch is quantised with the range from before it, so that one pass over it is enough. While `summing`, extremes
+    are added up and nothing is quantised (calibration); `quantising` False only observes.
+    """
+
+    def __init__(self, name: str, grid: Grid, decay: float, library: Path | None = None):
+        super().__init__(auto_prefix=False)
+        self.name, self.grid, self.decay = name, grid, decay
+        self.range = Parameter(Tensor([-UNSEEN, UNSEEN], ms.float32), name=f"{name}.range", requires_grad=False)
+        self.snap = Snap(grid, library)
+        self.summing, self.quantising = False, True
+
+    def scale_and_zero_point(self) -> tuple[Tensor, Tensor]:
+        """(1,), (1,)"""
+        return self.grid.scale_and_zero_point(self.range[0:1], self.range[1:2])
+
+    def construct(self, x: Tensor) -> Tensor:
+        scale, zero_point = self.scale_and_zero_point()
+        quantised, extremes = self.snap(x, ops.stop_gradient(scale), ops.stop_gradient(zero_point))
+        if self.summing:
+            ops.assign(self.range, self.range + extremes)
+            return x
+        if self.training:
+            ops.assign(self.range, self.range * self.decay + extremes * (1.0 - self.decay))
+            if not self.quantising:
+                return x
+        return quantised
+
+
+class LearnedActivationQuantiser(nn.Cell):
+    """Activations on a grid whose step is trained (LSQ, arXiv 1902.08153); the zero point stays as calibrated."""
+
+    def __init__(self, name: str, grid: Grid, library: Path | None = None):
+        super().__init__(auto_prefix=False)
+        self.name, self.grid = name, grid
+        self.range = Parameter(Tensor([-UNSEEN, UNSEEN], ms.float32), name=f"{name}.range", requires_grad=False)
+        self.scale = Parameter(Tensor([1.0], ms.float32), name=f"{name}.scale")
+        self.zero_point = Parameter(Tensor([0.0], ms.float32), name=f"{name}.zero_point", requires_grad=False)
+        self.snap = Snap(grid, library)
+        self.summing, self.quantising = False, True
+
+    def start(self) -> None:
+        """Step and zero point from the calibrated range."""
+        scale, zero_point = self.grid.scale_and_zero_point(self.range[0:1], self.range[1:2])
+        ops.assign(self.scale, scale)
+        ops.assign(self.zero_point, zero_point)
+
+    def scale_and_zero_point(self) -> tuple[Tensor, Tensor]:
+        """(1,), (1,)"""
+        return ops.maximum(self.scale, LEAST_SCALE), self.zero_point
+
+    def construct(self, x: Tensor) -> Tensor:
+        scale, zero_point = self.scale_and_zero_point()
+        if self.training:
+            scale = with_gradient_factor(scale, (x.size * self.grid.high) ** -0.5)
+        quantised, extremes = self.snap(x, scale, zero_point)
+        if self.summing:
+            ops.assign(self.range, self.range + extremes)
+            return x
+        return x if self.training and not self.quantising else quantised
+
+
+class WeightQuantiser(nn.Cell):
+    """A weight (C_out, ...) on a grid that spans its present values, per output channel or as a whole."""
+
+    def __init__(self, name: str, grid: Grid, per_channel: bool, library: Path | None = None):
+        super().__init__(auto_prefix=False)
+        self.name, self.grid, self.per_channel = name, grid, per_channel
+        self.snap = Snap(grid, library)
+
+    def scale_and_zero_point(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """(R,), (R,)"""
+        rows = weight.reshape((weight.shape[0], -1) if self.per_channel else (1, -1))
+        return self.grid.scale_and_zero_point(ops.amin(rows, 1), ops.amax(rows, 1))
+
+    def construct(self, weight: Tensor) -> Tensor:
+        scale, zero_point = self.scale_and_zero_point(ops.stop_gradient(weight))
+        return self.snap(weight, scale, zero_point)[0]
+
+
+class LearnedWeightQuantiser(nn.Cell):
+    """A weight (C_out, ...) on a symmetric grid whose steps (R,) are trained (LSQ)."""
+
+    def __init__(self, name: str, grid: Grid, rows: int, library: Path | None = None):
+        super().__init__(auto_prefix=False)
+        self.name, self.grid, self.rows = name, grid, rows
+        self.scale = Parameter(Tensor(np.ones(rows), ms.float32), name=f"{name}.scale")
+        self.snap = Snap(grid, library)
+
+    def start(self, weight: np.ndarray) -> None:
+        """The paper's first step size: 2 * mean |w| / sqrt(high)."""
+        scale = 2 * np.abs(weight.reshape(self.rows, -1)).mean(1) / np.sqrt(self.grid.high)
+        ops.assign(self.scale, Tensor(np.maximum(scale, LEAST_SCALE), ms.float32))
+
+    def scale_and_zero_point(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """(R,), (R,)"""
+        return ops.maximum(self.scale, LEAST_SCALE), ops.zeros_like(self.scale)
+
+    def construct(self, weight: Tensor) -> Tensor:
+        scale, zero_point = self.scale_and_zero_point(weight)
+        if self.training:
+            scale = with_gradient_factor(scale, (weight.size / self.rows * self.grid.high) ** -0.5)
+        return self.snap(weight, scale, zero_point)[0]
+
+
+def with_gradient_factor(value: Tensor, factor: float) -> Tensor:
+    """`value` (up to rounding), whose gradient is multiplied by `factor`."""
+    part = value * factor
+    return part + ops.stop_gradient(value - part)
