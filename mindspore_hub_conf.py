@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+NAMES = ("mobilenetv2", "segformer")
+
 
 def create_network(
     name: str,
     *,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     width_mult: float = 1.0,
     is_training: bool = False,
     include_top: bool = True,
     activation: str = "None",
+    backbone: str = "mit_b0",
+    decoder_dim: int = 0,
     seed: int = 1,
 ):
-    """Return the network `name` ("mobilenetv2") as a MindSpore cell.
+    """Return the network `name` ("mobilenetv2" or "segformer") as a MindSpore cell.
 
-    Without `include_top` it is the backbone, image (N, 3, H, W) -> feature map (N, C, H / 32, W / 32). `activation`
-    ("None", "Sigmoid", "Softmax") turns logits into scores; in training the loss wants logits. Load weights with
+    Without `include_top` it is the encoder: image (N, 3, H, W) -> feature map (N, C, H / 32, W / 32) of MobileNetV2, or
+    four maps at 1/4 to 1/32 of SegFormer. `num_classes` is 1000 or 19 unless given. `width_mult` and `activation`
+    ("None", "Sigmoid", "Softmax": logits or scores; in training the loss wants logits) are MobileNetV2's, `backbone`
+    ("mit_b0" to "mit_b5") and `decoder_dim` (0: as wide as the encoder's last stage) SegFormer's. Load weights with
     `mindspore.load_checkpoint` and `mindspore.load_param_into_net`.
     """
-    if name != "mobilenetv2":
-        raise ValueError(f"no network is called {name!r}; the only one is 'mobilenetv2'")
+    if name not in NAMES:
+        raise ValueError(f"no network is called {name!r}; there are {' and '.join(map(repr, NAMES))}")
     if activation not in ("None", "Sigmoid", "Softmax"):
         raise ValueError(f"activation is {activation!r}; it has to be 'None', 'Sigmoid' or 'Softmax'")
-    from src.mobilenetv2 import network
+    if name == "segformer":
+        from src.segformer import network
 
-    net = network.build(num_classes, width_mult, seed, "None" if is_training else activation)
+        if backbone not in network.VARIANTS:
+            raise ValueError(f"backbone is {backbone!r}; it has to be one of {', '.join(network.VARIANTS)}")
+        net = network.build(backbone, num_classes or 19, decoder_dim, seed)
+    else:
+        from src.mobilenetv2 import network
+
+        net = network.build(num_classes or 1000, width_mult, seed, "None" if is_training else activation)
     net = net if include_top else net.backbone
     net.set_train(is_training)
     return net

@@ -2,8 +2,9 @@
 # shellcheck shell=bash
 set -Eeuo pipefail
 
-REPO_ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+REPO_ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$REPO_ROOT/.venv
+LAUNCHER=$REPO_ROOT/src/launch/__main__.py # not -m src.launch, which takes a folder src of the working directory first
 
 die() {
   printf 'error: %s\n' "$*" >&2
@@ -69,17 +70,18 @@ split_at_dashes() {
   (($# == 0)) || FLAGS=("${@:2}")
 }
 
+require_platform() {
+  [[ $1 == Ascend || $1 == GPU || $1 == CPU ]] || wrong "platform is '$1'; it has to be Ascend, GPU or CPU"
+}
+
 # read_evaluation PLATFORM DATASET_PATH CHECKPOINT_PATH: checks them and sets LAUNCH, options of the launcher, and EVAL,
-# options of eval.py, which FLAGS are appended to.
+# options of eval.py, with FLAGS.
 # shellcheck disable=SC2034  # read by the callers
 read_evaluation() {
-  [[ ${1:-} == Ascend || ${1:-} == GPU || ${1:-} == CPU ]] ||
-    wrong "platform is '${1:-}'; it has to be Ascend, GPU or CPU"
-  (($# == 3)) || wrong "$# arguments; PLATFORM DATASET_PATH CHECKPOINT_PATH are needed"
   [[ -d $2 ]] || wrong "DATASET_PATH '$2' is not a folder"
   [[ -f $3 ]] || wrong "CHECKPOINT_PATH '$3' is not a file"
   require_number DEVICE_ID "${DEVICE_ID:-0}"
-  LAUNCH=(--platform "$1" --devices "${DEVICE_ID:-0}")
+  LAUNCH=(--platform "$1" ${DEVICE_ID:+--devices "$DEVICE_ID"})
   EVAL=(--platform "$1" --dataset_path "$2" --pretrain_ckpt "$3" ${FLAGS[@]+"${FLAGS[@]}"})
 }
 
@@ -106,12 +108,12 @@ check_launch() {
     variable=${name^^}
     [[ -z ${!variable:-} ]] || OPTIONS+=("--$name=${!variable}")
   done
-  COMMAND=("$python" -m src.launch ${OPTIONS[@]+"${OPTIONS[@]}"} "$@")
+  COMMAND=("$python" "$LAUNCHER" ${OPTIONS[@]+"${OPTIONS[@]}"} "$@")
   export PYTHONPATH=$REPO_ROOT${PYTHONPATH:+:$PYTHONPATH}
   if [[ ${DRY_RUN:-0} == 1 ]]; then
-    exec "$python" -m src.launch --dry_run "${COMMAND[@]:3}"
+    exec "$python" "$LAUNCHER" --dry_run "${COMMAND[@]:2}"
   fi
-  "$python" -m src.launch --dry_run "${COMMAND[@]:3}" >/dev/null || status=$?
+  "$python" "$LAUNCHER" --dry_run "${COMMAND[@]:2}" >/dev/null || status=$?
   if ((status == 2)); then
     usage
   fi
@@ -130,6 +132,6 @@ launch() {
 
 # detach COMMAND...: start it in a session of its own and say where to look.
 detach() {
-  BACKGROUND=0 setsid nohup "$@" </dev/null >/dev/null 2>&1 &
-  printf 'running in the background: pid %s, logs below %s\n' "$!" "$PWD"
+  BACKGROUND=0 setsid nohup "$@" </dev/null >/dev/null 2>>background.log &
+  printf 'running in the background: pid %s, logs below %s, errors in background.log\n' "$!" "$PWD"
 }

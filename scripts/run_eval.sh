@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Evaluate a MobileNetV2 checkpoint; the result is in eval.log.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh run_eval.sh
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
@@ -12,9 +13,11 @@ EOF
 }
 
 main() {
+  unset ENGINE SERVER_ID NODES NODE_RANK # of a training on several devices
   split_at_dashes "$@"
   set -- ${WORDS[@]+"${WORDS[@]}"}
-  (($# <= 4)) || wrong "$# arguments; 3 or 4 are needed"
+  require_platform "${1:-}"
+  (($# == 3 || $# == 4)) || wrong "$# arguments; 3 or 4 are needed"
   read_evaluation "${@:1:3}"
   if (($# == 4)); then
     find_config "$4"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Train MobileNetV2 with the images of a network file system kept in memory by MindSpore's dataset cache server.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh run_train_nfs_cache.sh
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 # shellcheck source=scripts/train_arguments.sh
@@ -19,9 +20,12 @@ EOF
   exit 2
 }
 
+CHILD='' ASKED='' INTERRUPTED=0 # the training, the signal that came, and whether it came during wait
+
 # on_exit: stop what was started, unless it is wanted later.
 on_exit() {
-  if [[ ${KEEP_CACHE:-0} == 1 ]]; then
+  trap '' TERM INT HUP # a second one would leave the server running
+  if [[ ${KEEP_CACHE:-0} == 1 && -n $CACHE_SESSION ]]; then
     printf 'the dataset cache stays: CACHE_PORT=%s CACHE_SESSION=%s; stop it with dataset-cache --stop -p %s\n' \
       "$CACHE_PORT" "$CACHE_SESSION" "$CACHE_PORT"
   else
@@ -29,41 +33,54 @@ on_exit() {
   fi
 }
 
+# on_signal SIGNAL: pass it on to the training, or remember it until the server has started or stopped.
+on_signal() {
+  ASKED=$1 INTERRUPTED=1
+  [[ -z $CHILD ]] || kill -"$1" "$CHILD" 2>/dev/null || true
+}
+
 # run_and_wait COMMAND...: a child, outside our process group, that gets our signals; returns its status.
 run_and_wait() {
-  local child status=0
-  setsid "$@" &
-  child=$!
-  trap 'kill -TERM "$child" 2>/dev/null || true' TERM
-  trap 'kill -INT "$child" 2>/dev/null || true' INT
+  local status
+  (
+    trap - INT # bash starts background processes with it ignored
+    exec setsid "$@"
+  ) &
+  CHILD=$!
+  [[ -z $ASKED ]] || on_signal "$ASKED"
   while :; do
-    status=0
-    wait "$child" || status=$?
-    kill -0 "$child" 2>/dev/null || break # a signal ends wait before the child ends
+    INTERRUPTED=0 status=0
+    wait "$CHILD" || status=$?
+    ((INTERRUPTED)) || return "$status" # a signal ends wait before the child ends
   done
-  trap - TERM INT
-  return "$status"
 }
 
 main() {
   local python status=0
   read_train_arguments "$@"
   require_number CACHE_PORT "$CACHE_PORT"
+  require_number CACHE_SESSION "${CACHE_SESSION:-0}"
+  [[ -z ${CACHE_SPILL_DIR:-} || -d $CACHE_SPILL_DIR ]] || wrong "CACHE_SPILL_DIR '$CACHE_SPILL_DIR' is not a folder"
   local -a cache=(--enable_cache True --cache_session_id "${CACHE_SESSION:-SESSION}")
   [[ -z ${CACHE_SPILL_DIR:-} ]] || cache+=(--cache_spilling True)
   check_launch "${LAUNCH[@]}" "$REPO_ROOT/train.py" "${TRAIN[@]}" "${cache[@]}"
   python=$(interpreter)
-  "$python" -m src.launch.cache_memory "$DATASET" ${CACHE_SPILL_DIR:+--spill "$CACHE_SPILL_DIR"}
+  if [[ -z $CACHE_SESSION ]]; then # else its images are in memory already
+    "$python" "$REPO_ROOT/src/launch/cache_memory.py" "$DATASET" ${CACHE_SPILL_DIR:+--spill "$CACHE_SPILL_DIR"}
+  fi
   if [[ ${BACKGROUND:-0} == 1 ]]; then
     detach bash "${BASH_SOURCE[0]}" "$@"
     return
   fi
   export MS_CACHE_HOST=127.0.0.1 MS_CACHE_PORT=$CACHE_PORT
-  bootup_cache_server "${CACHE_SPILL_DIR:-}"
   trap on_exit EXIT
+  trap 'on_signal TERM' TERM HUP
+  trap 'on_signal INT' INT
+  bootup_cache_server "${CACHE_SPILL_DIR:-}"
   generate_cache_session
   cache[3]=$CACHE_SESSION
-  run_and_wait "$python" -m src.launch ${OPTIONS[@]+"${OPTIONS[@]}"} "${LAUNCH[@]}" "$REPO_ROOT/train.py" "${TRAIN[@]}" "${cache[@]}" ||
+  [[ -z $ASKED ]] || exit $((128 + $(kill -l "$ASKED")))
+  run_and_wait "$python" "$LAUNCHER" ${OPTIONS[@]+"${OPTIONS[@]}"} "${LAUNCH[@]}" "$REPO_ROOT/train.py" "${TRAIN[@]}" "${cache[@]}" ||
     status=$?
   exit "$status"
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Evaluate a MobileNetV2-quant checkpoint with simulated quantisation; the result is in val/infer.log.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh run_infer.sh
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
 
@@ -12,8 +13,11 @@ EOF
 }
 
 main() {
+  unset ENGINE SERVER_ID NODES NODE_RANK # of a training on several devices
   split_at_dashes "$@"
   set -- ${WORDS[@]+"${WORDS[@]}"}
+  require_platform "${1:-}"
+  (($# == 3)) || wrong "$# arguments; 3 are needed"
   read_evaluation "$@"
   launch "${LAUNCH[@]}" --first_log val/infer.log "$REPO_ROOT/eval.py" \
     --config_path "$REPO_ROOT/configs/mobilenetv2_quant/${1,,}.yaml" "${EVAL[@]}"

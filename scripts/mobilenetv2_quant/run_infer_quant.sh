@@ -1,3 +1,3 @@
-#!/usr/bin/env bash
+#!/bin/sh
 # The other name of run_infer.sh.
-exec bash "$(dirname -- "${BASH_SOURCE[0]}")/run_infer.sh" "$@"
+exec bash "$(dirname -- "$0")/run_infer.sh" "$@"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Quantisation-aware training of MobileNetV2 on one or several Ascend cards, GPUs, or a CPU; see usage below.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh run_train.sh
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
 
@@ -31,7 +32,7 @@ read_ascend() {
   (($# >= 1)) || wrong "no RANK_TABLE_FILE"
   if [[ $1 == None || $1 == none ]]; then
     require_number DEVICE_ID "${DEVICE_ID:-0}"
-    LAUNCH+=(--devices "${DEVICE_ID:-0}")
+    LAUNCH+=(${DEVICE_ID:+--devices "$DEVICE_ID"})
   else
     [[ -f $1 ]] || wrong "RANK_TABLE_FILE '$1' is not a file"
     LAUNCH+=(--device_num 0 --rank_table "$1")
@@ -61,13 +62,9 @@ read_cpu() {
 main() {
   split_at_dashes "$@"
   set -- ${WORDS[@]+"${WORDS[@]}"}
-  LAUNCH=(--platform "${1:-}") TRAIN=(--config_path "$REPO_ROOT/configs/mobilenetv2_quant/${1,,}.yaml")
-  case ${1:-} in
-    Ascend) read_ascend "${@:2}" ;;
-    GPU) read_gpu "${@:2}" ;;
-    CPU) read_cpu "${@:2}" ;;
-    *) wrong "platform is '${1:-}'; it has to be Ascend, GPU or CPU" ;;
-  esac
+  require_platform "${1:-}"
+  LAUNCH=(--platform "$1") TRAIN=(--config_path "$REPO_ROOT/configs/mobilenetv2_quant/${1,,}.yaml")
+  "read_${1,,}" "${@:2}"
   launch "${LAUNCH[@]}" "$REPO_ROOT/train.py" "${TRAIN[@]}" ${FLAGS[@]+"${FLAGS[@]}"}
 }
 

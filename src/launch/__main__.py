@@ -11,6 +11,7 @@ import os
 import sys
 
 from src.engine.config import Parser
+from src.engine.environment import usable_platform
 from src.engine.errors import ZooError
 from src.engine.stream import usable_cores
 from src.launch import plan as plans
@@ -28,7 +29,7 @@ def parser() -> Parser:
         allow_abbrev=False,
     )
     add = made.add_argument
-    add("--platform", choices=("Ascend", "GPU", "CPU"), default=DEFAULT.platform)
+    add("--platform", choices=("Ascend", "GPU", "CPU", "auto"), default=DEFAULT.platform, help="auto: what is here")
     add(
         "--engine", choices=plans.ENGINES, default="auto", help="auto: ranktable on Ascend, mpirun on GPU, msrun on CPU"
     )
@@ -53,6 +54,8 @@ def main(argv: list[str]) -> int:
     try:
         given = vars(parser().parse_args(argv))
         dry_run = given.pop("dry_run")
+        if given["platform"] == "auto":
+            given["platform"] = usable_platform()
         request = plans.Request(**{**given, "arguments": tuple(given["arguments"])})
         plan = plans.make(request, usable_cores(), is_root=os.geteuid() == 0)
         if dry_run:

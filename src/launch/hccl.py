@@ -12,6 +12,7 @@ from src.engine.errors import UsageError, ZooError
 
 HCCN_CONF = Path("/etc/hccn.conf")
 MAX_CARDS = 16  # on one server
+TOOL_SECONDS = 30  # for hccn_tool to answer; a card that hangs makes it wait for ever
 
 
 def device_range(text: str) -> range:
@@ -30,7 +31,7 @@ def device_range(text: str) -> range:
 def visible(text: str) -> list[int]:
     """ "4,5,6,7" -> [4, 5, 6, 7]."""
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() for part in parts):
+    if not all(part.isdecimal() for part in parts):
         raise UsageError(f"devices are {text!r}; they have to be card numbers with commas between, like 0,1,2,3")
     numbers = [int(part) for part in parts]
     if len(set(numbers)) != len(numbers):
@@ -53,7 +54,10 @@ def ask_tool(card: int) -> str:
     if shutil.which("hccn_tool") is None:
         return ""
     command = ["hccn_tool", "-i", str(card), "-ip", "-g"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TOOL_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise ZooError(f"hccn_tool says nothing about card {card}; look at the card with npu-smi info") from error
     match = re.search(r"ipaddr\s*:\s*(\S+)", result.stdout)
     return match[1] if match and not result.returncode else ""
 

@@ -15,12 +15,14 @@ from src.launch import hccl, rank_table
 ENGINES = ("auto", "single", "ranktable", "msrun", "mpirun")
 DISTRIBUTED_ENGINE = {"Ascend": "ranktable", "GPU": "mpirun", "CPU": "msrun"}
 VISIBLE_VARIABLE = {"Ascend": "ASCEND_RT_VISIBLE_DEVICES", "GPU": "CUDA_VISIBLE_DEVICES"}
+DEFAULT_MASTER = "127.0.0.1"
 NO_TABLE = ("", "None", "none")
 MAX_DEVICES = 16  # cards of one server
 RANK_SCRIPT = Path(__file__).with_name("rank.py")
 PLAN_FILE = "PLAN.json"  # stands for the temporary file in what --dry_run prints
 FOREIGN = ("RANK_TABLE_FILE", "RANK_ID", "RANK_SIZE", "MS_ROLE", "MS_WORKER_NUM", "MS_NODE_ID")  # of an outer launcher
-HCCL_TIMEOUT = "600"  # seconds; the slowest server of a large job needs more than HCCL's default to compile
+# seconds; the slowest server of a large job needs more than HCCL's default to compile
+HCCL_DEFAULTS = {"HCCL_CONNECT_TIMEOUT": "600"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Request:
     server_id: str = ""
     nodes: int = 1
     node_rank: int = 0
-    master_addr: str = "127.0.0.1"
+    master_addr: str = DEFAULT_MASTER
     master_port: int = 8118
     log: str = "train/rank{rank}/log{rank}.log"
     first_log: str = ""
@@ -49,12 +51,16 @@ class Request:
 
 @dataclass(frozen=True)
 class RankPlan:
-    """One process: `env` is set and `unset` removed on top of the caller's environment; no `cpus` means all."""
+    """One process: `env` is set and `unset` removed on top of the caller's environment; no `cpus` means all.
+
+    `defaults` are set too, where the caller's environment has no value.
+    """
 
     rank: int
     local_rank: int
     argv: tuple[str, ...]
     env: dict[str, str]
+    defaults: dict[str, str]
     unset: tuple[str, ...]
     cpus: tuple[int, ...]
     log: str
@@ -79,13 +85,18 @@ def make(request: Request, cores: list[int], is_root: bool = False) -> Plan:
     """Check the request and lay out the ranks. `cores` are the CPU cores this process may use. Raises UsageError."""
     if request.device_num == 0 and request.rank_table not in NO_TABLE:
         request = _as_many_as_the_table(request)
+    check(request)
     engine = choose_engine(request)
-    check(request, engine)
+    check_engine(request, engine)
     if engine == "single":
-        return _single(request)
-    if engine == "ranktable":
-        return _ranktable(request, cores)
-    return _cluster(request, engine, cores, is_root)
+        plan = _single(request)
+    elif engine == "ranktable":
+        plan = _ranktable(request, cores)
+    else:
+        plan = _cluster(request, engine, cores, is_root)
+    if len({rank.log for rank in plan.ranks}) != len(plan.ranks):
+        raise UsageError(f"log is {request.log} for {len(plan.ranks)} ranks; put {{rank}} or {{device}} into it")
+    return plan
 
 
 def _as_many_as_the_table(request: Request) -> Request:
@@ -103,14 +114,20 @@ def choose_engine(request: Request) -> str:
     return DISTRIBUTED_ENGINE[request.platform]
 
 
+def _table(request: Request) -> rank_table.RankTable | None:
+    """The rank table that was given, checked; None without one."""
+    if request.rank_table in NO_TABLE:
+        return None
+    return rank_table.checked(Path(request.rank_table).expanduser(), request.any_topology)
+
+
 def _several_servers(request: Request) -> bool:
-    return (
-        request.rank_table not in NO_TABLE and len(rank_table.read(Path(request.rank_table).expanduser()).servers) > 1
-    )
+    table = _table(request)
+    return table is not None and len(table.servers) > 1
 
 
-def check(request: Request, engine: str) -> None:
-    """The rules that need no look at a rank table."""
+def check(request: Request) -> None:
+    """The rules that hold for every engine."""
     if not Path(request.script).is_file():
         raise UsageError(f"script {request.script} is not a file; give the Python script to run")
     if not 1 <= request.device_num <= MAX_DEVICES:
@@ -122,19 +139,8 @@ def check(request: Request, engine: str) -> None:
                 f"DEVICE_NUM is {request.device_num} and the device list {request.devices} names {len(named)}; "
                 "name as many devices as DEVICE_NUM says"
             )
-    if engine == "single" and request.device_num * request.nodes != 1:
-        raise UsageError(f"engine single runs one process and DEVICE_NUM is {request.device_num}; use another engine")
-    if engine == "ranktable" and request.platform != "Ascend":
-        raise UsageError(f"a rank table is for Ascend and platform is {request.platform}; use --engine msrun")
-    if engine == "mpirun" and request.platform == "CPU":
-        raise UsageError("MindSpore has no mpirun start on CPU; use --engine msrun")
-    if engine == "mpirun" and request.nodes > 1:
-        raise UsageError("mpirun is for one node here; use --engine msrun on several")
-    if engine == "ranktable" and request.rank_table in NO_TABLE:
-        raise UsageError(
-            f"RANK_TABLE_FILE is {request.rank_table or 'not given'} and DEVICE_NUM {request.device_num}; "
-            "give a rank table (tools/hccl_tools.py writes one) or use --engine msrun"
-        )
+    if request.nodes < 1:
+        raise UsageError(f"nodes is {request.nodes}; it has to be at least 1")
     if not 0 <= request.node_rank < request.nodes:
         raise UsageError(
             f"node_rank is {request.node_rank} of {request.nodes} nodes; it has to be 0 to {request.nodes - 1}"
@@ -143,39 +149,70 @@ def check(request: Request, engine: str) -> None:
         raise UsageError(f"master_port is {request.master_port}; it has to be 1024 to 65535")
 
 
+def check_engine(request: Request, engine: str) -> None:
+    """The rules of the engine that need no look at a rank table."""
+    if engine == "single" and request.device_num * request.nodes != 1:
+        wanted = request.device_num * request.nodes
+        raise UsageError(f"engine single runs one process and {wanted} are asked for; use another engine")
+    if engine == "ranktable" and request.platform != "Ascend":
+        raise UsageError(f"a rank table is for Ascend and platform is {request.platform}; use --engine msrun")
+    if engine == "mpirun" and request.platform == "CPU":
+        raise UsageError("MindSpore has no mpirun start on CPU; use --engine msrun")
+    if engine == "mpirun" and request.nodes > 1:
+        raise UsageError("mpirun is for one node here; use --engine msrun on several")
+    if engine == "msrun" and request.nodes > 1 and request.master_addr == DEFAULT_MASTER:
+        raise UsageError(f"nodes is {request.nodes} and master_addr {DEFAULT_MASTER}; give the address of node 0")
+    if engine == "ranktable" and request.nodes > 1:
+        raise UsageError(
+            f"nodes is {request.nodes} and a rank table names its servers itself; "
+            "leave NODES out and set SERVER_ID, or use --engine msrun"
+        )
+    if engine == "ranktable" and request.rank_table in NO_TABLE:
+        raise UsageError(
+            f"RANK_TABLE_FILE is {request.rank_table or 'not given'} and DEVICE_NUM {request.device_num}; "
+            "give a rank table (tools/hccl_tools.py writes one) or use --engine msrun"
+        )
+
+
 def _command(request: Request, world: int) -> tuple[str, ...]:
     more = ("--run_distribute", "True") if world > 1 else ()
     return (sys.executable, str(Path(request.script).resolve()), *request.arguments, *more)
 
 
-def _log(request: Request, rank: int, device: int) -> str:
+def _log(request: Request, rank: int | str, device: int | str) -> str:
     name = request.first_log if rank == 0 and request.first_log else request.log
-    return str(Path(name.format(rank=rank, device=device)).absolute())
+    return str(Path(name.replace("{rank}", str(rank)).replace("{device}", str(device))).absolute())
 
 
 def _single(request: Request) -> Plan:
-    table_size = 1
-    if request.rank_table not in NO_TABLE:
-        table_size = rank_table.checked(Path(request.rank_table).expanduser(), request.any_topology).size
-    if table_size != 1:
+    table = _table(request)
+    if table and table.size != 1:
         raise UsageError(
-            f"DEVICE_NUM is 1 and rank table {request.rank_table} names {table_size} devices; give RANK_TABLE_FILE=None"
+            f"DEVICE_NUM is 1 and rank table {request.rank_table} names {table.size} devices; give RANK_TABLE_FILE=None"
         )
-    device = hccl.visible(request.devices)[0] if request.devices else 0
+    if table:
+        check_devices(request, table.servers[0])
+    in_table = table.servers[0].devices[0].id if table else 0
+    device = hccl.visible(request.devices)[0] if request.devices else in_table
     env = {"PYTHONUNBUFFERED": "1"}
     if request.platform == "Ascend":
         env["DEVICE_ID"] = str(device)
     elif request.platform == "GPU" and request.devices:
         env |= {"CUDA_VISIBLE_DEVICES": str(device), "DEVICE_ID": "0"}
     log = _log(request, 0, device)
-    rank = RankPlan(0, 0, _command(request, 1), env, FOREIGN, (), log)
+    rank = RankPlan(0, 0, _command(request, 1), env, {}, FOREIGN, (), log)
     return Plan("single", 1, (rank,), ())
 
 
 def _ranktable(request: Request, cores: list[int]) -> Plan:
     """One process per device of this server, in the table's rank order."""
-    path = Path(request.rank_table).expanduser()
-    table = rank_table.checked(path, request.any_topology)
+    table = _table(request)
+    path = rank_table.file_at(Path(request.rank_table).expanduser())
+    if table.layout != "1.0":
+        raise UsageError(
+            f"rank table {path} has the layout of ModelArts, which the ranks cannot read; "
+            f"python tools/merge_hccl.py {path} writes it as version 1.0"
+        )
     server = own_server(table, request.server_id)
     devices = sorted(server.devices, key=lambda device: device.rank)
     if len(devices) != request.device_num:
@@ -183,9 +220,7 @@ def _ranktable(request: Request, cores: list[int]) -> Plan:
             f"DEVICE_NUM is {request.device_num} and rank table {path} names {len(devices)} devices of server "
             f"{server.id}; make a table for the devices that are used"
         )
-    if request.devices and sorted(hccl.visible(request.devices)) != sorted(device.id for device in devices):
-        ids = ",".join(str(device.id) for device in devices)
-        raise UsageError(f"the device list is {request.devices} and rank table {path} names {ids}; name the same")
+    check_devices(request, server)
     command, shares = _command(request, table.size), share_cores(cores, len(devices))
     ranks = []
     for index, device in enumerate(devices):
@@ -197,12 +232,21 @@ def _ranktable(request: Request, cores: list[int]) -> Plan:
             "DEVICE_ID": str(device.id),
             "DEVICE_NUM": str(len(devices)),
             "SERVER_ID": str(table.servers.index(server)),
-            "HCCL_CONNECT_TIMEOUT": HCCL_TIMEOUT,
         }
         unset = tuple(name for name in FOREIGN if name not in env)
         log = _log(request, device.rank, device.id)
-        ranks.append(RankPlan(device.rank, index, command, env, unset, shares[index], log))
+        ranks.append(RankPlan(device.rank, index, command, env, HCCL_DEFAULTS, unset, shares[index], log))
     return Plan("ranktable", table.size, tuple(ranks), ())
+
+
+def check_devices(request: Request, server: rank_table.Server) -> None:
+    """The device list and the rank table have to name the same cards."""
+    ids = sorted(device.id for device in server.devices)
+    if request.devices and sorted(hccl.visible(request.devices)) != ids:
+        raise UsageError(
+            f"the device list is {request.devices} and rank table {request.rank_table} names "
+            f"{','.join(map(str, ids))}; name the same"
+        )
 
 
 def own_server(table: rank_table.RankTable, server_id: str) -> rank_table.Server:
@@ -212,7 +256,7 @@ def own_server(table: rank_table.RankTable, server_id: str) -> rank_table.Server
     by_id = {server.id: server for server in table.servers}
     if server_id in by_id:
         return by_id[server_id]
-    if server_id.isdigit() and int(server_id) < len(table.servers):
+    if server_id.isdecimal() and int(server_id) < len(table.servers):
         return table.servers[int(server_id)]
     names = ", ".join(by_id)
     if server_id:
@@ -232,25 +276,26 @@ def _cluster(request: Request, engine: str, cores: list[int], is_root: bool) -> 
     """msrun or mpirun: the framework's launcher starts the ranks and tells them who they are."""
     local, world = request.device_num, request.device_num * request.nodes
     shares, command = share_cores(cores, local), _command(request, world)
+    cards = hccl.visible(request.devices) if request.devices else list(range(local))
     ranks = []
     for index in range(local):
         rank = request.node_rank * local + index
         env = {"PYTHONUNBUFFERED": "1", "RANK_ID": str(rank), "RANK_SIZE": str(world), "DEVICE_ID": str(index)}
         if request.devices and request.platform in VISIBLE_VARIABLE:
-            env[VISIBLE_VARIABLE[request.platform]] = request.devices
+            env[VISIBLE_VARIABLE[request.platform]] = ",".join(map(str, cards))
+        defaults = HCCL_DEFAULTS if request.platform == "Ascend" else {}
         if request.platform == "CPU":
-            env["OMP_NUM_THREADS"] = str(len(shares[index]))
-        if request.platform == "Ascend":
-            env["HCCL_CONNECT_TIMEOUT"] = HCCL_TIMEOUT
-        device = hccl.visible(request.devices)[index] if request.devices else index
-        log = _log(request, rank, device)
-        ranks.append(RankPlan(rank, index, command, env, ("RANK_TABLE_FILE",), shares[index], log))
+            defaults = {"OMP_NUM_THREADS": str(len(shares[index]))}
+        # what msrun has just set stays, but with mpirun it is an outer launcher's
+        unset = ("RANK_TABLE_FILE",) if engine == "msrun" else tuple(name for name in FOREIGN if name not in env)
+        log = _log(request, rank, cards[index])
+        ranks.append(RankPlan(rank, index, command, env, defaults, unset, shares[index], log))
     starter = _msrun(request, world) if engine == "msrun" else _mpirun(local, is_root)
     return Plan(engine, world, tuple(ranks), (*starter, str(RANK_SCRIPT), PLAN_FILE))
 
 
 def _msrun(request: Request, world: int) -> tuple[str, ...]:
-    log_dir = Path(request.log.format(rank="", device="")).parent.parent / "msrun"
+    log_dir = Path(_log(request, "", "")).parent.parent / "msrun"
     return (
         "msrun",
         f"--worker_num={world}",
@@ -258,7 +303,7 @@ def _msrun(request: Request, world: int) -> tuple[str, ...]:
         f"--master_addr={request.master_addr}",
         f"--master_port={request.master_port}",
         f"--node_rank={request.node_rank}",
-        f"--log_dir={log_dir.absolute()}",
+        f"--log_dir={log_dir}",
         "--join=True",
     )
 

@@ -15,19 +15,27 @@ import time
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
-PATIENCE = 30  # seconds between asking a rank to stop and killing it
+PATIENCE = 600  # seconds from asking a rank to stop to killing it; it finishes its step or evaluation and saves
+STOP = (signal.SIGTERM, signal.SIGINT)
 
 
-def die_with_parent(number=signal.SIGTERM):
-    """Linux: get this signal when the parent ends, however it ends, so that nobody is left behind."""
+def die_with_parent():
+    """Linux: get SIGTERM when the parent ends, however it ends, so that nobody is left behind."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
-def prepare_child():
-    """In the new process: end with the parent, and take Ctrl-C even where a shell started us with it ignored."""
-    die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def child_of(parent):
+    """What a new process of process `parent` does first: end with it, and take signals as if started from a shell."""
+
+    def prepare():
+        die_with_parent()
+        if os.getppid() != parent:  # it ended before the line above could have an effect
+            os._exit(128 + signal.SIGTERM)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background processes start with it ignored
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
+
+    return prepare
 
 
 def local_rank(argv):
@@ -47,7 +55,7 @@ def write(path, text):
 
 def environment_of(plan):
     env = {name: value for name, value in os.environ.items() if name not in plan["unset"]}
-    return {**env, **plan["env"]}
+    return {**plan["defaults"], **env, **plan["env"]}
 
 
 def run(plan, folder):
@@ -56,9 +64,14 @@ def run(plan, folder):
     if plan["cpus"]:
         with contextlib.suppress(OSError):
             os.sched_setaffinity(0, plan["cpus"])
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)  # none may come between the child's start and its handlers
     with Path(plan["log"]).open("ab") as log:
         child = subprocess.Popen(
-            plan["argv"], env=environment_of(plan), stdout=log, stderr=subprocess.STDOUT, preexec_fn=prepare_child
+            plan["argv"],
+            env=environment_of(plan),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=child_of(os.getpid()),
         )
     write(folder / f"rank{index}.pid", str(child.pid))
 
@@ -68,8 +81,9 @@ def run(plan, folder):
         signal.alarm(PATIENCE)
 
     signal.signal(signal.SIGALRM, lambda number, frame: child.kill())
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP:
         signal.signal(number, pass_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
     code = child.wait()
     status = code if code >= 0 else 128 - code
     write(folder / f"rank{index}.status", f"{status} {time.time()}")

@@ -6,6 +6,7 @@ Formats: HCCL's version 1.0 ("server_list") and the older "group_list" that Mode
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,13 +47,18 @@ class RankTable:
         return sum(len(server.devices) for server in self.servers)
 
 
+def file_at(path: Path) -> Path:
+    """The rank table that a path means: on ModelArts it is a folder that holds the file."""
+    return path / MODELARTS_FILE if path.is_dir() else path
+
+
 def read(path: Path) -> RankTable:
-    """Parse a rank table. Raises ZooError where the file is unreadable or of no known layout."""
-    path = path / MODELARTS_FILE if path.is_dir() else path
+    """Parse a rank table. Raises UsageError where there is no such file, ZooError where it has no known layout."""
+    path = file_at(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ZooError(f"cannot read rank table {path}: {error.strerror}; give an existing file") from error
+        raise UsageError(f"cannot read rank table {path}: {error.strerror}; give an existing file") from error
     except (ValueError, RecursionError) as error:
         raise ZooError(f"rank table {path} is not JSON; make it with tools/hccl_tools.py") from error
     try:
@@ -64,18 +70,25 @@ def read(path: Path) -> RankTable:
         raise ZooError(f"rank table {path} {what}; make it with tools/hccl_tools.py") from error
 
 
+def _number(value: object) -> int:
+    """A count or number as both layouts write it, 3 or "3"; int() alone would take 3.7, true and -1."""
+    if not str(value).isdecimal():
+        raise ValueError(f"{value!r} is not a whole number")
+    return int(str(value))
+
+
 def _version_1(content: dict) -> RankTable:
     servers = tuple(
         Server(
             str(server["server_id"]),
             tuple(
-                Device(int(device["device_id"]), str(device["device_ip"]), int(device["rank_id"]))
+                Device(_number(device["device_id"]), str(device["device_ip"]), _number(device["rank_id"]))
                 for device in server["device"]
             ),
         )
         for server in content["server_list"]
     )
-    declared = int(content.get("server_count", len(servers)))
+    declared = _number(content.get("server_count", len(servers)))
     return RankTable(servers, "1.0", str(content.get("status", "")), declared)
 
 
@@ -86,7 +99,7 @@ def _group_list(content: dict) -> RankTable:
         for instance in group["instance_list"]:
             devices = []
             for device in instance["devices"]:
-                devices.append(Device(int(device["device_id"]), str(device["device_ip"]), rank))
+                devices.append(Device(_number(device["device_id"]), str(device["device_ip"]), rank))
                 rank += 1
             servers.append(Server(str(instance["server_id"]), tuple(devices)))
     return RankTable(tuple(servers), "group_list", str(content.get("status", "")), len(servers))
@@ -148,7 +161,10 @@ def _few(values: list) -> str:
 
 def checked(path: Path, any_topology: bool = False) -> RankTable:
     """Read a table and raise a UsageError that names everything wrong with it."""
-    table = read(path)
+    try:
+        table = read(path)
+    except ZooError as error:
+        raise UsageError(str(error)) from error
     found = problems(table, any_topology)
     if found:
         raise UsageError(f"rank table {path}: {'; '.join(found)}")
@@ -200,4 +216,5 @@ def file_name(table: RankTable) -> str:
     if len(table.servers) > 1:
         return f"hccl_{len(table.servers)}s_{table.size}p.json"
     server = table.servers[0]
-    return f"hccl_{table.size}p_{''.join(str(device.id) for device in server.devices)}_{server.id}.json"
+    server_id = re.sub(r"[^\w.:-]", "_", server.id)  # it may hold a slash
+    return f"hccl_{table.size}p_{''.join(str(device.id) for device in server.devices)}_{server_id}.json"

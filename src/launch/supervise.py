@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import FrameType
+from typing import BinaryIO
 
 import psutil
 
@@ -30,7 +32,7 @@ TAIL = 20  # log lines that are shown of a rank that failed
 
 
 class Follower:
-    """Copies what is appended to a file to standard output."""
+    """Copies what is appended to a file to standard output, for as long as somebody reads it."""
 
     def __init__(self, path: Path):
         self._path, self._position = path, 0
@@ -40,13 +42,15 @@ class Follower:
             handle.seek(self._position)
             data = handle.read()
             self._position += len(data)
-            if data:
-                sys.stdout.write(data.decode("utf-8", "replace"))
-                sys.stdout.flush()
+            try:
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+            except BrokenPipeError:  # `| head` has seen enough, which is no reason to stop the training
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Asked:
-    """Remembers SIGINT and SIGTERM; `count` says how often one came, those within a second counted as one."""
+    """Remembers SIGINT and SIGTERM; `count` says how often one came, others within a second not counted."""
 
     def __enter__(self) -> Asked:
         self.number, self.count, self._last = 0, 0, float("-inf")
@@ -56,8 +60,7 @@ class Asked:
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if now - self._last > SAME_SIGNAL:
-            self.number, self.count = number, self.count + 1
-        self._last = now
+            self.number, self.count, self._last = number, self.count + 1, now
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
@@ -68,29 +71,40 @@ def run(plan: Plan) -> int:
     """Run every rank of this node to its end; returns 0, or the status of the first rank that failed."""
     with contextlib.suppress(OSError, AttributeError):  # Linux: orphans of a dead msrun become ours, so we can end them
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    for one in plan.ranks:
-        keep_old_log(Path(one.log))
-    with tempfile.TemporaryDirectory(prefix="launch-") as name, Asked() as asked:
+    locked = [new_log(Path(one.log)) for one in plan.ranks]
+    with contextlib.ExitStack() as logs, Asked() as asked, tempfile.TemporaryDirectory(prefix="launch-") as name:
+        for log in locked:
+            logs.enter_context(log)
         folder = Path(name)
-        started = start(plan, folder)
         try:
-            return watch(plan, folder, started, asked)
+            return watch(plan, folder, start(plan, folder), asked)
         finally:
             end_all()
 
 
-def keep_old_log(path: Path) -> None:
-    """Make room for a new log; the one of an earlier run gets a number."""
+def new_log(path: Path) -> BinaryIO:
+    """Make an empty log and lock it for as long as it is open; the log of an earlier run gets a number."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
+            with path.open("rb") as old:
+                lock(old, path)
             number = 1
             while path.with_name(f"{path.name}.{number}").exists():
                 number += 1
             path.rename(path.with_name(f"{path.name}.{number}"))
-        path.touch()
+        log = path.open("wb")
     except OSError as error:
         raise ZooError(f"cannot write {path}: {error.strerror}; start in a folder that can be written") from error
+    lock(log, path)
+    return log
+
+
+def lock(log: BinaryIO, path: Path) -> None:
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ZooError(f"another run is writing {path}; wait for its end or start in another folder") from error
 
 
 def start(plan: Plan, folder: Path) -> list[subprocess.Popen]:
@@ -121,7 +135,7 @@ def start(plan: Plan, folder: Path) -> list[subprocess.Popen]:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=rank_process.die_with_parent,
+                preexec_fn=rank_process.child_of(os.getpid()),
             )
             for command in commands
         ]
@@ -146,7 +160,7 @@ def first_failure(ended: dict[int, tuple[int, float]]) -> int | None:
 def watch(plan: Plan, folder: Path, started: list[subprocess.Popen], asked: Asked) -> int:
     """Follow the first log until everything has ended; stop all where one fails or a signal asks for it."""
     follower = Follower(Path(plan.ranks[0].log))
-    deadline, sent = float("inf"), 0
+    deadline, sent, told = float("inf"), 0, set()
     while True:
         follower.copy()
         running = [process for process in started if process.poll() is None]
@@ -156,13 +170,11 @@ def watch(plan: Plan, folder: Path, started: list[subprocess.Popen], asked: Aske
         if asked.count > 1:
             break
         if asked.number and not sent:
-            sent = asked.number
-            tell(plan, folder, ended, sent)
-            deadline = now + rank_process.PATIENCE
+            sent, deadline = asked.number, now + rank_process.PATIENCE
         elif (failed is not None or any(p.returncode for p in started)) and not sent:
-            sent = signal.SIGTERM
-            tell(plan, folder, ended, sent)
-            deadline = now + GRACE
+            sent, deadline = signal.SIGTERM, now + GRACE
+        if sent:
+            told |= tell(plan, folder, told | set(ended), sent)
         if len(ended) == len(plan.ranks):
             deadline = min(deadline, now + LINGER)
         if not running or now > deadline:
@@ -173,23 +185,24 @@ def watch(plan: Plan, folder: Path, started: list[subprocess.Popen], asked: Aske
     return report(plan, folder, started, asked)
 
 
-def tell(plan: Plan, folder: Path, ended: dict, number: int) -> None:
-    """Send a signal to the ranks that still run."""
+def tell(plan: Plan, folder: Path, done: set[int], number: int) -> set[int]:
+    """Send a signal to the ranks that are not `done`; returns those it reached, for some may not have started yet."""
+    reached = set()
     for one in plan.ranks:
-        if one.local_rank not in ended:
-            with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
+        if one.local_rank not in done:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 os.kill(int((folder / f"rank{one.local_rank}.pid").read_text()), number)
+                reached.add(one.local_rank)
+    return reached
 
 
 def end_all() -> None:
     """Kill what is left of our descendants; orphans among them have become our children."""
-    while True:
-        left = psutil.Process().children(recursive=True)
+    while left := psutil.Process().children(recursive=True):  # again, for one may have started another meanwhile
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        if not psutil.wait_procs(left, timeout=1)[1]:
-            return
+        psutil.wait_procs(left, timeout=1)
 
 
 def report(plan: Plan, folder: Path, started: list[subprocess.Popen], asked: Asked) -> int:
@@ -199,20 +212,27 @@ def report(plan: Plan, folder: Path, started: list[subprocess.Popen], asked: Ask
     if failed is not None:
         status = ended[failed][0]
         one = next(one for one in plan.ranks if one.local_rank == failed)
-        how = f"was ended by {signal.Signals(status - 128).name}" if status > 128 else f"failed with status {status}"
-        lines = [f"rank {one.rank} {how}; its log is {one.log}"]
+        lines = [f"rank {one.rank} {how_it_ended(status)}; its log is {one.log}"]
         if one is not plan.ranks[0]:
             lines += Path(one.log).read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
     elif len(ended) == len(plan.ranks):
         return 0
     else:
-        status = 128 + asked.number if asked.number else next((p.returncode for p in started if p.returncode > 0), 1)
+        status = 128 + asked.number if asked.number else next((p.returncode for p in started if p.poll()), 1)
+        status = status if status > 0 else 128 - status
         lines = [f"{len(plan.ranks) - len(ended)} of {len(plan.ranks)} ranks did not end by themselves"]
         text = (folder / "starter.log").read_text(encoding="utf-8", errors="replace")
         lines += text.splitlines()[-TAIL:]
     if plan.world > 1 or len(ended) < len(plan.ranks):
         text = "\n".join(["error: " + lines[0], *lines[1:]]) + "\n"
-        sys.stderr.write(text)
+        with contextlib.suppress(BrokenPipeError):
+            sys.stderr.write(text)
         with contextlib.suppress(OSError), Path(plan.ranks[0].log).open("a", encoding="utf-8") as log:
             log.write(text)
     return status
+
+
+def how_it_ended(status: int) -> str:
+    if status - 128 in set(signal.Signals):
+        return f"was ended by {signal.Signals(status - 128).name}"
+    return f"failed with status {status}"

@@ -44,6 +44,7 @@ class Config:
     )
     class_list: str = option("CSV file with names, colours and weights of the classes; empty: the data folder's", "")
     class_num: int = option("number of classes", low=2, high=255)
+    dataset_ignore_label: int = option("value of label pixels that do not count", 255, low=0, high=255)
     on_missing_label: str = option("what to do with an image without label", "error", choices=("error", "skip"))
     on_bad_image: str = option("what to do with a file that is no image", "skip", choices=("skip", "error"))
     base_size: tuple[int, ...] = option(
@@ -142,7 +143,6 @@ class Config:
     rank_id: int = option(UNUSED, 0)
     rank_size: int = option(UNUSED, 1)
     total_batch_size: int = option(UNUSED, 2)
-    dataset_ignore_label: int = option("only 255; a class list says what else is ignored", 255, choices=(255,))
     dataset_max_rowsize: int = option(UNUSED, 50)
     dataset_eval_num_parallel_workers: int = option(UNUSED, 4)
     optimizer: str = option("only adamw", "adamw", choices=("adamw",))

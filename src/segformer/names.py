@@ -6,6 +6,8 @@ transformers may have "segformer." in front of it.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from src.segformer.variants import VARIANTS
@@ -76,6 +78,11 @@ def our_name(name: str, dialect: int, known: dict[str, str]) -> str | None:
         return None
     is_norm = ours.rsplit(".", 1)[-1] in NORMS
     return f"{ours}.{NORM_LEAVES.get(leaf, leaf) if is_norm else leaf}"
+
+
+def from_model_zoo(name: str) -> str:
+    """The authors' name of an entry of an original MindSpore checkpoint; only the projections are called otherwise."""
+    return re.sub(r"\b(patch_embed\d|attn)\.conv\.", r"\1.proj.", name)
 
 
 def is_segformer(state: dict[str, np.ndarray]) -> bool:

@@ -7,7 +7,7 @@ the decode head, K classes. The stages work at 1/4, 1/8, 1/16 and 1/32 of the in
 import math
 
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, float32, nn, ops
 
 from src.segformer.variants import HEADS, MLP_RATIO, REDUCTIONS, VARIANTS, decoder_width
 
@@ -246,14 +246,14 @@ class SegFormer(nn.Cell):
 
 
 class Coarse(nn.Cell):
-    """The network without its last step: image (N, 3, H, W) -> logits (N, K, H / 4, W / 4)."""
+    """The network without its last step: image (N, 3, H, W) -> logits (N, K, H / 4, W / 4), float32."""
 
     def __init__(self, net: SegFormer):
         super().__init__(auto_prefix=False)
         self.net = net
 
     def construct(self, image: Tensor) -> Tensor:
-        return self.net.decode_head(self.net.backbone(image))
+        return self.net.decode_head(self.net.backbone(image)).astype(float32)
 
 
 def init_weights(net: SegFormer, seed: int) -> None:

@@ -47,8 +47,11 @@ def classes_of(stored: Checkpoint) -> ClassList | None:
 
 
 def read(path: str) -> Checkpoint:
-    """Read a checkpoint. Raises ZooError for other models."""
+    """Read a checkpoint; names of the original MindSpore network are translated. Raises ZooError for other models."""
     stored = checkpoint.read(path)
+    if not stored.meta:
+        arrays, _ = names.translate({names.from_model_zoo(key): array for key, array in stored.arrays.items()})
+        stored = dataclasses.replace(stored, arrays=arrays)
     model = stored.meta.get("model", MODEL)
     if model != MODEL or names.FIRST not in stored.arrays:
         what = f"a checkpoint of {model}" if model != MODEL else f"without '{names.FIRST}'"

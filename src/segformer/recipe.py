@@ -60,7 +60,8 @@ def train(cfg: Config) -> int:
                 run.save(state, position, plan, cfg.keep_checkpoint_max)
 
         try:
-            loop.train(step, batches, plan, start, run.journal, save, evaluate_now, work.lines(step), rank)
+            lines = work.lines(step, start)
+            loop.train(step, batches, plan, start, run.journal, save, evaluate_now, lines, rank)
         except loop.Stop as stop:
             saved = "the state is saved, --resume auto goes on from here" if cfg.save_checkpoint else "nothing is saved"
             say(f"stopped by {stop}; {saved}")
@@ -73,7 +74,7 @@ def train(cfg: Config) -> int:
 def find(split: str, cfg: Config) -> dataset.Pairs:
     """The images and labels of a split, whose classes have to be as many as the configuration says."""
     pairs = dataset.find_pairs(cfg.data_path, split, cfg.class_list, cfg.on_missing_label)
-    pairs.classes.require_count(cfg.class_num)
+    pairs.classes.require(cfg.class_num, cfg.dataset_ignore_label)
     if pairs.without_mask:
         print(f"{len(pairs.without_mask)} images of {split} have no label and are left out")
     return pairs
@@ -123,7 +124,7 @@ def classes_to_draw(stored: checkpoint.Checkpoint, cfg: Config) -> ClassList:
         classes = read_class_list(Path(cfg.class_list).expanduser())
     else:
         classes = pretrained.classes_of(stored) or CITYSCAPES
-    classes.require_count(cfg.class_num)
+    classes.require(cfg.class_num, cfg.dataset_ignore_label)
     return classes
 
 

@@ -100,14 +100,14 @@ def train_step(
     return step.make_step(loss, optimizer, clip_norm=cfg.clip_norm, ranks=rank.count)
 
 
-def lines(train_step: Callable) -> loop.Lines:
+def lines(train_step: Callable, start: loop.Position) -> loop.Lines:
     """The lines of a training; the cost in a line is the mean of the steps since the line before."""
-    before = {"step": 0, "ms": 0.0}
+    before = {"epoch": start.epoch, "step": start.step, "ms": 0.0}
 
     def step_line(epoch: int, epochs: int, index: int, steps: int, loss: float, mean: float, ms: float, lr: float):
-        if ms < before["ms"]:  # a new epoch
-            before.update(step=index, ms=0.0)
-        cost = (ms - before["ms"]) / max(index + 1 - before["step"], 1)
+        if epoch != before["epoch"]:
+            before.update(epoch=epoch, step=0, ms=0.0)
+        cost = (ms - before["ms"]) / (index + 1 - before["step"])
         before.update(step=index + 1, ms=ms)
         overflow, scale = getattr(train_step, "overflow", False), getattr(train_step, "loss_scale", 1.0)
         return report.step_line(epoch + 1, epochs, index + 1, steps, loss, overflow, scale, cost)

@@ -10,6 +10,7 @@ ms = pytest.importorskip("mindspore")
 
 from mindspore import Tensor, nn  # noqa: E402
 
+from mindspore_hub_conf import create_network  # noqa: E402
 from src.engine import mixed, step  # noqa: E402
 from src.engine.adamw import AdamW  # noqa: E402
 from src.segformer import network  # noqa: E402
@@ -86,6 +87,14 @@ def test_the_seed_fixes_the_initial_weights(net):
         (2 / 49 / 32) ** 0.5, rel=0.05
     )
     assert not block.attn.q.bias.asnumpy().any()
+
+
+def test_hub_entry():
+    net = create_network("segformer", num_classes=4, backbone="mit_b1", decoder_dim=64)
+    assert net.decode_head.linear_pred.weight.shape == (4, 64, 1, 1)
+    assert len(create_network("segformer", include_top=False).stages) == 4
+    with pytest.raises(ValueError, match="backbone is 'mit_b9'; it has to be one of mit_b0"):
+        create_network("segformer", backbone="mit_b9")
 
 
 class TestMasks:

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
 
 from src import zoo  # noqa: E402
-from src.engine import checkpoint, device, exporting, onnx_model  # noqa: E402
-from src.segformer import names, network, pretrained, recipe  # noqa: E402
+from src.engine import checkpoint, device, exporting, loop, onnx_model  # noqa: E402
+from src.segformer import names, network, pretrained, recipe, work  # noqa: E402
 from tests.conftest import ROOT, run_command  # noqa: E402
 from tests.segmentation_data import write_generic  # noqa: E402
 
@@ -130,6 +130,13 @@ class TestTrain:
         file = undisturbed[0] / "segformer_mit_b0_1.ckpt"
         with pytest.raises(recipe.ZooError, match=r"was made with another seed \(1\)"):
             recipe.train(configure("train", tiny, "--resume", file, *flags))
+
+
+def test_the_cost_in_a_line_is_the_mean_of_the_steps_since_the_line_before():
+    step_line = work.lines(None, loop.Position(epoch=1, step=2)).step
+    shown = [(1, 3, 100.0), (1, 5, 400.0), (2, 3, 1200.0), (2, 5, 1300.0)]  # epoch, index, ms since the epoch began
+    costs = [step_line(epoch, 9, index, 6, 0.5, 0.0, ms, 0.1).split("cost:")[1] for epoch, index, ms in shown]
+    assert costs == ["50ms", "150ms", "300ms", "50ms"]
 
 
 class TestPretrained:

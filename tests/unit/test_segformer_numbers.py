@@ -88,6 +88,19 @@ class TestNames:
         }
         assert arrays["backbone.stages.0.blocks.0.attn.kv.weight"][:, 0].tolist() == [1, 1, 2, 2]
 
+    @pytest.mark.parametrize(
+        ("name", "ours"),
+        [
+            ("backbone.patch_embed2.conv.weight", "backbone.stages.1.patch_embed.proj.weight"),
+            ("backbone.patch_embed2.norm.gamma", "backbone.stages.1.patch_embed.norm.gamma"),
+            ("backbone.block1.1.attn.conv.bias", "backbone.stages.0.blocks.1.attn.proj.bias"),
+            ("decode_head.linear_fuse.bn.moving_mean", "decode_head.bn.moving_mean"),
+        ],
+    )
+    def test_names_of_the_original_mindspore_network(self, name, ours):
+        arrays, unused = names.translate({names.from_model_zoo(name): np.zeros(3)})
+        assert ([*arrays], unused) == ([ours], [])
+
     @pytest.mark.parametrize("backbone", VARIANTS)
     def test_a_variant_is_known_by_its_channels_and_blocks(self, backbone):
         channels = VARIANTS[backbone].channels
