@@ -13,6 +13,9 @@ from src.engine import onnx_model
 
 OPSET, IR_VERSION = 13, 8
 IMAGE, SCORES = "image", "scores"
+# Activations are stored as uint8, q + 128: the same grid. Of int8, onnxruntime on x86 turns a tensor with one reader into
+# uint8 and not one with two, and then has no integer kernel for what reads both.
+UNSIGNED = 128
 
 
 class OnGrid(NamedTuple):
@@ -35,7 +38,7 @@ class Graph:
         self.grids: dict[str, OnGrid] = {}  # by the name of the tensor after quantisation
 
     def constant(self, name: str, array: np.ndarray) -> str:
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.constants.append(numpy_helper.from_array(np.array(array, order="C"), name))
         return name
 
     def node(self, operator: str, inputs: list[str], output: str, **attributes) -> str:
@@ -43,12 +46,12 @@ class Graph:
         return output
 
     def on_grid(self, tensor: str, name: str, scale: np.ndarray, zero_point: np.ndarray, is_again: bool = False) -> str:
-        """QuantizeLinear and DequantizeLinear with one float32 scale and one int8 zero point."""
+        """QuantizeLinear and DequantizeLinear with one float32 scale and the zero point of -128..127, as uint8."""
         parameters = [
             self.constant(f"{name}.scale", np.float32(scale.item())),
-            self.constant(f"{name}.zero_point", np.int8(zero_point.item())),
+            self.constant(f"{name}.zero_point", np.uint8(zero_point.item() + UNSIGNED)),
         ]
-        whole = self.node("QuantizeLinear", [tensor, *parameters], f"{name}.int8")
+        whole = self.node("QuantizeLinear", [tensor, *parameters], f"{name}.uint8")
         after = self.node("DequantizeLinear", [whole, *parameters], f"{name}.float")
         self.grids[after] = OnGrid(name, tensor, after, np.float32(scale.item()), int(zero_point.item()), is_again)
         return after
