@@ -53,25 +53,24 @@ class Writer:
             elif isinstance(part, QuantConv):
                 x = self.convolution(x, part)
             elif isinstance(part, ACTIVATION_QUANTISERS):
-                x = self.relu6(x, part) if has_relu6 else x
-                x = self.quantised(x, part)
+                x = self.relu6(x, part) if has_relu6 else self.quantised(x, part)
         return x
 
     def relu6(self, x: str, quantiser: nn.Cell) -> str:
-        """ReLU6, left out where the grid that follows begins at 0 and ends by 6 and so does the same."""
+        """ReLU6 and the grid; the first is left out where the grid begins at 0 and ends by 6 and so does the same."""
         scale, zero_point = (value.asnumpy().item() for value in quantiser.scale_and_zero_point())
         grid = quantiser.grid
         if zero_point == grid.low and (grid.high - zero_point - 0.5) * scale <= RELU6:
-            return x
+            return self.quantised(x, quantiser, limits=(0.0, RELU6))
         limits = [
             self.graph.constant(f"{x}.{name}", np.float32(value)) for name, value in (("low", 0), ("high", RELU6))
         ]
-        return self.graph.node("Clip", [x, *limits], f"{x}.relu6")
+        return self.quantised(self.graph.node("Clip", [x, *limits], f"{x}.relu6"), quantiser)
 
-    def quantised(self, x: str, quantiser: nn.Cell, again: str = "") -> str:
+    def quantised(self, x: str, quantiser: nn.Cell, again: str = "", limits: tuple = (-np.inf, np.inf)) -> str:
         """`x` on the quantiser's grid; `again` is another name where it was there before and was only reshaped."""
         scale, zero_point = (value.asnumpy() for value in quantiser.scale_and_zero_point())
-        return self.graph.on_grid(x, again or quantiser.name, scale, zero_point, bool(again))
+        return self.graph.on_grid(x, again or quantiser.name, scale, zero_point, bool(again), limits)
 
     def convolution(self, x: str, layer: QuantConv) -> str:
         conv = layer.conv

@@ -57,6 +57,7 @@ def measure(model: onnx.ModelProto, writer: Writer, images: np.ndarray) -> list[
         values[IMAGE] = image
         for grid in grids:
             before, after = values[grid.before].astype(np.float64), values[grid.after]
+            before = before.clip(grid.least, grid.greatest)
             least, greatest, signal, noise = sums[grid.name]
             sums[grid.name] = np.array(
                 [

@@ -13,8 +13,8 @@ from src.engine import onnx_model
 
 OPSET, IR_VERSION = 13, 8
 IMAGE, SCORES = "image", "scores"
-# Activations are stored as uint8, q + 128: the same grid. Of int8, onnxruntime on x86 turns a tensor with one reader into
-# uint8 and not one with two, and then has no integer kernel for what reads both.
+# Activations are stored as uint8, q + 128: the same grid. Of int8, onnxruntime on x86 turns a tensor with one reader
+# into uint8 and not one with two, and then has no integer kernel for what reads both.
 UNSIGNED = 128
 
 
@@ -27,6 +27,8 @@ class OnGrid(NamedTuple):
     scale: np.float32
     zero_point: int
     is_again: bool  # the tensor was on this grid before
+    least: float  # limits of ReLU6 where the grid's own do its work, infinite otherwise
+    greatest: float
 
 
 class Graph:
@@ -45,7 +47,15 @@ class Graph:
         self.nodes.append(helper.make_node(operator, inputs, [output], name=f"{output}:{operator}", **attributes))
         return output
 
-    def on_grid(self, tensor: str, name: str, scale: np.ndarray, zero_point: np.ndarray, is_again: bool = False) -> str:
+    def on_grid(
+        self,
+        tensor: str,
+        name: str,
+        scale: np.ndarray,
+        zero_point: np.ndarray,
+        is_again: bool = False,
+        limits: tuple[float, float] = (-np.inf, np.inf),
+    ) -> str:
         """QuantizeLinear and DequantizeLinear with one float32 scale and the zero point of -128..127, as uint8."""
         parameters = [
             self.constant(f"{name}.scale", np.float32(scale.item())),
@@ -53,7 +63,9 @@ class Graph:
         ]
         whole = self.node("QuantizeLinear", [tensor, *parameters], f"{name}.uint8")
         after = self.node("DequantizeLinear", [whole, *parameters], f"{name}.float")
-        self.grids[after] = OnGrid(name, tensor, after, np.float32(scale.item()), int(zero_point.item()), is_again)
+        self.grids[after] = OnGrid(
+            name, tensor, after, np.float32(scale.item()), int(zero_point.item()), is_again, *limits
+        )
         return after
 
     def dequantised(self, name: str, whole: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, axis: int) -> str:
