@@ -54,9 +54,15 @@ def calibrate(net: MobileNetV2, images: Iterable[np.ndarray]) -> int:
     network.set_calibrating(net, False)
     for quantiser in quantisers:
         ops.assign(quantiser.range, quantiser.range / count)
+    start_learning(net)
+    return count
+
+
+def start_learning(net: MobileNetV2) -> None:
+    """Set learned steps, where there are any, from the ranges and the weights."""
+    for quantiser in network.activation_quantisers(net):
         if isinstance(quantiser, LearnedActivationQuantiser):
             quantiser.start()
     for layer in network.layers(net):
         if isinstance(layer.quantiser, LearnedWeightQuantiser):
             layer.quantiser.start(layer.folded_weight()[0].asnumpy())
-    return count

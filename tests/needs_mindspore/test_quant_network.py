@@ -62,17 +62,25 @@ def weights() -> dict[str, np.ndarray]:
     return trained_weights()
 
 
-def quantised(weights: dict[str, np.ndarray], cfg: Config = CFG, kernels: str = "off"):
-    """A calibrated network with these float weights."""
+def quantised(arrays: dict[str, np.ndarray], cfg: Config = CFG, kernels: str = "off"):
+    """A network with those of the arrays that it has: weights, and ranges if it was calibrated before."""
     net = network.build(CLASSES, cfg, kernels)
-    checkpoint.assign([p for p in net.get_parameters() if p.name in weights], weights, "test")
-    calibration.calibrate(net, [images(4, seed) for seed in range(2)])
+    checkpoint.assign([p for p in net.get_parameters() if p.name in arrays], arrays, "test")
     return net
 
 
 @pytest.fixture(scope="module")
 def net(weights):
-    return quantised(weights).set_train(False)
+    """Calibrated, in evaluation mode."""
+    net = quantised(weights)
+    calibration.calibrate(net, [images(4, seed) for seed in range(2)])
+    return net.set_train(False)
+
+
+@pytest.fixture(scope="module")
+def arrays(net) -> dict[str, np.ndarray]:
+    """Weights and calibrated ranges."""
+    return {name: array.copy() for name, array in checkpoint.arrays_of(net.get_parameters()).items()}
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +105,7 @@ def test_quantised_scores_are_near_the_float_ones(net, float_scores):
 
 def test_folded_layers_give_the_float_network(weights, float_scores):
     """Every BN becomes the addition of a bias; the scores stay."""
-    net = network.build(CLASSES, CFG)
-    checkpoint.assign([p for p in net.get_parameters() if p.name in weights], weights, "test")
+    net = quantised(weights)
     plain = float_network.build(CLASSES, CFG.width_mult, seed=0).set_train(False)
     arrays = {name: array.copy() for name, array in weights.items()}
     for layer in network.layers(net):
@@ -146,10 +153,10 @@ def one_step(net, cfg=CFG):
 TARGET = np.eye(CLASSES, dtype=np.float32)[[0, 1, 2, 3]]
 
 
-def test_training_moves_every_weight_and_range_with_and_without_kernels(weights):
+def test_training_moves_every_weight_and_range_with_and_without_kernels(arrays):
     losses = []
     for kernels in ("off", "auto"):
-        net = quantised(weights, kernels=kernels)
+        net = quantised(arrays, kernels=kernels)
         before = {p.name: p.asnumpy().copy() for p in net.get_parameters()}
         losses.append(float(one_step(net)(0.01, images(4, 7), TARGET).asnumpy()))
         after = checkpoint.arrays_of(net.get_parameters())
@@ -158,8 +165,8 @@ def test_training_moves_every_weight_and_range_with_and_without_kernels(weights)
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
 
 
-def test_delay_observes_without_quantising_and_frozen_bn_keeps_its_statistics(weights):
-    net = quantised(weights)
+def test_delay_observes_without_quantising_and_frozen_bn_keeps_its_statistics(weights, arrays):
+    net = quantised(arrays)
     plain = float_network.build(CLASSES, CFG.width_mult, seed=0)
     checkpoint.assign(plain.get_parameters(), weights, "test")
     expected = float(one_step(plain)(0.0, images(4, 7), TARGET).asnumpy())
@@ -217,8 +224,8 @@ class TestIntegerFile:
         assert len(rows) - len(activations) == 53
         assert all(row.sqnr_db > 15 for row in rows), [row for row in rows if row.sqnr_db <= 15]
 
-    def test_a_file_that_differs_is_refused(self, written, weights, tmp_path):
-        other = quantised({**weights, "head.dense.bias": weights["head.dense.bias"] + 100.0 * np.arange(CLASSES)})
+    def test_a_file_that_differs_is_refused(self, written, arrays, tmp_path):
+        other = quantised({**arrays, "head.dense.bias": arrays["head.dense.bias"] + 100.0 * np.arange(CLASSES)})
         with pytest.raises(ZooError, match="differs from the network"):
             integer_file.write(written[1], other.set_train(False), tmp_path / "x.onnx", {"random": images(4)})
         assert not list(tmp_path.iterdir())
@@ -242,9 +249,9 @@ def test_bias_that_does_not_fit_makes_weights_coarser():
     assert roomy.scale[1] == np.float32(0.1)
 
 
-@pytest.mark.parametrize("method", ["lsq"])
-def test_learned_steps_are_trained_and_kept(weights, method):
-    net = quantised(weights, configuration(quant_method=method))
+def test_learned_steps_are_trained(arrays):
+    net = quantised(arrays, configuration(quant_method="lsq"))
+    calibration.start_learning(net)
     steps = {p.name: p.asnumpy().copy() for p in net.trainable_params() if p.name.endswith(".scale")}
     assert len(steps) == 53 + len(list(network.activation_quantisers(net)))
     one_step(net)(0.1, images(4, 7), TARGET)

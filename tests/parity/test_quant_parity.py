@@ -9,24 +9,13 @@ pytestmark = [pytest.mark.parity, pytest.mark.needs_mindspore]
 ms = pytest.importorskip("mindspore")
 torch = pytest.importorskip("torch")
 
-from src.engine.cpu_kernels import build  # noqa: E402
 from src.mobilenetv2_quant.quantiser import Grid, Snap  # noqa: E402
+from tests.needs_mindspore import test_quantiser  # noqa: E402
 from tests.needs_mindspore.test_quantiser import random, with_gradients  # noqa: E402
 
+library = test_quantiser.library  # the fixture: operators and kernel
 # PyTorch multiplies by 1 / scale where ONNX divides by the scale; with a power of two both are exact.
 STEP = 2.0**-6
-
-
-@pytest.fixture(params=["operators", "kernel"])
-def library(request):
-    ms.set_context(mode=ms.GRAPH_MODE)
-    ms.set_device("CPU")
-    if request.param == "operators":
-        return None
-    try:
-        return build.library_path()
-    except build.KernelsUnavailable as reason:
-        pytest.skip(f"the CPU kernels cannot be built here: {reason}")
 
 
 def by_torch(x, scale, zero_point, grid, dy, per_channel):
