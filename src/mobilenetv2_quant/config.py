@@ -17,7 +17,9 @@ class Config(config.Config):
 
     model: str = option("which model", "mobilenetv2_quant", choices=("mobilenetv2_quant",))
 
-    # The seed's names and what changes with them
+    amp_level: str = option("float32; float16 has too few digits for a grid of 8 bits", "O0", choices=("O0",))
+
+    # The original's names and what changes with them
     start_epoch: int = option("epochs of float training that the learning rate's cosine has behind it", 200, low=0)
     lr_max: float = option("learning rate that the cosine began at", above=0, aliases=("lr",))
     pretrain_ckpt: str = option(
