@@ -173,7 +173,8 @@ def evaluate(args: argparse.Namespace, images: int) -> dict:
         convert_dataset.main(["scenes", "--nproc", "1"])
     config = str(ROOT / "configs" / "segformer" / "segformer.b0.512x1024.city.yaml")
     flags = ["--config_path", config, "--platform", "CPU", "--data_path", "scenes", "--load_ckpt", "False"]
-    cfg = zoo.configure("train", [*flags, "--base_size", f"{height},{width}"])
+    size = f"{height},{width}"
+    cfg = zoo.configure("train", [*flags, "--base_size", size, "--crop_size", size])
     pairs = dataset.find_pairs("scenes", "val")
     times = -(-images // len(pairs))
     pairs = dataclasses.replace(pairs, images=(pairs.images * times)[:images], masks=(pairs.masks * times)[:images])

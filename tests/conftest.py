@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,12 @@ def images(tmp_path_factory) -> Path:
     write_images(root / "train", 8)
     write_images(root / "val", 3, seed=1)
     return root
+
+
+def default_signals() -> None:
+    """For preexec_fn: signals do what they usually do, even if the tests run under nohup or behind a shell's &."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def run_command(*arguments: str, cwd: Path | None = None, timeout: float = 300, **environment: str):

@@ -63,8 +63,8 @@ def averaged(parameters: ParameterTuple, average: ParameterTuple | None) -> Iter
 def mean_over_ranks(parameters: ParameterTuple, ranks: int) -> Callable:
     """Gradients -> their means over all ranks, to be used inside a compiled step.
 
-    On CPU they are sent as one vector: ranks run the sums of a graph in different orders there, and nothing in the
-    messages says which sum they belong to (2.8.0), so gradients of equal shape would get mixed up.
+    On CPU they are sent as one vector, in one exchange per step instead of one per parameter; on other devices
+    MindSpore's reducer bundles them by itself.
     """
     if ms.get_context("device_target") != "CPU":
         return nn.DistributedGradReducer(parameters)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from src.launch import plan, rank_table, supervise
-from tests.conftest import ROOT
+from tests.conftest import ROOT, default_signals
 
 WAIT = 180  # seconds for anything that takes less than one on an idle machine
 
@@ -101,6 +101,7 @@ class Launched:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=default_signals,
         )
         return self.process
 

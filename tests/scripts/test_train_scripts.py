@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from src.launch import rank_table
-from tests.conftest import ROOT, write_images
+from tests.conftest import ROOT, default_signals, write_images
 
 WAIT = 180  # seconds for anything that takes less than one on an idle machine
 SCRIPTS = ROOT / "scripts"
@@ -107,6 +107,7 @@ class Place:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=default_signals,
         )
 
     def plan(self, script: str, *arguments: str, **environment: str) -> list[dict]:

@@ -175,6 +175,13 @@ class TestOrder:
     def test_evaluation_sees_everything_once(self, count, batch):
         assert np.concatenate(stream.evaluation_order(count, batch)).tolist() == list(range(count))
 
+    @given(count=st.integers(1, 300), batch=st.integers(1, 20), ranks=st.integers(1, 9))
+    def test_evaluation_on_any_number_of_ranks_sees_every_sample_once(self, count, batch, ranks):
+        turns = [stream.evaluation_order(count, batch, rank, ranks) for rank in range(ranks)]
+        assert len({len(own) for own in turns}) == 1  # so that ranks can wait for each other after each batch
+        seen = np.concatenate([row for own in turns for row in own])
+        assert sorted(seen[seen != stream.NO_SAMPLE]) == list(range(count))
+
     def test_threads_are_clamped_to_the_cores(self):
         assert 1 <= stream.usable_threads(10_000) <= 4096
         assert stream.usable_threads(1) == 1

@@ -114,27 +114,31 @@ def fake_quant_operator(library: Path) -> ops.Custom:
 
 
 class DepthwiseConv3x3(nn.Cell):
-    """(N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)), with the weight Parameter of `conv`."""
+    """(N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)), with the Parameters of `conv`."""
 
     def __init__(self, conv: nn.Conv2d, library: Path):
         super().__init__()
         self.weight = conv.weight
+        self.bias = conv.bias if conv.has_bias else None
         self.operator = _depthwise_operator(library, conv.stride[0])
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.operator(x, self.weight)
+        out = self.operator(x, self.weight)
+        return out if self.bias is None else ops.bias_add(out, self.bias)
 
 
 class PointwiseConv(nn.Cell):
-    """(N, C_in, H, W) -> (N, C_out, H, W), with the weight Parameter of the 1x1 convolution `conv`."""
+    """(N, C_in, H, W) -> (N, C_out, H, W), with the Parameters of the 1x1 convolution `conv`."""
 
     def __init__(self, conv: nn.Conv2d, library: Path):
         super().__init__()
         self.weight = conv.weight
+        self.bias = conv.bias if conv.has_bias else None
         self.operator = _pointwise_operator(library)
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.operator(x, self.weight)
+        out = self.operator(x, self.weight)
+        return out if self.bias is None else ops.bias_add(out, self.bias)
 
 
 class FusedBatchNorm(nn.Cell):
@@ -225,7 +229,7 @@ def _successor(cell: nn.Cell, library: Path, relu6: bool) -> Optional[nn.Cell]:
     # Exact types: a subclass may compute something else.
     if type(cell) is nn.BatchNorm2d:
         return FusedBatchNorm(cell, library, relu6)
-    if type(cell) is not nn.Conv2d or cell.has_bias or cell.weight.dtype != ms.float32:
+    if type(cell) is not nn.Conv2d or cell.weight.dtype != ms.float32:
         return None
     if _is_depthwise_3x3(cell):
         return DepthwiseConv3x3(cell, library)
