@@ -65,4 +65,4 @@ def start_learning(net: MobileNetV2) -> None:
             quantiser.start()
     for layer in network.layers(net):
         if isinstance(layer.quantiser, LearnedWeightQuantiser):
-            layer.quantiser.start(layer.folded_weight()[0].asnumpy())
+            layer.quantiser.start(layer.folded_weight().asnumpy())

@@ -35,7 +35,7 @@ class Folded:
 
 def fold(layer: QuantConv | QuantDense) -> Folded:
     """The numbers of one layer as the training graph sees them; scales come from the operators that it uses."""
-    folded = layer.folded_weight()[0]
+    folded = layer.folded_weight()
     weight, bias = folded.asnumpy().copy(), bias_of(layer)
     if layer.quantiser is None:
         return Folded(layer.name, weight, bias, None, None, None)

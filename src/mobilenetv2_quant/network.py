@@ -22,6 +22,7 @@ from src.mobilenetv2_quant.quantiser import (
     LearnedActivationQuantiser,
     LearnedWeightQuantiser,
     WeightQuantiser,
+    fold_factor,
 )
 
 FIRST, LAST = "backbone.features.0", "head.dense"
@@ -67,18 +68,14 @@ class QuantConv(nn.Cell):
         self.quantising, self.delayed = quantiser is not None, False
         self.convolve = conv.conv2d if isinstance(conv, nn.Conv2d) else conv.operator
 
-    def folded_weight(self) -> tuple[Tensor, Tensor]:
-        """w * s and s, (C_out, 1, 1, 1)."""
-        factor = self.gamma * ops.rsqrt(self.moving_variance + network.BN_EPS)
-        factor = factor.reshape(-1, 1, 1, 1)
-        return self.weight * factor, factor
+    def folded_weight(self) -> Tensor:
+        """w * s"""
+        return self.weight * fold_factor(self.gamma, self.moving_variance)
 
     def construct(self, x: Tensor) -> Tensor:
         if not self.quantising or (self.training and self.delayed):
             return self.convolve(x, self.weight)
-        folded, factor = self.folded_weight()
-        divisor = ops.select(factor == 0, ops.ones_like(factor), factor)  # a channel that BN switched off
-        return self.convolve(x, self.quantiser(folded) / divisor)
+        return self.convolve(x, self.quantiser.through_fold(self.weight, self.gamma, self.moving_variance))
 
 
 class QuantDense(nn.Cell):
@@ -91,9 +88,9 @@ class QuantDense(nn.Cell):
         self.quantising, self.delayed = quantiser is not None, False
         self.matmul = ops.MatMul(transpose_b=True)
 
-    def folded_weight(self) -> tuple[Tensor, None]:
+    def folded_weight(self) -> Tensor:
         """The weight (K, C); there is no BN to fold in."""
-        return self.weight, None
+        return self.weight
 
     def construct(self, x: Tensor) -> Tensor:
         is_float = not self.quantising or (self.training and self.delayed)

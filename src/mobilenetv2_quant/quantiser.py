@@ -14,7 +14,12 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from src.engine.cpu_kernels.cells import fake_quant_operator
+from src.engine.cpu_kernels.cells import (
+    fake_quant_operator,
+    folded_fake_quant_operator,
+    range_fake_quant_operator,
+)
+from src.mobilenetv2.network import BN_EPS
 
 LEAST_SCALE = float(np.finfo(np.float32).eps)  # as in PyTorch
 UNSEEN = 6.0  # range before anything was seen is -6..6, the original's
@@ -73,10 +78,34 @@ class Snap(nn.Cell):
         # Not the gradient of `minimum`, which passes one half on the bounds themselves.
         nearest = ops.stop_gradient(ops.minimum(ops.maximum(whole, self.low), self.high))
         whole = ops.select(inside, whole, nearest)
-        return (whole - zero_point) * scale, self.extremes(x)
+        return (whole - zero_point) * scale, extremes(x)
 
-    def extremes(self, x: Tensor) -> Tensor:
-        return ops.stop_gradient(ops.stack((ops.amin(x), ops.amax(x))))
+
+def extremes(x: Tensor) -> Tensor:
+    """(least, greatest x), without gradient."""
+    return ops.stop_gradient(ops.stack((ops.amin(x), ops.amax(x))))
+
+
+class RangeSnap(nn.Cell):
+    """x, range (2,) -> x on the grid over the range, the range moved towards that of x.
+
+    With `library` it is one compiled CPU kernel, otherwise ordinary operators.
+    """
+
+    def __init__(self, grid: Grid, decay: float, library: Path | None = None):
+        super().__init__(auto_prefix=False)
+        self.grid, self.decay = grid, decay
+        self.snap = Snap(grid)
+        self.settings = Tensor([grid.low, grid.high, grid.symmetric, decay], ms.float32)
+        self.kernel = range_fake_quant_operator(library) if library else None
+
+    def construct(self, x: Tensor, extent: Tensor) -> tuple[Tensor, Tensor]:
+        if self.kernel is not None:
+            outputs = self.kernel(x, extent, self.settings)
+            return outputs[0], ops.stop_gradient(outputs[1])
+        scale, zero_point = self.grid.scale_and_zero_point(extent[0:1], extent[1:2])
+        quantised, extremes = self.snap(x, ops.stop_gradient(scale), ops.stop_gradient(zero_point))
+        return quantised, extent * self.decay + extremes * (1.0 - self.decay)
 
 
 class ActivationQuantiser(nn.Cell):
@@ -88,9 +117,9 @@ class ActivationQuantiser(nn.Cell):
 
     def __init__(self, name: str, grid: Grid, decay: float, library: Path | None = None):
         super().__init__(auto_prefix=False)
-        self.name, self.grid, self.decay = name, grid, decay
+        self.name, self.grid = name, grid
         self.range = Parameter(Tensor([-UNSEEN, UNSEEN], ms.float32), name=f"{name}.range", requires_grad=False)
-        self.snap = Snap(grid, library)
+        self.snap = RangeSnap(grid, decay, library)
         self.summing, self.quantising = False, True
 
     def scale_and_zero_point(self) -> tuple[Tensor, Tensor]:
@@ -98,13 +127,12 @@ class ActivationQuantiser(nn.Cell):
         return self.grid.scale_and_zero_point(self.range[0:1], self.range[1:2])
 
     def construct(self, x: Tensor) -> Tensor:
-        scale, zero_point = self.scale_and_zero_point()
-        quantised, extremes = self.snap(x, ops.stop_gradient(scale), ops.stop_gradient(zero_point))
         if self.summing:
-            ops.assign(self.range, self.range + extremes)
+            ops.assign(self.range, self.range + extremes(x))
             return x
+        quantised, moved = self.snap(x, self.range)
         if self.training:
-            ops.assign(self.range, self.range * self.decay + extremes * (1.0 - self.decay))
+            ops.assign(self.range, moved)
             if not self.quantising:
                 return x
         return quantised
@@ -133,14 +161,15 @@ class LearnedActivationQuantiser(nn.Cell):
         return ops.maximum(self.scale, LEAST_SCALE), self.zero_point
 
     def construct(self, x: Tensor) -> Tensor:
+        if self.summing:
+            ops.assign(self.range, self.range + extremes(x))
+            return x
+        if self.training and not self.quantising:
+            return x
         scale, zero_point = self.scale_and_zero_point()
         if self.training:
             scale = with_gradient_factor(scale, (x.size * self.grid.high) ** -0.5)
-        quantised, extremes = self.snap(x, scale, zero_point)
-        if self.summing:
-            ops.assign(self.range, self.range + extremes)
-            return x
-        return x if self.training and not self.quantising else quantised
+        return self.snap(x, scale, zero_point)[0]
 
 
 class WeightQuantiser(nn.Cell):
@@ -150,6 +179,8 @@ class WeightQuantiser(nn.Cell):
         super().__init__(auto_prefix=False)
         self.name, self.grid, self.per_channel = name, grid, per_channel
         self.snap = Snap(grid, library)
+        self.settings = Tensor([grid.low, grid.high, grid.symmetric, per_channel, BN_EPS], ms.float32)
+        self.folded_kernel = folded_fake_quant_operator(library) if library else None
 
     def scale_and_zero_point(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """(R,), (R,)"""
@@ -159,6 +190,13 @@ class WeightQuantiser(nn.Cell):
     def construct(self, weight: Tensor) -> Tensor:
         scale, zero_point = self.scale_and_zero_point(ops.stop_gradient(weight))
         return self.snap(weight, scale, zero_point)[0]
+
+    def through_fold(self, weight: Tensor, gamma: Tensor, variance: Tensor) -> Tensor:
+        """FQ(weight * factor) / factor: the weight (C_out, ...), quantised as it will be with BN folded in."""
+        if self.folded_kernel is not None:
+            return self.folded_kernel(weight, gamma, variance, self.settings)[0]
+        factor = fold_factor(gamma, variance)
+        return self.construct(weight * factor) / divisor_of(factor)
 
 
 class LearnedWeightQuantiser(nn.Cell):
@@ -184,6 +222,22 @@ class LearnedWeightQuantiser(nn.Cell):
         if self.training:
             scale = with_gradient_factor(scale, (weight.size / self.rows * self.grid.high) ** -0.5)
         return self.snap(weight, scale, zero_point)[0]
+
+    def through_fold(self, weight: Tensor, gamma: Tensor, variance: Tensor) -> Tensor:
+        """As WeightQuantiser.through_fold."""
+        factor = fold_factor(gamma, variance)
+        return self.construct(weight * factor) / divisor_of(factor)
+
+
+def fold_factor(gamma: Tensor, variance: Tensor) -> Tensor:
+    """What BN multiplies each channel by, from (C_out,) to (C_out, 1, 1, 1)."""
+    # Not rsqrt: divisions and square roots are rounded correctly everywhere, so kernel and export get the same bits.
+    return (gamma * (1.0 / ops.sqrt(variance + BN_EPS))).reshape(-1, 1, 1, 1)
+
+
+def divisor_of(factor: Tensor) -> Tensor:
+    """`factor` with 1 in place of 0, the factor of a channel that BN switched off."""
+    return ops.select(factor == 0, ops.ones_like(factor), factor)
 
 
 def with_gradient_factor(value: Tensor, factor: float) -> Tensor:

@@ -16,6 +16,7 @@ from src.mobilenetv2_quant.quantiser import (  # noqa: E402
     Grid,
     LearnedActivationQuantiser,
     LearnedWeightQuantiser,
+    RangeSnap,
     Snap,
     WeightQuantiser,
 )
@@ -113,6 +114,58 @@ def test_scales_and_zero_points():
     assert numbers(Grid(8, symmetric=True, narrow=True), -2.0, 1.0) == (np.float32(4.0) / np.float32(254), 0)
     assert numbers(Grid(4, symmetric=True, narrow=True), -0.5, 0.7) == pytest.approx((0.1, 0))
     assert numbers(Grid(8), 0.0, 0.0)[0] > 0
+
+
+@pytest.mark.parametrize("grid", [Grid(8), Grid(8, symmetric=True, narrow=True)], ids=str)
+def test_activations_on_the_grid_of_their_range(library, grid):
+    snap = RangeSnap(grid, 0.9, library)
+    x, dy, extent = random((40, 1000)), random((40, 1000), 1), np.float32([-4.3, 5.1])
+
+    def objective(x, extent, dy):
+        y, moved = snap(x, extent)
+        return (y * dy).sum(), y, moved
+
+    (_, y, moved), (dx, dextent) = ms.jit(ms.value_and_grad(objective, (0, 1), has_aux=True))(
+        Tensor(x), Tensor(extent), Tensor(dy)
+    )
+    numbers = (value.asnumpy() for value in grid.scale_and_zero_point(Tensor(extent[:1]), Tensor(extent[1:])))
+    expected, inside, _ = reference(x, *numbers, grid)
+    assert (y.asnumpy() == expected).all()
+    assert 0 < inside.mean() < 1
+    np.testing.assert_allclose(dx.asnumpy(), dy * inside, rtol=1e-6)
+    assert not dextent.asnumpy().any()
+    np.testing.assert_allclose(moved.asnumpy(), 0.9 * extent + 0.1 * np.float32([x.min(), x.max()]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("grid", "per_channel"),
+    [(Grid(8, symmetric=True, narrow=True), True), (Grid(4, symmetric=True), False), (Grid(8), False)],
+    ids=str,
+)
+def test_weights_with_bn_folded_in(library, grid, per_channel):
+    weight, dy = random((5, 3, 3, 3)), random((5, 3, 3, 3), 1)
+    gamma, variance = np.float32([0.5, -2, 0, 1, 3]), np.float32([1, 0.3, 2, 1e-9, 7])
+    quantiser = WeightQuantiser("w", grid, per_channel, library)
+
+    def objective(weight, gamma, variance, dy):
+        y = quantiser.through_fold(weight, gamma, variance)
+        return (y * dy).sum(), y
+
+    (_, y), (dweight, dgamma) = ms.jit(ms.value_and_grad(objective, (0, 1), has_aux=True))(
+        *map(Tensor, (weight, gamma, variance, dy))
+    )
+    inverse_std = np.float32(1) / np.sqrt(variance + np.float32(1e-5))
+    factor = column(gamma * inverse_std, weight)
+    folded = weight * factor
+    numbers = (value.asnumpy() for value in quantiser.scale_and_zero_point(Tensor(folded)))
+    on_grid, inside, _ = reference(folded, *numbers, grid)
+    divisor = np.where(factor == 0, np.float32(1), factor)
+    assert (y.asnumpy() == on_grid / divisor).all()
+    np.testing.assert_allclose(dweight.asnumpy(), dy * inside * (factor / divisor), rtol=1e-6)
+    slope = inside * weight / divisor - np.where(factor == 0, 0, on_grid / divisor**2)
+    expected = (dy * slope).reshape(5, -1).sum(1) * inverse_std
+    magnitude = np.abs(dy * weight / divisor).reshape(5, -1).sum(1) * inverse_std
+    np.testing.assert_array_less(np.abs(dgamma.asnumpy() - expected), 1e-6 * magnitude)
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
