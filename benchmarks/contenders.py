@@ -51,7 +51,6 @@ CONTENDERS = (
     Contender("infer_torch_single", "infer", "PyTorch eager, channels-last, batch 1", "infer_torch_single", TORCH),
     Contender("quant_float", "quant", "float, our CPU kernels", "quant_float", MINDSPORE),
     Contender("quant_aware", "quant", "MobileNetV2-quant, our CPU kernels", "quant_float", MINDSPORE),
-    Contender("quant_stock", "quant", "MobileNetV2-quant, stock operators", "quant_float", MINDSPORE),
     Contender("data_ours", "data", "our threads (OpenCV)", "data_pil"),
     Contender("data_pil", "data", "PIL in processes, as a DataLoader", "data_pil"),
     Contender("data_minddata", "data", "MindData (C++)", "data_pil", MINDSPORE),

@@ -148,10 +148,6 @@ def quant_aware(arguments: argparse.Namespace) -> dict:
     return train_mindspore(arguments, "on", quantised_on_cpu)
 
 
-def quant_stock(arguments: argparse.Namespace) -> dict:
-    return train_mindspore(arguments, "off", quantised_on_cpu)
-
-
 def train_torch(arguments: argparse.Namespace, channels_last: bool) -> dict:
     """The same network, loss and optimizer in PyTorch. The batch is in its memory format already, at no cost."""
     from benchmarks import torch_peer
@@ -332,7 +328,6 @@ WORKERS = {
         infer_torch_single,
         quant_float,
         quant_aware,
-        quant_stock,
         data_ours,
         data_pil,
         data_minddata,
