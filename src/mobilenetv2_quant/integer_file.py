@@ -25,9 +25,12 @@ TOLERANCE = 0.2  # share of the spread of the network's scores; sums that are ro
 INTEGER_KERNELS = ("QLinearConv", "QGemm", "QLinearAdd", "QLinearGlobalAveragePool")
 
 
-def run(net: MobileNetV2, stored: Checkpoint, cfg: Config) -> int:
-    """Write file and report, and say what onnxruntime makes of the file."""
-    net.set_train(False)
+def run(net: MobileNetV2, simulated: MobileNetV2, stored: Checkpoint, cfg: Config) -> int:
+    """Write file and report, and say what onnxruntime makes of the file.
+
+    `net` is written; `simulated` is the same network in its fastest form, which the file has to agree with.
+    """
+    simulated.set_train(False)
     shape = (cfg.batch_size_export, 3, cfg.image_height, cfg.image_width)
     writer = Writer()
     writer.network(net)
@@ -35,7 +38,7 @@ def run(net: MobileNetV2, stored: Checkpoint, cfg: Config) -> int:
     model = writer.graph.model(shape, net.head.dense.weight.shape[0], batch, conversion.about(stored, cfg))
     file = Path(cfg.file_name).expanduser()
     path = file if file.suffix == ".onnx" else file.with_name(file.name + ".onnx")
-    found = write(model, net, path, conversion.inputs(cfg))
+    found = write(model, simulated, path, conversion.inputs(cfg))
     conversion.tell(path, found)
     if writer.coarser:
         print(f"{writer.coarser} channels have coarser weights than trained, so that their biases fit into 32 bits")

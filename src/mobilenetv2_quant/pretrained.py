@@ -78,14 +78,18 @@ def float_names(net: MobileNetV2) -> set[str]:
     return {p.name for p in net.get_parameters() if not p.name.endswith(endings)}
 
 
-def network_of(stored: Checkpoint, cfg: Config, kernels: str = "off", activation: str = "None") -> MobileNetV2:
-    """The network that a quantised checkpoint holds, for evaluation or export."""
+def network_of(
+    stored: Checkpoint, cfg: Config, kernels: str = "off", activation: str = "None", tell: bool = True
+) -> MobileNetV2:
+    """The network that a quantised checkpoint holds, for evaluation or export; `tell` prints what was loaded."""
     pretrained.require_width(stored, cfg)
     if stored.meta["quantisation"] != grids(cfg):
         other = next(key for key in GRID_KEYS if stored.meta["quantisation"].get(key) != getattr(cfg, key))
         before = stored.meta["quantisation"].get(other)
         raise ZooError(f"{stored.path} was made with {other} {before}; give --{other} {before or repr('')}")
     net = build(pretrained.class_count(stored), cfg, kernels, activation)
-    print(checkpoint.load(net, checkpoint.weights(stored), str(stored.path)))
-    pretrained.note_size(stored, cfg)
+    loaded = checkpoint.load(net, checkpoint.weights(stored), str(stored.path))
+    if tell:
+        print(loaded)
+        pretrained.note_size(stored, cfg)
     return net

@@ -22,6 +22,11 @@ from src.engine.cpu_kernels.cells import (
 from src.mobilenetv2.network import BN_EPS
 
 LEAST_SCALE = float(np.finfo(np.float32).eps)  # as in PyTorch
+# Primitives: of the functions in mindspore.ops that do the same, graph mode compiles every use anew, which takes five
+# times as long for a network with more than a hundred quantisers.
+MINIMUM, MAXIMUM, ROUND, SELECT = ops.Minimum(), ops.Maximum(), ops.Round(), ops.Select()
+ABOVE, BELOW, BOTH = ops.GreaterEqual(), ops.LessEqual(), ops.LogicalAnd()
+LEAST_OF, GREATEST_OF = ops.ReduceMin(), ops.ReduceMax()
 UNSEEN = 6.0  # range before anything was seen is -6..6, the original's
 
 
@@ -41,16 +46,22 @@ class Grid:
     def high(self) -> int:
         return 2 ** (self.bits - 1) - 1
 
-    def scale_and_zero_point(self, least: Tensor, greatest: Tensor) -> tuple[Tensor, Tensor]:
-        """Ranges (R,), (R,) -> scale (R,), whole zero point (R,), both float32. 0 is always on the grid."""
-        least, greatest = ops.minimum(least, 0.0), ops.maximum(greatest, 0.0)
-        steps = float(self.high - self.low)
-        if self.symmetric:
-            reach = ops.maximum(-least, greatest)
-            return ops.maximum(reach * 2.0 / steps, LEAST_SCALE), ops.zeros_like(reach)
-        scale = ops.maximum((greatest - least) / steps, LEAST_SCALE)
-        zero_point = self.low - ops.round(least / scale)
-        return scale, ops.minimum(ops.maximum(zero_point, float(self.low)), float(self.high))
+    def numbers(self) -> tuple[float, float, bool]:
+        """Arguments of `scale_and_zero_point`."""
+        return float(self.low), float(self.high), self.symmetric
+
+
+def scale_and_zero_point(
+    least: Tensor, greatest: Tensor, low: float, high: float, symmetric: bool
+) -> tuple[Tensor, Tensor]:
+    """Ranges (R,), (R,) -> scale (R,), whole zero point (R,) of the grid, both float32. 0 is always on the grid."""
+    # No method of Grid: graph mode takes three times as long to compile one as to compile a function.
+    least, greatest = MINIMUM(least, 0.0), MAXIMUM(greatest, 0.0)
+    if symmetric:
+        reach = MAXIMUM(-least, greatest)
+        return MAXIMUM(reach * 2.0 / (high - low), LEAST_SCALE), ops.zeros_like(reach)
+    scale = MAXIMUM((greatest - least) / (high - low), LEAST_SCALE)
+    return scale, MINIMUM(MAXIMUM(low - ROUND(least / scale), low), high)
 
 
 class Snap(nn.Cell):
@@ -73,28 +84,27 @@ class Snap(nn.Cell):
         scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
         exact = x / scale
         # Exactly the rounded number (Sterbenz' lemma), with the gradient of `exact`.
-        whole = exact + ops.stop_gradient(ops.round(exact) - exact) + zero_point
-        inside = ops.logical_and(whole >= self.low, whole <= self.high)
+        whole = exact + ops.stop_gradient(ROUND(exact) - exact) + zero_point
+        inside = BOTH(ABOVE(whole, self.low), BELOW(whole, self.high))
         # Not the gradient of `minimum`, which passes one half on the bounds themselves.
-        nearest = ops.stop_gradient(ops.minimum(ops.maximum(whole, self.low), self.high))
-        whole = ops.select(inside, whole, nearest)
-        return (whole - zero_point) * scale, extremes(x)
+        nearest = ops.stop_gradient(MINIMUM(MAXIMUM(whole, self.low), self.high))
+        return (SELECT(inside, whole, nearest) - zero_point) * scale, extremes(x)
 
 
 def extremes(x: Tensor) -> Tensor:
     """(least, greatest x), without gradient."""
-    return ops.stop_gradient(ops.stack((ops.amin(x), ops.amax(x))))
+    return ops.stop_gradient(ops.stack((LEAST_OF(x), GREATEST_OF(x))))
 
 
 class RangeSnap(nn.Cell):
-    """x, range (2,) -> x on the grid over the range, the range moved towards that of x.
+    """x, range (2,) -> x on the grid over the range, in training also the range moved towards that of x.
 
     With `library` it is one compiled CPU kernel, otherwise ordinary operators.
     """
 
     def __init__(self, grid: Grid, decay: float, library: Path | None = None):
         super().__init__(auto_prefix=False)
-        self.grid, self.decay = grid, decay
+        self.numbers, self.decay = grid.numbers(), decay
         self.snap = Snap(grid)
         self.settings = Tensor([grid.low, grid.high, grid.symmetric, decay], ms.float32)
         self.kernel = range_fake_quant_operator(library) if library else None
@@ -103,9 +113,9 @@ class RangeSnap(nn.Cell):
         if self.kernel is not None:
             outputs = self.kernel(x, extent, self.settings)
             return outputs[0], ops.stop_gradient(outputs[1])
-        scale, zero_point = self.grid.scale_and_zero_point(extent[0:1], extent[1:2])
+        scale, zero_point = scale_and_zero_point(extent[0:1], extent[1:2], *self.numbers)
         quantised, extremes = self.snap(x, ops.stop_gradient(scale), ops.stop_gradient(zero_point))
-        return quantised, extent * self.decay + extremes * (1.0 - self.decay)
+        return quantised, extent * self.decay + extremes * (1.0 - self.decay) if self.training else extent
 
 
 class ActivationQuantiser(nn.Cell):
@@ -117,14 +127,14 @@ class ActivationQuantiser(nn.Cell):
 
     def __init__(self, name: str, grid: Grid, decay: float, library: Path | None = None):
         super().__init__(auto_prefix=False)
-        self.name, self.grid = name, grid
+        self.name, self.grid, self.numbers = name, grid, grid.numbers()
         self.range = Parameter(Tensor([-UNSEEN, UNSEEN], ms.float32), name=f"{name}.range", requires_grad=False)
         self.snap = RangeSnap(grid, decay, library)
         self.summing, self.quantising = False, True
 
     def scale_and_zero_point(self) -> tuple[Tensor, Tensor]:
         """(1,), (1,)"""
-        return self.grid.scale_and_zero_point(self.range[0:1], self.range[1:2])
+        return scale_and_zero_point(self.range[0:1], self.range[1:2], *self.numbers)
 
     def construct(self, x: Tensor) -> Tensor:
         if self.summing:
@@ -143,7 +153,7 @@ class LearnedActivationQuantiser(nn.Cell):
 
     def __init__(self, name: str, grid: Grid, library: Path | None = None):
         super().__init__(auto_prefix=False)
-        self.name, self.grid = name, grid
+        self.name, self.grid, self.high = name, grid, float(grid.high)
         self.range = Parameter(Tensor([-UNSEEN, UNSEEN], ms.float32), name=f"{name}.range", requires_grad=False)
         self.scale = Parameter(Tensor([1.0], ms.float32), name=f"{name}.scale")
         self.zero_point = Parameter(Tensor([0.0], ms.float32), name=f"{name}.zero_point", requires_grad=False)
@@ -152,13 +162,13 @@ class LearnedActivationQuantiser(nn.Cell):
 
     def start(self) -> None:
         """Step and zero point from the calibrated range."""
-        scale, zero_point = self.grid.scale_and_zero_point(self.range[0:1], self.range[1:2])
+        scale, zero_point = scale_and_zero_point(self.range[0:1], self.range[1:2], *self.grid.numbers())
         ops.assign(self.scale, scale)
         ops.assign(self.zero_point, zero_point)
 
     def scale_and_zero_point(self) -> tuple[Tensor, Tensor]:
         """(1,), (1,)"""
-        return ops.maximum(self.scale, LEAST_SCALE), self.zero_point
+        return MAXIMUM(self.scale, LEAST_SCALE), self.zero_point
 
     def construct(self, x: Tensor) -> Tensor:
         if self.summing:
@@ -168,7 +178,7 @@ class LearnedActivationQuantiser(nn.Cell):
             return x
         scale, zero_point = self.scale_and_zero_point()
         if self.training:
-            scale = with_gradient_factor(scale, (x.size * self.grid.high) ** -0.5)
+            scale = with_gradient_factor(scale, (x.size * self.high) ** -0.5)
         return self.snap(x, scale, zero_point)[0]
 
 
@@ -177,7 +187,7 @@ class WeightQuantiser(nn.Cell):
 
     def __init__(self, name: str, grid: Grid, per_channel: bool, library: Path | None = None):
         super().__init__(auto_prefix=False)
-        self.name, self.grid, self.per_channel = name, grid, per_channel
+        self.name, self.grid, self.numbers, self.per_channel = name, grid, grid.numbers(), per_channel
         self.snap = Snap(grid, library)
         self.settings = Tensor([grid.low, grid.high, grid.symmetric, per_channel, BN_EPS], ms.float32)
         self.folded_kernel = folded_fake_quant_operator(library) if library else None
@@ -185,7 +195,7 @@ class WeightQuantiser(nn.Cell):
     def scale_and_zero_point(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """(R,), (R,)"""
         rows = weight.reshape((weight.shape[0], -1) if self.per_channel else (1, -1))
-        return self.grid.scale_and_zero_point(ops.amin(rows, 1), ops.amax(rows, 1))
+        return scale_and_zero_point(LEAST_OF(rows, 1), GREATEST_OF(rows, 1), *self.numbers)
 
     def construct(self, weight: Tensor) -> Tensor:
         scale, zero_point = self.scale_and_zero_point(ops.stop_gradient(weight))
@@ -204,23 +214,23 @@ class LearnedWeightQuantiser(nn.Cell):
 
     def __init__(self, name: str, grid: Grid, rows: int, library: Path | None = None):
         super().__init__(auto_prefix=False)
-        self.name, self.grid, self.rows = name, grid, rows
+        self.name, self.grid, self.rows, self.high = name, grid, rows, float(grid.high)
         self.scale = Parameter(Tensor(np.ones(rows), ms.float32), name=f"{name}.scale")
         self.snap = Snap(grid, library)
 
     def start(self, weight: np.ndarray) -> None:
         """The paper's first step size: 2 * mean |w| / sqrt(high)."""
-        scale = 2 * np.abs(weight.reshape(self.rows, -1)).mean(1) / np.sqrt(self.grid.high)
+        scale = 2 * np.abs(weight.reshape(self.rows, -1)).mean(1) / np.sqrt(self.high)
         ops.assign(self.scale, Tensor(np.maximum(scale, LEAST_SCALE), ms.float32))
 
     def scale_and_zero_point(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """(R,), (R,)"""
-        return ops.maximum(self.scale, LEAST_SCALE), ops.zeros_like(self.scale)
+        return MAXIMUM(self.scale, LEAST_SCALE), ops.zeros_like(self.scale)
 
     def construct(self, weight: Tensor) -> Tensor:
         scale, zero_point = self.scale_and_zero_point(weight)
         if self.training:
-            scale = with_gradient_factor(scale, (weight.size / self.rows * self.grid.high) ** -0.5)
+            scale = with_gradient_factor(scale, (weight.size / self.rows * self.high) ** -0.5)
         return self.snap(weight, scale, zero_point)[0]
 
     def through_fold(self, weight: Tensor, gamma: Tensor, variance: Tensor) -> Tensor:
@@ -237,7 +247,7 @@ def fold_factor(gamma: Tensor, variance: Tensor) -> Tensor:
 
 def divisor_of(factor: Tensor) -> Tensor:
     """`factor` with 1 in place of 0, the factor of a channel that BN switched off."""
-    return ops.select(factor == 0, ops.ones_like(factor), factor)
+    return SELECT(factor == 0, ops.ones_like(factor), factor)
 
 
 def with_gradient_factor(value: Tensor, factor: float) -> Tensor:

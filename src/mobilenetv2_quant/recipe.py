@@ -97,4 +97,5 @@ def export(cfg: Config) -> int:
     net = pretrained.network_of(stored, cfg, activation=cfg.activation)
     if cfg.file_format != "ONNX":
         return conversion.run(net, stored, cfg)
-    return integer_file.run(net, stored, cfg)
+    simulated = pretrained.network_of(stored, cfg, kernels_of(cfg), cfg.activation, tell=False)
+    return integer_file.run(net, simulated, stored, cfg)
