@@ -114,8 +114,8 @@ class RangeSnap(nn.Cell):
             outputs = self.kernel(x, extent, self.settings)
             return outputs[0], ops.stop_gradient(outputs[1])
         scale, zero_point = scale_and_zero_point(extent[0:1], extent[1:2], *self.numbers)
-        quantised, extremes = self.snap(x, ops.stop_gradient(scale), ops.stop_gradient(zero_point))
-        return quantised, extent * self.decay + extremes * (1.0 - self.decay) if self.training else extent
+        quantised, seen = self.snap(x, ops.stop_gradient(scale), ops.stop_gradient(zero_point))
+        return quantised, extent * self.decay + seen * (1.0 - self.decay) if self.training else extent
 
 
 class ActivationQuantiser(nn.Cell):
