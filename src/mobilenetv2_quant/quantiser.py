@@ -47,13 +47,11 @@ class Grid:
         return 2 ** (self.bits - 1) - 1
 
     def numbers(self) -> tuple[float, float, bool]:
-        """Arguments of `scale_and_zero_point`."""
+        """Arguments of `grid_over`."""
         return float(self.low), float(self.high), self.symmetric
 
 
-def scale_and_zero_point(
-    least: Tensor, greatest: Tensor, low: float, high: float, symmetric: bool
-) -> tuple[Tensor, Tensor]:
+def grid_over(least: Tensor, greatest: Tensor, low: float, high: float, symmetric: bool) -> tuple[Tensor, Tensor]:
     """Ranges (R,), (R,) -> scale (R,), whole zero point (R,) of the grid, both float32. 0 is always on the grid."""
     # No method of Grid: graph mode takes three times as long to compile one as to compile a function.
     least, greatest = MINIMUM(least, 0.0), MAXIMUM(greatest, 0.0)
@@ -113,7 +111,7 @@ class RangeSnap(nn.Cell):
         if self.kernel is not None:
             outputs = self.kernel(x, extent, self.settings)
             return outputs[0], ops.stop_gradient(outputs[1])
-        scale, zero_point = scale_and_zero_point(extent[0:1], extent[1:2], *self.numbers)
+        scale, zero_point = grid_over(extent[0:1], extent[1:2], *self.numbers)
         quantised, seen = self.snap(x, ops.stop_gradient(scale), ops.stop_gradient(zero_point))
         return quantised, extent * self.decay + seen * (1.0 - self.decay) if self.training else extent
 
@@ -134,7 +132,7 @@ class ActivationQuantiser(nn.Cell):
 
     def scale_and_zero_point(self) -> tuple[Tensor, Tensor]:
         """(1,), (1,)"""
-        return scale_and_zero_point(self.range[0:1], self.range[1:2], *self.numbers)
+        return grid_over(self.range[0:1], self.range[1:2], *self.numbers)
 
     def construct(self, x: Tensor) -> Tensor:
         if self.summing:
@@ -162,7 +160,7 @@ class LearnedActivationQuantiser(nn.Cell):
 
     def start(self) -> None:
         """Step and zero point from the calibrated range."""
-        scale, zero_point = scale_and_zero_point(self.range[0:1], self.range[1:2], *self.grid.numbers())
+        scale, zero_point = grid_over(self.range[0:1], self.range[1:2], *self.grid.numbers())
         ops.assign(self.scale, scale)
         ops.assign(self.zero_point, zero_point)
 
@@ -195,7 +193,7 @@ class WeightQuantiser(nn.Cell):
     def scale_and_zero_point(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """(R,), (R,)"""
         rows = weight.reshape((weight.shape[0], -1) if self.per_channel else (1, -1))
-        return scale_and_zero_point(LEAST_OF(rows, 1), GREATEST_OF(rows, 1), *self.numbers)
+        return grid_over(LEAST_OF(rows, 1), GREATEST_OF(rows, 1), *self.numbers)
 
     def construct(self, weight: Tensor) -> Tensor:
         scale, zero_point = self.scale_and_zero_point(ops.stop_gradient(weight))

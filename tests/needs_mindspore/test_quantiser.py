@@ -19,7 +19,7 @@ from src.mobilenetv2_quant.quantiser import (  # noqa: E402
     RangeSnap,
     Snap,
     WeightQuantiser,
-    scale_and_zero_point,
+    grid_over,
 )
 
 
@@ -107,7 +107,7 @@ def test_range_is_a_moving_average_and_a_batch_is_quantised_with_the_one_before(
 def test_scales_and_zero_points():
     def numbers(grid, low, high):
         ranges = Tensor([low], ms.float32), Tensor([high], ms.float32)
-        scale, zero_point = scale_and_zero_point(*ranges, *grid.numbers())
+        scale, zero_point = grid_over(*ranges, *grid.numbers())
         return scale.asnumpy().item(), zero_point.asnumpy().item()
 
     assert numbers(Grid(8), 0.0, 6.0) == (np.float32(6.0) / np.float32(255), -128)
@@ -130,9 +130,7 @@ def test_activations_on_the_grid_of_their_range(library, grid):
     (_, y, moved), (dx, dextent) = ms.jit(ms.value_and_grad(objective, (0, 1), has_aux=True))(
         Tensor(x), Tensor(extent), Tensor(dy)
     )
-    numbers = (
-        value.asnumpy() for value in scale_and_zero_point(Tensor(extent[:1]), Tensor(extent[1:]), *grid.numbers())
-    )
+    numbers = (value.asnumpy() for value in grid_over(Tensor(extent[:1]), Tensor(extent[1:]), *grid.numbers()))
     expected, inside, _ = reference(x, *numbers, grid)
     assert (y.asnumpy() == expected).all()
     assert 0 < inside.mean() < 1

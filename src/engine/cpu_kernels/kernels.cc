@@ -714,7 +714,7 @@ struct Grid {
   float Snapped(float x) const { return (Nearest(Whole(x)) - zero_point) * scale; }
 };
 
-// The grid that spans a range and 0, by the arithmetic of scale_and_zero_point in quantiser.py.
+// The grid that spans a range and 0, by the arithmetic of grid_over in quantiser.py.
 Grid GridOverRange(float least, float greatest, float low, float high, bool symmetric) {
   least = std::min(least, 0.0f);
   greatest = std::max(greatest, 0.0f);
