@@ -19,7 +19,8 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 WITHOUT_MINDSPORE = """
 src.zoo src.engine.augment src.engine.config src.engine.environment src.engine.errors src.engine.files
 src.engine.image_folder src.engine.images src.engine.journal src.engine.metrics src.engine.onnx_model src.engine.plots
-src.engine.profiling src.engine.report src.engine.stream src.engine.torch_file src.engine.cpu_kernels.build
+src.engine.profiling src.engine.report src.engine.result_files src.engine.stream src.engine.torch_file
+src.engine.cpu_kernels.build
 src.launch.cache_memory src.launch.hccl src.launch.plan src.launch.rank src.launch.rank_table src.launch.supervise
 src.mobilenetv2.config src.mobilenetv2.dataset src.mobilenetv2.lr_generator src.mobilenetv2.names
 src.mobilenetv2_quant.config src.mobilenetv2_quant.layer_report src.mobilenetv2_quant.onnx_graph
