@@ -25,9 +25,11 @@ class Contender:
     needs: tuple[str, ...] = ()
 
 
+REFERENCES = {"data": "PIL", "quant": "float"}  # how a table's last column calls what it divides by
 SECTIONS = {
     "train": Section("Training, images/s", "images_per_s", ".1f"),
     "infer": Section("Inference, images/s", "images_per_s", ".1f"),
+    "quant": Section("Quantisation-aware training, images/s", "images_per_s", ".1f"),
     "data": Section("Data pipeline, images/s", "images_per_s", ".0f"),
     "memory": Section("Peak memory of training, resident MB", "peak_mb", ".0f"),
 }
@@ -55,6 +57,8 @@ CONTENDERS = (
         "infer_torch_channels_last_single",
         TORCH,
     ),
+    Contender("quant_float", "quant", "float, our CPU kernels", "quant_float", MINDSPORE),
+    Contender("quant_aware", "quant", "MobileNetV2-quant, our CPU kernels", "quant_float", MINDSPORE),
     Contender("data_ours", "data", "our threads (OpenCV)", "data_pil"),
     Contender("data_pil", "data", "PIL in processes, as a DataLoader", "data_pil"),
     Contender("data_minddata", "data", "MindData (C++)", "data_pil", MINDSPORE),

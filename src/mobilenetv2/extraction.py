@@ -44,7 +44,8 @@ def predictor(net: network.MobileNetV2, images: int, cfg: Config, say: Callable[
 
 
 def _choose(net: network.MobileNetV2, images: int, cfg: Config, say: Callable[[str], None]) -> Predict:
-    if cfg.platform == "CPU" and cfg.cpu_kernels != "off" and images >= WORTH_EXPORTING:
+    is_float = type(net.backbone) is network.Backbone
+    if cfg.platform == "CPU" and cfg.cpu_kernels != "off" and is_float and images >= WORTH_EXPORTING:
         try:
             return by_onnxruntime(net, cfg)
         except ZooError as error:
