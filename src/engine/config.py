@@ -215,16 +215,20 @@ def flag_parser(config_class: type, file_values: dict[str, Value], prog: str, de
     return parser
 
 
-def parse_flags(parser: Parser, argv: list[str]) -> dict[str, Value]:
-    """The flags that were given, as values that know their flag. Unknown flags are errors with a suggestion."""
+def parse_flags(parser: Parser, argv: list[str]) -> tuple[dict[str, Value], list[str]]:
+    """The flags that were given, as values that know their flag, and the arguments that nothing is known of."""
     given, unknown = parser.parse_known_args(argv)
+    flags = {name: raw for name, raw in vars(given).items() if name not in ("config_path", "debug")}
+    return {name: Value(raw, f"--{name}") for name, raw in flags.items()}, unknown
+
+
+def refuse_unknown(parser: Parser, unknown: list[str]) -> None:
+    """Raise UsageError with a suggestion for the first of some unknown arguments."""
     if unknown:
         known = [flag for action in parser._actions for flag in action.option_strings]
         word = unknown[0].split("=")[0]
         what = "unknown flag" if word.startswith("-") else "unexpected argument"
         raise UsageError(f"{what} '{word}'{did_you_mean(word, known)}")
-    flags = {name: raw for name, raw in vars(given).items() if name not in ("config_path", "debug")}
-    return {name: Value(raw, f"--{name}") for name, raw in flags.items()}
 
 
 def to_yaml(config: Any) -> str:
