@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Iterator
@@ -13,12 +14,23 @@ FAKE_MOXING = Path(__file__).with_name("fake_moxing")
 CLEARED = ("AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "OBS_SERVER", "RANK_ID", "RANK_SIZE", "JOB_ID")
 
 
+@functools.cache
+def client(endpoint: str):
+    import boto3
+
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id="AKIATEST",
+        aws_secret_access_key=SECRET,
+        region_name="us-east-1",
+    )
+
+
 class Bucket:
     """A bucket of the server, seen from outside of the code under test; `environment` is what a job needs to use it."""
 
     def __init__(self, name: str, endpoint: str):
-        import boto3
-
         self.name = name
         self.environment = {
             "AWS_ACCESS_KEY_ID": "AKIATEST",
@@ -26,13 +38,7 @@ class Bucket:
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_DEFAULT_REGION": "us-east-1",
         }
-        self._client = boto3.client(
-            "s3",
-            endpoint_url=endpoint,
-            aws_access_key_id="AKIATEST",
-            aws_secret_access_key=SECRET,
-            region_name="us-east-1",
-        )
+        self._client = client(endpoint)
         self._client.create_bucket(Bucket=name)
 
     def write(self, key: str, content: bytes) -> None:
@@ -42,7 +48,9 @@ class Bucket:
         return self._client.get_object(Bucket=self.name, Key=key)["Body"].read()
 
     def keys(self, prefix: str = "") -> list[str]:
-        return [entry["Key"] for entry in self._client.list_objects_v2(Bucket=self.name, Prefix=prefix)["Contents"]]
+        return [
+            entry["Key"] for entry in self._client.list_objects_v2(Bucket=self.name, Prefix=prefix).get("Contents", [])
+        ]
 
 
 class Folder:

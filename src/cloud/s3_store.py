@@ -45,9 +45,9 @@ class S3Store:
         except Exception as error:
             raise StorageError("list", url, error) from error
         return {
-            name[len(path) :].strip("/"): Remote(about["size"], about["ETag"].strip('"'))
+            name[len(path) :].strip("/"): Remote(about["size"], about.get("ETag", "").strip('"'))
             for name, about in found.items()
-            if not name.endswith("/")  # the mark of an empty folder
+            if about["type"] == "file" and not name.endswith("/")  # which is the mark of an empty folder
         }
 
     def fetch(self, url: str, path: Path, offset: int, beat: Callable[[], None]) -> None:

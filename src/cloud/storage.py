@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from src.cloud.surroundings import access, redacted
+from src.cloud.surroundings import Access, access, redacted
 from src.engine.errors import ZooError, first_line
 
 SCHEMES = ("obs", "s3")
@@ -86,6 +87,12 @@ def require_inside(name: str) -> PurePosixPath:
     return path
 
 
+@functools.cache
+def connected(kind: Callable[[Access], Store], access: Access) -> Store:
+    """One client for all copies of a process; making one takes a second."""
+    return kind(access)
+
+
 def open_store(url: str) -> Store:
     """moxing where the platform has it; else Huawei's SDK for obs:// and s3fs for s3://, or the one that is there."""
     if importlib.util.find_spec("moxing"):
@@ -98,9 +105,9 @@ def open_store(url: str) -> Store:
     if scheme == "obs":
         from src.cloud.obs_store import ObsStore
 
-        return ObsStore(access())
+        return connected(ObsStore, access())
     if scheme == "s3":
         from src.cloud.s3_store import S3Store
 
-        return S3Store(access())
+        return connected(S3Store, access())
     raise ZooError(f"{url} needs a storage client and none is installed; run: pip install -r requirements-cloud.txt")

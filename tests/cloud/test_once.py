@@ -14,7 +14,6 @@ import pytest
 from src.cloud import once as module
 from src.cloud.once import once
 from src.cloud.surroundings import process
-from src.engine.errors import ZooError
 from tests.conftest import ROOT
 
 PROCESS = """
