@@ -18,16 +18,21 @@ import sys
 import time
 from pathlib import Path
 
-import mindspore as ms
-import numpy as np
-import tensorboardX  # noqa: F401  (once, instead of in every child)
+from src.engine import environment
 
-from src.engine import checkpoint, loop
-from src.engine.errors import ZooError
-from src.engine.ranks import Rank
-from src.engine.run import open_run
+environment.prepare()
+
+import mindspore as ms  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorboardX  # noqa: E402, F401  (once, instead of in every child)
+
+from src.engine import checkpoint, loop  # noqa: E402
+from src.engine.errors import ZooError  # noqa: E402
+from src.engine.ranks import Rank  # noqa: E402
+from src.engine.run import open_run  # noqa: E402
 
 EPOCHS, STEPS = 6, 5
+SIZE = 2000  # weights
 NAMES, BEST = checkpoint.Names("toy"), "toy-best.ckpt"
 LAST = NAMES.of(EPOCHS, STEPS, STEPS)
 WRITERS = ("save_checkpoint", "fsync", "replace", "unlink", "mkdir")
@@ -40,7 +45,7 @@ class Scalar(float):
         return np.float32(self)
 
 
-def train(folder: Path, size: int) -> None:
+def train(folder: Path, size: int = SIZE) -> None:
     """Momentum on noise that belongs to (epoch, step): any lost or repeated step changes the weights."""
     weight, moment = (ms.Parameter(ms.Tensor(np.zeros(size, np.float32)), name=name) for name in ("weight", "moment"))
 
@@ -144,7 +149,7 @@ def kill_often(folder: Path, size: int, kills: int, seed: int) -> dict:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--size", type=int, default=2000)
+    parser.add_argument("--size", type=int, default=SIZE)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

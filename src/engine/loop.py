@@ -115,6 +115,10 @@ def train(
             position, epoch_text = _train_epoch(step, batches, plan, position, journal, save, stop, lines, rank)
             score = evaluate(position) if evaluate is not None else None
             if score is not None:
+                if score.values.get("samples") == 0:
+                    raise ZooError(
+                        f"no sample of the evaluation after epoch {position.epoch} could be read; check its data folder"
+                    )
                 journal.measure("eval", position.epoch, **score.values)
                 position = dataclasses.replace(position, best=max(position.best, score.value))
                 epoch_text += lines.evaluation(score.value, position.best)
