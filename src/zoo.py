@@ -50,7 +50,7 @@ def configure(command: str, argv: list[str]) -> Any:
     values = configs.read_yaml(path)
     model = values["model"].raw if "model" in values else DEFAULT_MODEL
     if not isinstance(model, str) or model not in MODELS:
-        raise UsageError(f"model is {model!r} (from {path}); it has to be one of {', '.join(MODELS)}")
+        raise UsageError(f"model is {configs.shown(model)} (from {path}); it has to be one of {', '.join(MODELS)}")
     if command not in COMMANDS[model]:
         scripts = ", ".join(f"{name}.py" for name in COMMANDS[model])
         raise UsageError(

@@ -115,7 +115,7 @@ def train(
             position, epoch_text = _train_epoch(step, batches, plan, position, journal, save, stop, lines, rank)
             score = evaluate(position) if evaluate is not None else None
             if score is not None:
-                if score.values.get("samples") == 0:
+                if 0 in (score.values.get("samples"), score.values.get("images")):
                     raise ZooError(
                         f"no sample of the evaluation after epoch {position.epoch} could be read; check its data folder"
                     )

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
 
 from src.engine import checkpoint  # noqa: E402
+from src.engine.errors import ZooError  # noqa: E402
+from src.engine.loop import Score  # noqa: E402
 from tests import fault_training  # noqa: E402
 from tests.conftest import ROOT, run_command  # noqa: E402
 from tests.fault_training import BEST, LAST, NAMES  # noqa: E402
@@ -146,6 +148,13 @@ def test_a_second_run_on_the_same_folder_is_refused_and_harms_nothing(undisturbe
     assert "another run is writing to" in second.stderr
     assert_same(tmp_path / "run" / LAST, undisturbed / LAST)
     assert_same(tmp_path / "run" / BEST, undisturbed / BEST)
+
+
+@pytest.mark.parametrize("key", ["samples", "images"])
+def test_an_evaluation_that_could_read_nothing_is_no_score_of_zero(tmp_path, monkeypatch, key):
+    monkeypatch.setattr(fault_training.loop, "Score", lambda value, values: Score(value, {key: 0}))
+    with pytest.raises(ZooError, match="no sample of the evaluation after epoch 1 could be read"):
+        fault_training.train(tmp_path / "run")
 
 
 def test_the_toy_notices_a_step_that_is_lost_or_repeated(undisturbed, tmp_path, monkeypatch):

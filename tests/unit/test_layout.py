@@ -36,6 +36,10 @@ ENVIRONMENT_READERS = {
     "src/launch/rank.py",  # what msrun and mpirun say
     "src/launch/supervise.py",  # what the ranks inherit
 }
+FOREIGN_CODE = {
+    "eval", "exec", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "pickle.load", "pickle.loads",
+    "tempfile.mktemp", "torch.load", "subprocess.getoutput",
+}  # fmt: skip
 COMMAND_LINES = {"src/launch/__main__.py", "src/launch/cache_memory.py", "src/launch/rank.py"}
 
 
@@ -91,6 +95,20 @@ def test_only_few_files_read_the_environment_and_none_the_command_line(path):
     if "os.environ" in text or "getenv" in text:
         assert relative(path) in ENVIRONMENT_READERS
     assert "sys.argv" not in text or relative(path) in COMMAND_LINES
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tools").rglob("*.py"))], ids=relative)
+def test_nothing_runs_foreign_code_or_makes_predictable_temporary_files(path):
+    """No shell between a text and a program, no pickle, no YAML objects, no name in a shared folder (SECURITY.md)."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            assert not node.value.startswith(("/tmp", "/var/tmp", "/dev/shm")), f"{relative(path)}: {node.value}"
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        assert called not in FOREIGN_CODE, f"{relative(path)}:{node.lineno} calls {called}"
+        options = {option.arg: ast.unparse(option.value) for option in node.keywords}
+        assert options.get("shell", "False") == "False", f"{relative(path)}:{node.lineno}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
