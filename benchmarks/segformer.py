@@ -104,12 +104,12 @@ def infer_onnx(args: argparse.Namespace) -> dict:
     from mindspore import ops
 
     from src.engine import exporting, onnx_model
-    from src.segformer import network, recipe
+    from src.segformer import conversion, network
 
     plain, file = network_on_cpu("off"), Path("segformer.onnx")
     written = network.build("mit_b0", CLASSES, 0, seed=1, erf=ops.Sin())
     inputs = {"random": batch_of(args.size)[0]}
-    exporting.export(plain, file, "ONNX", {}, inputs, written=written, renamed=recipe.ERF_STAND_IN)
+    exporting.export(plain, file, "ONNX", {}, inputs, written=written, renamed=conversion.ERF_STAND_IN)
     predict = onnx_model.load(file, args.threads).predict
     return seconds_per_call(lambda: predict(inputs["random"]), args.steps)
 

@@ -1,10 +1,10 @@
-"""Train on the digits for a long time, with an evaluation and a checkpoint every epoch, and watch what the process holds.
+"""Train on the digits for long, with an evaluation and a checkpoint every epoch, and watch what the process holds.
 
 python -m benchmarks.soak [--minutes 30] [--folder FOLDER]
 
 Prints resident memory, open files, threads and processes after the warm-up (the first tenth) and at the end, and ends
-with status 1 if one of them grew: memory by more than 5 %, the others at all. The training is then asked to stop, has to
-save and end by itself, and nothing of it may be left.
+with status 1 if one of them grew: memory by more than 5 %, the others at all. The training is then asked to stop: it
+has to save and end by itself, and nothing of it may be left.
 """
 
 from __future__ import annotations
@@ -58,10 +58,8 @@ def median(samples: list[Held]) -> Held:
 
 def watch(command: list[str], run: Path, seconds: float) -> list[Held]:
     """Samples of a training over `seconds`, counted from its first checkpoint on; it has ended well then."""
-    with (
-        (run.parent / "output.log").open("wb") as output,
-        subprocess.Popen(command, stdout=output, stderr=output) as child,
-    ):
+    log = run.parent / "output.log"
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as child:
         process, samples, began, asked = psutil.Process(child.pid), [], None, False
         while child.poll() is None:
             time.sleep(min(5.0, seconds / (2 * FEWEST)))
@@ -79,7 +77,7 @@ def watch(command: list[str], run: Path, seconds: float) -> list[Held]:
                 child.kill()
                 raise ZooError(f"the training did not end within {PATIENCE:.0f} seconds of SIGTERM")
     if not asked or child.returncode != 128 + signal.SIGTERM:
-        text = (run.parent / "output.log").read_text(errors="replace").strip()
+        text = log.read_text(errors="replace").strip()
         raise ZooError(f"the training ended with {child.returncode}: {text.splitlines()[-1] if text else 'no message'}")
     left = [one.pid for one in started if one.is_running()]
     if left:

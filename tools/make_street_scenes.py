@@ -1,6 +1,6 @@
 """Draw street scenes in the folders of Cityscapes: pictures and polygon annotations, nothing downloaded.
 
-python tools/make_street_scenes.py OUT [--train 64 --val 16 --size 256x512 --seed 1]
+python tools/make_street_scenes.py OUT [--train 64 --val 16 --size 256x512 --seed 1 --things all|large]
 python tools/convert_dataset.py OUT        turns the polygons into the masks that training reads
 
 The same arguments give the same scenes. An interrupted run goes on where it stopped.
@@ -44,6 +44,12 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--val", type=int, default=16, help="scenes to evaluate on (default 16)")
     parser.add_argument("--size", default="256x512", metavar="HxW", help="height x width in pixels (default 256x512)")
     parser.add_argument("--seed", type=int, default=1, help="other seeds give other scenes (default 1)")
+    parser.add_argument(
+        "--things",
+        choices=("all", "large"),
+        default="all",
+        help="large: no posts, signs, lights, fences, bicycles, and nobody far away; learned in minutes (default all)",
+    )
     args = parser.parse_args(argv)
     sides = re.fullmatch(r"(\d{1,6})x(\d{1,6})", args.size)
     args.height, args.width = (int(side) for side in sides.groups()) if sides else (0, 0)
@@ -75,7 +81,7 @@ def write_scene(out: Path, split: str, number: int, args: argparse.Namespace) ->
     if annotation_file.is_file() and picture_file.is_file():
         return False
     rng = np.random.default_rng([args.seed, list(TOWNS).index(split), number])
-    picture, annotation = draw(rng, args.height, args.width)
+    picture, annotation = draw(rng, args.height, args.width, small=args.things == "all")
     save_png(picture_file, picture)
     write_text(annotation_file, json.dumps(annotation))
     return True
@@ -84,7 +90,8 @@ def write_scene(out: Path, split: str, number: int, args: argparse.Namespace) ->
 def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    values = {"train": args.train, "val": args.val, "size": f"{args.height}x{args.width}", "seed": args.seed}
+    size = f"{args.height}x{args.width}"
+    values = {"train": args.train, "val": args.val, "size": size, "seed": args.seed, "things": args.things}
     take_folder(args.out, json.dumps(values) + "\n")
     todo = [(split, number) for split in TOWNS for number in range(getattr(args, split))]
     drawn = sum(write_scene(args.out, split, number, args) for split, number in tqdm(todo, unit="scene"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import mindspore as ms
@@ -35,24 +36,41 @@ def export(
     Where the ONNX exporter lacks an operator that ONNX has, `written` is the same network with another operator in its
     place, and `renamed` maps that one's name in the file to the right one.
     """
-    shape, found = next(iter(inputs.values())).shape, {}
-    suffix = SUFFIXES[file_format]
-    path = file if file.suffix == suffix else file.with_name(file.name + suffix)
+    shape, path = next(iter(inputs.values())).shape, path_of(file, file_format)
     written = net if written is None else written
-    for cell in (net, written):
-        cell.set_train(False)
+    written.set_train(False)
 
     def write(temporary: Path) -> None:
         ms.export(written, ms.Tensor(np.zeros(shape, np.float32)), file_name=str(temporary), file_format=file_format)
         temporary.chmod(files.FILE_MODE)  # the framework writes read-only files
         if file_format == "ONNX":
             finish_onnx(temporary, about, dynamic_batch, renamed or {})
-        found.update(differences(net, temporary, inputs))
 
-    files.replace_file(path, write)
+    found = replace_checked(path, write, net, inputs)
     if file_format != "ONNX":
         files.write_text(path.with_name(path.name + ".json"), json.dumps(about, indent=2, ensure_ascii=False) + "\n")
     return path, found
+
+
+def path_of(file: Path, file_format: str) -> Path:
+    """`file` with the suffix of the format."""
+    suffix = SUFFIXES[file_format]
+    return file if file.suffix == suffix else file.with_name(file.name + suffix)
+
+
+def replace_checked(
+    path: Path, write: Callable[[Path], None], net: nn.Cell, inputs: dict[str, np.ndarray]
+) -> dict[str, float]:
+    """Let `write` write the file, compare it with `net`, and only then put it in place; returns the differences."""
+    found = {}
+    net.set_train(False)
+
+    def written(temporary: Path) -> None:
+        write(temporary)
+        found.update(differences(net, temporary, inputs))
+
+    files.replace_file(path, written)
+    return found
 
 
 def finish_onnx(path: Path, about: dict, dynamic_batch: bool, renamed: dict[str, str]) -> None:

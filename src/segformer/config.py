@@ -133,6 +133,7 @@ class Config:
     # Export
     export_ckpt_path: str = option("checkpoint to export", "", aliases=("ckpt_file",))
     export_format: str = option("format to export", "AIR", choices=("AIR", "MINDIR", "ONNX"), aliases=("file_format",))
+    dynamic_size: bool = option("export ONNX for any number of images of any size instead of one of base_size", False)
     export_name: str = option(
         "exported file, the suffix is added; without it the name of the YAML file", "segformer", aliases=("file_name",)
     )
@@ -243,4 +244,9 @@ class Config:
             raise UsageError(
                 f"export_format AIR needs an Ascend machine and platform is {self.device}; "
                 "give --export_format MINDIR or ONNX here"
+            )
+        if self.dynamic_size and self.export_format != "ONNX":
+            raise UsageError(
+                f"dynamic_size is True and export_format {self.export_format}, which holds one size; "
+                "give --export_format ONNX or leave --dynamic_size out"
             )

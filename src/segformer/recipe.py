@@ -6,21 +6,17 @@ import dataclasses
 import time
 from pathlib import Path
 
-from mindspore import ops
-
-from src.engine import checkpoint, device, exporting, files, images, loop, mixed, stream
+from src.engine import checkpoint, device, files, images, loop, mixed, stream
 from src.engine.config import to_yaml
 from src.engine.cpu_kernels import cells
 from src.engine.errors import ZooError
 from src.engine.run import open_run
-from src.segformer import dataset, network, pictures, prediction, pretrained, report, work
+from src.segformer import conversion, dataset, network, pictures, prediction, pretrained, report, work
 from src.segformer.class_list import ClassList, read_class_list
 from src.segformer.config import Config
 from src.segformer.labels import CITYSCAPES
 
 TRAIN, VAL = "train", "val"
-ERF_STAND_IN = {"Sin": "Erf"}  # MindSpore's ONNX export lacks Erf; Sin, which the network does not use, is put instead
-BATCH = 1  # of exported files
 LEGEND = "class_legend.png"
 
 
@@ -170,18 +166,12 @@ def infer(cfg: Config) -> int:
 
 
 def export(cfg: Config) -> int:
-    """Write AIR, MINDIR or ONNX for images of base_size, read the file back and compare it with the network."""
+    """Write AIR, MINDIR or ONNX, read the file back and compare it with the network."""
     device.setup(cfg.device, cfg.device_id)
     stored = pretrained.read(cfg.export_ckpt_path)
-    net = pretrained.network_of(stored, cfg)
-    written, renamed = net, {}
-    if cfg.export_format == "ONNX":
-        written, renamed = pretrained.network_of(stored, cfg, erf=ops.Sin()), ERF_STAND_IN
-    shape = (BATCH, 3, *cfg.base_size)
     about = {**stored.meta, "image_size": list(cfg.base_size), "mean": cfg.img_norm_mean, "std": cfg.img_norm_std}
-    inputs = {"random": exporting.random_input(shape, cfg.seed)}
-    file = Path(cfg.export_name).expanduser()
-    path, found = exporting.export(net, file, cfg.export_format, about, inputs, written=written, renamed=renamed)
+    write = conversion.write_any_size if cfg.dynamic_size else conversion.write_fixed_size
+    path, found = write(stored, cfg, about)
     for kind, difference in found.items():
         print(f"largest difference to the network on {kind} input: {difference:.3g}")
     print(f"exported {path} ({path.stat().st_size / 1e6:.1f} MB)")

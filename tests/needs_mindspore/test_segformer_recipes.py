@@ -209,6 +209,20 @@ def test_exported_files_give_the_networks_answers(best, tiny, tmp_path, capsys):
     assert {node.op_type for node in exporting.onnx.load(str(tmp_path / "a.b.onnx")).graph.node} >= {"Erf", "MatMul"}
     assert model.meta["classes"]["names"] == ["street", "house", "tree"]
     assert model.predict(np.zeros((1, 3, 32, 64), np.float32)).shape == (1, 3, 32, 64)
+    any_size(best, tiny, tmp_path, capsys, model)
+
+
+def any_size(best, tiny, tmp_path, capsys, fixed):
+    flags = ["--export_ckpt_path", best, "--export_format", "ONNX", "--export_name", tmp_path / "free"]
+    assert recipe.export(configure("export", tiny, *flags, "--dynamic_size", "True")) == 0
+    found = re.findall(r"on ([\w ]+) input: ([\d.e-]+)", capsys.readouterr().out)
+    assert [kind for kind, _ in found] == ["random", "2 x 37 x 37 random"]
+    assert all(float(difference) <= 1e-4 for _, difference in found)
+    free = onnx_model.load(tmp_path / "free.onnx", threads=1)
+    images = exporting.random_input((2, 3, 32, 64), 5)
+    assert np.abs(free.predict(images)[1:] - fixed.predict(images[1:])).max() <= 1e-4
+    assert free.predict(images[:, :, :, :33]).shape == (2, 3, 32, 33)
+    assert free.meta == fixed.meta
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -19,9 +19,9 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 WITHOUT_MINDSPORE = """
 src.zoo src.engine.augment src.engine.config src.engine.environment src.engine.errors src.engine.files
 src.engine.image_folder src.engine.images src.engine.journal src.engine.metrics src.engine.onnx_model src.engine.plots
-src.engine.profiling src.engine.report src.engine.stream src.engine.torch_file src.engine.cpu_kernels.build
 src.cloud.copies src.cloud.job src.cloud.once src.cloud.storage src.cloud.surroundings src.cloud.uploads src.cloud.zips
-src.engine.job_keys
+src.engine.profiling src.engine.report src.engine.result_files src.engine.stream src.engine.torch_file
+src.engine.cpu_kernels.build src.engine.job_keys
 src.launch.cache_memory src.launch.hccl src.launch.plan src.launch.rank src.launch.rank_table src.launch.supervise
 src.mobilenetv2.config src.mobilenetv2.dataset src.mobilenetv2.lr_generator src.mobilenetv2.names
 src.segformer.class_list src.segformer.config src.segformer.dataset src.segformer.labels src.segformer.lr_generator

@@ -105,3 +105,11 @@ def test_air_is_refused_away_from_ascend_and_the_other_formats_named(tmp_path):
 def test_a_model_without_pictures_has_no_infer(tmp_path):
     with pytest.raises(UsageError, match="mobilenetv2, which has train.py, eval.py, export.py and no infer.py"):
         zoo.configure("infer", ["--platform", "CPU"])
+
+
+def test_only_onnx_holds_any_size(tmp_path):
+    (tmp_path / "x.ckpt").touch()
+    flags = ["--export_ckpt_path", str(tmp_path / "x.ckpt"), "--dynamic_size", "True", "--export_format"]
+    assert configure("export", tmp_path, *flags, "ONNX").dynamic_size
+    with pytest.raises(UsageError, match="dynamic_size is True and export_format MINDIR"):
+        configure("export", tmp_path, *flags, "MINDIR")

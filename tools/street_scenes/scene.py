@@ -102,7 +102,7 @@ def strip(view: View, left: float, right: float, near: float, far: float) -> lis
     return [view.at(x, 0, z) for x, z in ((left, near), (right, near), (right, far), (left, far))]
 
 
-def backdrop(place: Place, street: Street) -> list[Thing]:
+def backdrop(place: Place, street: Street, small: bool) -> list[Thing]:
     """Houses, fences and hedges on both sides, which are behind everything else."""
     rng, listed = place.rng, []
     for way in SIDES:
@@ -110,7 +110,7 @@ def backdrop(place: Place, street: Street) -> list[Thing]:
         while ahead < END * 0.8:
             length = rng.uniform(7, 16)
             far, kind = ahead + length, street.kinds[way]
-            kind = rng.choice(["houses", "fence", "hedge"]) if rng.random() < 0.2 else kind
+            kind = rng.choice(["houses", "fence" if small else "hedge", "hedge"]) if rng.random() < 0.2 else kind
             if far < NEAREST + 1:
                 pass
             elif kind == "houses":
@@ -130,18 +130,18 @@ def bind(function: Callable, *arguments) -> Callable[[], None]:
     return lambda: function(*arguments)
 
 
-def furniture(place: Place, street: Street) -> list[Thing]:
-    """Posts, trees and bins along the walks."""
+def furniture(place: Place, street: Street, small: bool) -> list[Thing]:
+    """Trees along the walks, and posts and bins if `small` things are wanted."""
     rng, listed = place.rng, []
     for way in SIDES:
-        for ahead in np.arange(rng.uniform(4.5, 9), 42, rng.uniform(8, 13)):
+        for ahead in np.arange(rng.uniform(4.5, 9), 42, rng.uniform(8, 13)) if small else ():
             kind = str(rng.choice(["lamp", "sign", "light", "sign"]))
             listed.append((ahead, bind(things.pole, place, way * (street.road + rng.uniform(0.3, 0.6)), ahead, kind)))
         planted = rng.random() < 0.6
         for ahead in np.arange(rng.uniform(9, 16), 60, rng.uniform(9, 15)) if planted else ():
             across = way * (street.road + street.walk + street.verge * 0.5)
             listed.append((ahead, bind(things.tree, place, across, ahead)))
-        if rng.random() < 0.3:
+        if small and rng.random() < 0.3:
             ahead = rng.uniform(6, 15)
             across = way * (street.road + street.walk * 0.8)
             listed.append((ahead, bind(bin_for_waste, place, across, ahead)))
@@ -177,17 +177,17 @@ def traffic(place: Place, street: Street) -> list[Thing]:
     return listed
 
 
-def people(place: Place, street: Street) -> list[Thing]:
-    """People and bicycles on the walks, and sometimes somebody who crosses the road."""
+def people(place: Place, street: Street, small: bool) -> list[Thing]:
+    """People on the walks, and sometimes somebody who crosses the road; bicycles and people far away if `small`."""
     rng, listed = place.rng, []
     for _ in range(rng.integers(2, 8)):
         across = rng.choice(SIDES) * (street.road + rng.uniform(0.8, street.walk - 0.2))
-        ahead = rng.uniform(4.5, 24)
+        ahead = rng.uniform(4.5, 24 if small else 11)
         listed.append((ahead, bind(things.person, place, across, ahead)))
     if rng.random() < 0.35:
         ahead = rng.uniform(6, 15)
         listed.append((ahead, bind(things.person, place, rng.uniform(-1, 1) * street.road * 0.8, ahead)))
-    for _ in range(rng.integers(1, 4)):
+    for _ in range(rng.integers(1, 4) if small else 0):
         across = rng.choice(SIDES) * (street.road + rng.uniform(0.7, street.walk))
         ahead = rng.uniform(4.5, 13)
         listed.append((ahead, bind(things.bicycle, place, across, ahead)))
@@ -209,22 +209,26 @@ def paint(things_to_paint: list[Thing]) -> None:
         action()
 
 
-def draw(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, dict]:
-    """A picture (height, width, 3) uint8 RGB and its annotation."""
+def draw(rng: np.random.Generator, height: int, width: int, small: bool = True) -> tuple[np.ndarray, dict]:
+    """A picture (height, width, 3) uint8 RGB and its annotation.
+
+    Without `small` things there are no posts, signs, lights, fences and bicycles, and nobody is far away.
+    """
     top, bottom, haze = SKIES[rng.choice(len(SKIES), p=(0.5, 0.3, 0.2))]
     canvas = Canvas(height, width, rng, haze, clear=float(rng.uniform(70, 250)))
     focal = width * rng.uniform(0.5, 0.72)
     view = View(width * rng.uniform(0.35, 0.65), height * rng.uniform(0.34, 0.48), focal, rng.uniform(1.5, 2.3))
     light = [float(value) for value in rng.permutation([rng.uniform(0.6, 0.85), rng.uniform(0.95, 1.1)])]
     place = Place(canvas, view, rng, *light)
-    kinds = {way: str(rng.choice(["houses", "houses", "fence", "hedge"])) for way in SIDES}
+    beside = ["houses", "houses", "fence" if small else "hedge", "hedge"]
+    kinds = {way: str(rng.choice(beside)) for way in SIDES}
     verge = float(rng.uniform(1, 3.5)) if rng.random() < 0.7 else 0.3
     street = Street(float(rng.uniform(3.2, 6)), float(rng.uniform(2, 3.5)), verge, kinds)
     sky(place, top, bottom)
     skyline(place)
     ground(place, street)
-    paint(backdrop(place, street))
-    paint([*furniture(place, street), *traffic(place, street), *people(place, street)])
+    paint(backdrop(place, street, small))
+    paint([*furniture(place, street, small), *traffic(place, street), *people(place, street, small)])
     if rng.random() < 0.4:
         bonnet(place)
     if rng.random() < 0.3:  # annotations hold what was deleted, too

@@ -1,0 +1,193 @@
+"""Whatever fails, the application says what, ends with the right status, leaks nothing and keeps the results it had.
+
+A leak or a misuse of the interface ends a run with the stand-in's own status, which no test here accepts.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from tests.ascend310 import networks
+from tests.ascend310.conftest import ROOT, App, picture, write
+from tests.ascend310.test_app import ONE, YUV
+
+UNCLEAN = 86
+FAILED, WRONG_USAGE = 1, 2
+CODE = 507899  # of no meaning, so that it can only come from the injection
+
+SETUP = [
+    "aclInit",
+    "aclrtGetDeviceCount",
+    "aclrtSetDevice",
+    "aclrtCreateContext",
+    "aclrtGetRunMode",
+    "aclmdlLoadFromFile",
+    "aclmdlCreateDesc",
+    "aclmdlGetDesc",
+    "aclmdlGetInputDims",
+    "aclmdlGetAippType",
+    "aclmdlGetOutputDims",
+    "aclmdlCreateDataset",
+    "aclrtMalloc",
+    "aclrtMemset",
+    "aclCreateDataBuffer",
+    "aclmdlAddDatasetBuffer",
+    "aclrtSetCurrentContext",
+    "aclmdlExecute",
+    "aclrtMemcpy",
+]
+PICTURES = [
+    "aclmdlGetFirstAippInfo",
+    "aclrtCreateStream",
+    "acldvppCreateChannelDesc",
+    "acldvppCreateChannel",
+    "acldvppCreateResizeConfig",
+    "acldvppSetResizeConfigInterpolation",
+    "acldvppMalloc",
+    "acldvppCreatePicDesc",
+    "acldvppSetPicDescData",
+    "acldvppSetPicDescSize",
+    "acldvppSetPicDescFormat",
+    "acldvppSetPicDescWidth",
+    "acldvppSetPicDescHeight",
+    "acldvppSetPicDescWidthStride",
+    "acldvppSetPicDescHeightStride",
+    "acldvppCreateRoiConfig",
+    "acldvppVpcCropResizeAsync",
+    "acldvppVpcResizeAsync",
+]
+# Function, which call of it, mode, least results that are kept.
+FATAL = [
+    *((name, 1, "CPU", 0) for name in SETUP),
+    *((name, 1, "DVPP", 0) for name in PICTURES),
+    ("aclrtSynchronizeStream", 2, "DVPP", 0),  # the first is the decoder's
+    ("acldvppGetPicDescRetCode", 2, "DVPP", 0),
+    ("aclmdlExecute", 4, "CPU", 3),
+    ("aclmdlExecute", 4, "DVPP", 3),
+    ("aclrtMalloc", 3, "CPU", 0),
+]
+SIZES = ["aclmdlGetNumInputs", "aclmdlGetInputSizeByIndex", "aclmdlGetNumOutputs", "aclmdlGetOutputSizeByIndex"]
+DECODER = [
+    "acldvppJpegPredictDecSize",
+    "acldvppJpegDecodeAsync",
+    "aclrtSynchronizeStream",
+    "acldvppGetPicDescRetCode",
+]
+RELEASES = """
+    aclDestroyDataBuffer aclmdlDestroyDataset aclmdlDestroyDesc aclmdlUnload aclrtFree aclrtDestroyContext
+    aclrtResetDevice aclFinalize acldvppFree acldvppDestroyPicDesc acldvppDestroyRoiConfig acldvppDestroyResizeConfig
+    acldvppDestroyChannel acldvppDestroyChannelDesc aclrtDestroyStream""".split()  # noqa: SIM905
+CANNOT_FAIL = """
+    aclFloat16ToFloat aclFloatToFloat16 aclGetRecentErrMsg aclmdlGetOutputNameByIndex aclmdlGetInputFormat
+    aclmdlGetInputDataType aclmdlGetOutputDataType acldvppGetPicDescData acldvppGetPicDescWidth
+    acldvppGetPicDescHeight""".split()  # noqa: SIM905
+
+
+@pytest.fixture(scope="module")
+def models(program_folder, toolkit, workers, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    app = App(program_folder / "infer310", toolkit, workers, folder)
+    onnx = networks.random_classifier(folder / "net.onnx")
+    return {"CPU": app.convert(onnx, ONE, name="cpu"), "DVPP": app.convert(onnx, ONE, YUV, name="dvpp")}
+
+
+def fail(app, models, photos, mode, function, call):
+    return app.run(models[mode], photos, mode, STANDIN_FAIL=f"{function}:{call}:{CODE}")
+
+
+def test_every_function_of_the_interface_is_injected():
+    headers = "".join(file.read_text() for file in (ROOT / "tests/ascend310/standin/include").rglob("*.h"))
+    declared = set(re.findall(r"\b(acl\w+)\(", headers))
+    assert declared == {row[0] for row in FATAL} | {*SIZES, *DECODER, *RELEASES, *CANNOT_FAIL}
+
+
+@pytest.mark.parametrize("function,call,mode,kept", FATAL)
+def test_failure_ends_the_run(app, models, photos, function, call, mode, kept):
+    done = fail(app, models, photos, mode, function, call)
+    assert done.returncode == FAILED, done.stdout + done.stderr
+    assert f"error: {function} failed with" in done.stderr or "Async failed with" in done.stderr, done.stderr
+    assert f"injected failure of call {call} of {function}" in done.stderr
+    assert len(app.results()) >= kept
+
+
+@pytest.mark.parametrize("function", SIZES)
+def test_zero_sizes_are_refused(app, models, photos, function):
+    done = fail(app, models, photos, "CPU", function, 1)
+    assert (done.returncode, "error: the model" in done.stderr) == (FAILED, True), done.stderr
+
+
+@pytest.mark.parametrize("function", DECODER)
+def test_where_the_decoder_fails_the_host_decodes(app, models, photos, function):
+    done = fail(app, models, photos, "DVPP", function, 1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 of 4 done, 0 skipped, 1 decoded without DVPP" in done.stdout
+    assert re.search(rf"DVPP did not decode \S+p0.jpg \(\w+ failed with {CODE}.*injected failure", done.stdout)
+
+
+@pytest.mark.parametrize("function", RELEASES)
+def test_failing_release_is_told(app, models, photos, function):
+    done = fail(app, models, photos, "DVPP", function, 1)
+    assert done.returncode == FAILED, done.stdout + done.stderr
+    assert f"error: {function} failed with {CODE}" in done.stderr and len(app.results()) == 4
+
+
+def test_model_files_that_are_none(app, models, photos, tmp_path):
+    whole = models["CPU"].read_bytes()
+    (tmp_path / "cut.om").write_bytes(whole[:-10])
+    (tmp_path / "other.om").write_bytes(b"IMOD" + bytes(100))
+    for name, part in (("gone.om", "is not a file"), ("cut.om", "truncated"), ("other.om", "no model of the stand-in")):
+        done = app.run(tmp_path / name, photos, "CPU")
+        assert (done.returncode, part in done.stderr) == (FAILED, True), done.stderr
+
+
+def test_what_does_not_fit_is_refused(app, models, photos, tmp_path):
+    cases = [
+        (models["DVPP"], "CPU", [], "which mode CPU does not make"),
+        (models["CPU"], "DVPP", [], "which the model does not take"),
+        (models["CPU"], "CPU", ["--batch", "4"], "the model was converted for batch 1"),
+        (models["CPU"], "CPU", ["--device_id", "1"], "this machine has 1"),
+        (models["CPU"], "CPU", ["--label_path", "gone.txt"], "cannot open the label file"),
+        (models["CPU"], "CPU", ["--result_path", models["CPU"]], "models"),
+    ]
+    narrow = networks.segmenter(tmp_path / "narrow.onnx", width=40)
+    cases.append((app.convert(narrow, YUV, name="narrow"), "DVPP", [], "DVPP needs a width that 16 divides"))
+    for om, mode, options, part in cases:
+        done = app.run(om, photos, mode, *options)
+        assert (done.returncode, part in done.stderr) == (FAILED, True), done.stderr
+    done = app.run(models["CPU"], photos, "GPU")
+    assert (done.returncode, "CPU or DVPP" in done.stderr) == (WRONG_USAGE, True)
+
+
+def test_network_that_ends_early(app, models, photos, tmp_path):
+    """The network's process dies: what a broken card would do."""
+    broken = tmp_path / "broken.om"
+    broken.write_bytes(models["CPU"].read_bytes().replace(b"payload onnx", b"payload oops"))
+    done = app.run(broken, photos, "CPU")
+    assert (done.returncode, "aclmdlExecute failed with 507011" in done.stderr) == (FAILED, True), done.stderr
+
+
+def test_large_picture_shrinks_in_steps(app, models, tmp_path):
+    write(tmp_path / "data" / "x.jpg", picture(1200, 900))
+    done = app.run(models["DVPP"], tmp_path / "data", "DVPP")
+    assert done.returncode == 0 and "0 decoded without DVPP" in done.stdout, done.stdout + done.stderr
+
+
+def standin_cases(toolkit):
+    return subprocess.run([toolkit / "standin_test"], capture_output=True, text=True).stdout.split()
+
+
+def test_standin_notices_misuse(toolkit):
+    """The proof is worth as much as the stand-in is strict."""
+    cases = standin_cases(toolkit)
+    assert len(cases) > 15
+    for name in cases:
+        done = subprocess.run([toolkit / "standin_test", name], capture_output=True, text=True)
+        if name == "clean":
+            assert (done.returncode, done.stderr) == (0, "")
+        elif name == "touched_by_host":
+            assert done.returncode not in (0, UNCLEAN)  # the memory has no right to be touched
+        else:
+            assert done.returncode == UNCLEAN and "stand-in:" in done.stderr, f"{name}: {done.returncode} {done.stderr}"

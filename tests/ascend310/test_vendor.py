@@ -1,0 +1,54 @@
+"""The application and the stand-in against the vendor's own headers, which a wheel on the package index carries."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.ascend310.conftest import CACHE, STANDIN, build
+from tests.conftest import ROOT
+
+WHEEL = "torch_npu==2.7.1"
+INSIDE = "torch_npu/include/third_party/acl/inc/"
+
+
+def fetch(folder: Path) -> None:
+    """The headers out of the wheel; they are under the vendor's licence and never committed."""
+    command = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--python-version=3.11"]
+    command += ["--platform=manylinux_2_28_x86_64", "--dest", str(folder), WHEEL]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"the vendor's headers cannot be fetched: pip download {WHEEL}: {done.stderr.strip()[-200:]}")
+    for wheel in folder.glob("torch_npu*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder, [name for name in archive.namelist() if name.startswith(INSIDE)])
+        wheel.unlink()
+
+
+@pytest.fixture(scope="module")
+def vendor_headers(tools) -> Path:
+    """Fetched once; this module's tests are the only ones that do."""
+    folder = CACHE / "vendor"
+    if not (folder / INSIDE / "acl/acl.h").is_file():
+        fetch(folder)
+    return folder / INSIDE
+
+
+def test_application_compiles_without_a_warning(vendor_headers):
+    options = [f"-DACL_INCLUDE_DIR={vendor_headers}", "-DINFER_WARNINGS_ARE_ERRORS=ON", "-DCMAKE_CXX_FLAGS=-O0"]
+    options.append("-DCMAKE_OPTIMIZE_DEPENDENCIES=ON")
+    # the objects of the AscendCL layer only, not the library of the core, which knows no header of the vendor
+    build(ROOT / "ascend310_infer", CACHE / "app_vendor", *options, target="infer_acl")
+
+
+def test_standin_is_what_the_headers_declare(vendor_headers, toolkit):
+    """The stand-in is compiled against them too: other signatures would not compile, other layouts print otherwise."""
+    options = [f"-DACL_HEADERS={vendor_headers}", "-DCMAKE_CXX_FLAGS=-O0"]
+    other = build(STANDIN, CACHE / "standin_vendor", *options)
+    printed = [subprocess.run([folder / "layout"], capture_output=True, text=True) for folder in (toolkit, other)]
+    assert printed[0].returncode == printed[1].returncode == 0
+    assert printed[0].stdout == printed[1].stdout and len(printed[0].stdout.splitlines()) > 40
