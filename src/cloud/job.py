@@ -35,14 +35,7 @@ def opened(command: str, cfg: Any) -> Iterator[Any]:
     Raises UsageError for parameters that do not fit together, ZooError where something cannot be copied.
     """
     me = process()
-    outputs = local_outputs(command, cfg)
-    cfg = dataclasses.replace(cfg, **outputs)
-    fresh = command == "train" and not cfg.resume
-    stored: dict[str, Remote] = {}
-    if is_remote(cfg.train_url) and me.writes:
-        stored = open_store(cfg.train_url).list(cfg.train_url)
-        if fresh:
-            require_unused(cfg, stored)
+    cfg = dataclasses.replace(cfg, **local_outputs(command, cfg))
     arrived = once(
         Path(getattr(cfg, cfg.job_keys().local_data)).expanduser(),
         "copying the job's data",
@@ -50,19 +43,30 @@ def opened(command: str, cfg: Any) -> Iterator[Any]:
         lambda beat: bring_all(command, cfg, beat),
     )
     cfg = dataclasses.replace(cfg, **arrived)
-    with contextlib.ExitStack() as stack:
-        if is_remote(cfg.train_url) and me.writes:
-            folder = Path(cfg.output_path).expanduser()
-            stack.enter_context(mirrored(open_store(cfg.train_url), folder, cfg.train_url, say, stored))
+    if not (is_remote(cfg.train_url) and me.writes):
+        yield cfg
+        return
+    store, folder = open_store(cfg.train_url), Path(cfg.output_path).expanduser()
+    stored = store.list(cfg.train_url) if goes_on(command, cfg) else None
+    with mirrored(store, folder, cfg.train_url, say, stored):
         yield cfg
 
 
+def goes_on(command: str, cfg: Any) -> bool:
+    return command == "train" and bool(cfg.resume)
+
+
 def bring_all(command: str, cfg: Any, beat: Beat) -> dict[str, str]:
-    """Copy what `command` reads to this server; returns the keys that now have another, local, value."""
+    """Copy what `command` reads to this server; returns the keys that now have another, local, value.
+
+    Nothing of this job is stored yet, for no rank trains before all have joined.
+    """
+    if is_remote(cfg.train_url) and command == "train" and not cfg.resume:
+        require_unused(cfg, open_store(cfg.train_url).list(cfg.train_url))
     changes = bring_data(cfg, beat) if cfg.data_url else {}
     if cfg.checkpoint_url and command in cfg.job_keys().checkpoints:
         changes.update(bring_checkpoint(command, cfg, beat))
-    if command == "train" and cfg.resume and is_remote(cfg.train_url):
+    if is_remote(cfg.train_url) and goes_on(command, cfg):
         bring_run(cfg, beat)
     return changes
 

@@ -17,22 +17,31 @@ from src.engine.errors import ZooError
 
 WHOLE = ".ckpt"  # these appear whole and never change, so a link is a copy
 NOT_RESULTS = ("features", "previous")  # a cache, and what an earlier run has sent already
+SENDING = ".sending-"  # prefix of the folders of snapshots
 LOOK_EVERY = 2.0  # seconds
 LOGS_EVERY = 60.0  # seconds between two copies of a growing log
 State = tuple[int, int]  # size and time of a file when it was sent
 
 
 class Mirror:
-    """Sends the files of `folder` that are new or changed to `url`; `stored` is what is there already."""
+    """Sends the files of `folder` that are new or changed to `url`.
 
-    def __init__(self, store: Store, folder: Path, url: str, say: Callable[[str], None], stored: dict[str, Remote]):
+    `stored` is what is there already of a job that goes on; with None, what the folder holds now is of another job.
+    """
+
+    def __init__(
+        self, store: Store, folder: Path, url: str, say: Callable[[str], None], stored: dict[str, Remote] | None
+    ):
         self._store, self._folder, self._url, self._say = store, folder, url, say
         self._logs_sent = time.monotonic()
-        self._sent: dict[str, State] = {}
-        for name, state in self._present().items():
-            path = folder / name
-            if name in stored and is_same(path, store, below(url, name), stored[name]):
-                self._sent[name] = state
+        for left in folder.glob(f"{SENDING}*"):  # by a job that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        self._sent: dict[str, State] = {
+            name: state for name, state in self._present().items() if stored is None or self._is_stored(name, stored)
+        }
+
+    def _is_stored(self, name: str, stored: dict[str, Remote]) -> bool:
+        return name in stored and is_same(self._folder / name, self._store, below(self._url, name), stored[name])
 
     def _present(self) -> dict[str, State]:
         """The files below the folder; hidden ones are unfinished or locks."""
@@ -70,7 +79,7 @@ class Mirror:
 
     def _send(self, name: str) -> None:
         """Send a snapshot, for a log grows and an old checkpoint may be removed meanwhile."""
-        with tempfile.TemporaryDirectory(prefix=".sending-", dir=self._folder) as folder:
+        with tempfile.TemporaryDirectory(prefix=SENDING, dir=self._folder) as folder:
             source, snapshot = self._folder / name, Path(folder) / Path(name).name
             try:
                 if not name.endswith(WHOLE):
@@ -89,9 +98,12 @@ class Mirror:
 
 @contextlib.contextmanager
 def mirrored(
-    store: Store, folder: Path, url: str, say: Callable[[str], None], stored: dict[str, Remote]
+    store: Store, folder: Path, url: str, say: Callable[[str], None], stored: dict[str, Remote] | None
 ) -> Iterator[None]:
-    """While this is open, `url` follows `folder`; in the end all of it is there, or a ZooError says what is not."""
+    """While this is open, `url` follows `folder`; in the end all is there, or a ZooError says what is not.
+
+    `stored` is as in `Mirror`.
+    """
     mirror, ended = Mirror(store, folder, url, say, stored), threading.Event()
     thread = threading.Thread(target=mirror.run, args=(ended,), name="upload", daemon=True)
     thread.start()

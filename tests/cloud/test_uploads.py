@@ -46,6 +46,16 @@ class TestMirror:
         assert bucket.read("out/run/m-1.ckpt") == b"first run/m-1.ckpt"
         assert not list(run.glob(".sending-*"))
 
+    def test_what_another_job_has_left_in_the_folder_is_not_sent(self, run, place, bucket):
+        (run / ".sending-killed").mkdir()
+        mirror = Mirror(place[0], run, place[1], nothing, None)
+        assert mirror.send_new(everything=True) == [] and keys(bucket) == []
+        assert not (run / ".sending-killed").exists()
+        (run / "run" / "m-1.ckpt").unlink()
+        (run / "run" / "m-1.ckpt").write_bytes(b"ours")
+        mirror.send_new()
+        assert keys(bucket) == ["run/m-1.ckpt"]
+
     def test_logs_wait_for_a_checkpoint_or_a_minute(self, run, place, bucket, monkeypatch):
         mirror = Mirror(place[0], run, place[1], nothing, {})
         mirror.send_new()

@@ -145,6 +145,16 @@ def test_readme_tree_names_what_is_there():
         assert is_named or file.split("/")[-1] in ("__init__.py", ".gitignore"), f"the README's tree lacks {file}"
 
 
+def test_tests_that_the_documents_name_are_there():
+    """README's table of what a run survives and SECURITY.md name the test of every promise."""
+    names = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    for document in ("README.md", "SECURITY.md"):
+        text = (ROOT / document).read_text(encoding="utf-8")
+        assert set(re.findall(r"\btest_\w+\.py", text)) <= names
+        for path in re.findall(r"`(tests/[\w/]+\.py)`", text):
+            assert (ROOT / path).is_file(), f"{document} names {path}"
+
+
 def known_flags(line: str) -> set[str]:
     """The flags of the model whose configuration a command names."""
     given = re.search(r"--config_path[ =](\S+)", line)
