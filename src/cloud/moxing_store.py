@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,18 @@ from pathlib import Path
 from src.cloud.storage import Remote, StorageError, below
 from src.engine.errors import ZooError
 
+LOOK_EVERY = 5.0  # seconds
 THREADS = 16  # a size is one request per file
+
+
+def beat_while_growing(folder: Path, beat: Callable[[], None], ended: threading.Event) -> None:
+    """Beat whenever the files of a folder have grown: moxing says nothing during a copy, which may take an hour."""
+    before = 0
+    while not ended.wait(LOOK_EVERY):
+        size = sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
+        if size != before:
+            before = size
+            beat()
 
 
 class MoxingStore:
@@ -47,10 +59,16 @@ class MoxingStore:
         return None if not size and self._file.is_directory(url) else size
 
     def fetch(self, url: str, path: Path, offset: int, beat: Callable[[], None]) -> None:
+        ended = threading.Event()
+        watcher = threading.Thread(target=beat_while_growing, args=(path.parent, beat, ended), daemon=True)
+        watcher.start()
         try:
             self._file.copy(url, str(path))
         except Exception as error:
             raise StorageError("read", url, error) from error
+        finally:
+            ended.set()
+            watcher.join()
 
     def put(self, path: Path, url: str) -> None:
         try:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from src.engine.errors import ZooError
 
 FOLDER = ".job"
-PATIENCE = 900.0  # seconds without a sign of progress after which a waiting process gives up
+PATIENCE = 1800.0  # seconds without a sign of progress after which a waiting process gives up
 POLL = 0.2
 BEAT = 1.0  # seconds between two signs of progress at least
 DONE, FAILED, BEGUN = "done", "failed", "begun"
@@ -48,7 +48,7 @@ def once(
         wait_for(lock, place / "lock", what, patience)
         marker = place / "marker.json"
         seen = read(marker) if job else {}
-        if seen.get("job") == job and job:
+        if seen.get("job") == job:
             return result_of(seen, what)
         about = {"job": job, "pid": os.getpid()}
         write(marker, {**about, "state": BEGUN})

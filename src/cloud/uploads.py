@@ -107,12 +107,20 @@ def mirrored(
     mirror, ended = Mirror(store, folder, url, say, stored), threading.Event()
     thread = threading.Thread(target=mirror.run, args=(ended,), name="upload", daemon=True)
     thread.start()
-    try:
-        yield
-    finally:
+
+    def finish() -> str:
+        """What is left to say when the last files have been sent."""
         ended.set()
         thread.join()
         failures = mirror.send_new(everything=True)
-        if failures:
-            raise ZooError(f"{len(failures)} results were not stored and are in {folder} only; {failures[0]}")
-        say(f"results are in {url}")
+        return f"{len(failures)} results were not stored and are in {folder} only; {failures[0]}" if failures else ""
+
+    try:
+        yield
+    except BaseException:
+        say(finish() or f"results are in {url}")  # and the job's own error stays the error
+        raise
+    missing = finish()
+    if missing:
+        raise ZooError(missing)
+    say(f"results are in {url}")

@@ -222,6 +222,12 @@ class TestResults:
         assert Path(cfg.save_checkpoint_path, "mobilenetv2-1_4.ckpt").read_bytes() == b"epoch 1"
         assert bucket.read("out/checkpoint/train.log") == b"newer, on this server"
 
+    @pytest.mark.parametrize("name", ["mobilenetv2-1_4.ckpt", "checkpoint/mobilenetv2-1_4.ckpt"])
+    def test_a_resumed_checkpoint_is_named_as_it_is_stored(self, bucket, cache, name):
+        bucket.write("out/checkpoint/mobilenetv2-1_4.ckpt", b"epoch 1")
+        cfg = localised("train", *MOBILENET, *cache, f"--train_url=s3://{bucket.name}/out", f"--resume={name}")
+        assert Path(cfg.resume).read_bytes() == b"epoch 1"
+
     @pytest.mark.parametrize("command", ["train", "export"])
     def test_results_need_a_place(self, cache, command):
         with pytest.raises(UsageError, match="train_url is not set"):

@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 import threading
+import time
 
 import pytest
 
@@ -131,6 +132,22 @@ class TestCopies:
                 copies.bring_one(store, url, store.list(url)[""], tmp_path / "big.bin", nothing)
         assert begun == [offset]
         assert (tmp_path / "big.bin").read_bytes() == again * 50_000
+
+    def test_a_long_copy_of_moxing_gives_signs_of_progress(self, moxing_bucket, tmp_path, monkeypatch):
+        monkeypatch.setattr("src.cloud.moxing_store.LOOK_EVERY", 0.01)
+        moxing_bucket.write("big.bin", b"x" * 100)
+        url, beats = f"obs://{moxing_bucket.name}/big.bin", []
+        store = open_store(url)
+        copy = store._file.copy
+
+        def slow(source, target):
+            copy(source, target)
+            while not beats:
+                time.sleep(0.01)
+
+        monkeypatch.setattr(store._file, "copy", slow)
+        store.fetch(url, tmp_path / "big.bin", 0, lambda: beats.append(1))
+        assert (tmp_path / "big.bin").stat().st_size == 100
 
     def test_content_that_keeps_arriving_wrong_is_an_error(self, bucket, tmp_path):
         bucket.write("a.bin", b"right")

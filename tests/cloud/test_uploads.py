@@ -120,20 +120,25 @@ class TestMirrored:
         assert said == [f"results are in {place[1]}"]
         assert "upload" not in [thread.name for thread in threading.enumerate()]
 
-    def test_an_error_in_the_job_still_sends_everything_and_stays_the_error(self, run, place, bucket):
-        with pytest.raises(KeyError), mirrored(place[0], run, place[1], nothing, {}):
+    @pytest.mark.parametrize("works", [True, False])
+    def test_an_error_in_the_job_stays_the_error_and_all_is_sent(self, run, place, bucket, monkeypatch, works):
+        said = []
+        if not works:
+            monkeypatch.setattr(place[0], "put", self.fail)
+        with pytest.raises(KeyError), mirrored(place[0], run, place[1], said.append, {}):
             raise KeyError("the job's own")
-        assert keys(bucket) == ["run/m-1.ckpt", "run/train.log"]
+        assert keys(bucket) == (["run/m-1.ckpt", "run/train.log"] if works else [])
+        assert ("results are in" if works else "2 results were not stored") in said[-1]
+
+    @staticmethod
+    def fail(path, url):
+        raise StorageError("write", url, PermissionError("access denied"))
 
     def test_a_store_that_fails_is_said_and_is_an_error_in_the_end(self, run, place, monkeypatch):
         monkeypatch.setattr(copies, "PAUSE", 0.0)
         monkeypatch.setattr(uploads, "LOOK_EVERY", 0.01)
         said = []
-
-        def fail(path, url):
-            raise StorageError("write", url, PermissionError("access denied"))
-
-        monkeypatch.setattr(place[0], "put", fail)
+        monkeypatch.setattr(place[0], "put", self.fail)
         with (
             pytest.raises(ZooError, match="2 results were not stored and are in .*train only; cannot write"),
             mirrored(place[0], run, place[1], said.append, {}),

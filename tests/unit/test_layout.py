@@ -19,7 +19,8 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 WITHOUT_MINDSPORE = """
 src.zoo src.engine.augment src.engine.config src.engine.environment src.engine.errors src.engine.files
 src.engine.image_folder src.engine.images src.engine.journal src.engine.metrics src.engine.onnx_model src.engine.plots
-src.cloud.copies src.cloud.job src.cloud.once src.cloud.storage src.cloud.surroundings src.cloud.uploads src.cloud.zips
+src.cloud.copies src.cloud.inputs src.cloud.job src.cloud.once src.cloud.storage src.cloud.surroundings
+src.cloud.uploads src.cloud.zips
 src.engine.profiling src.engine.report src.engine.result_files src.engine.stream src.engine.torch_file
 src.engine.cpu_kernels.build src.engine.job_keys
 src.launch.cache_memory src.launch.hccl src.launch.plan src.launch.rank src.launch.rank_table src.launch.supervise
