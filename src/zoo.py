@@ -44,11 +44,18 @@ def config_file(argv: list[str]) -> Path:
     return ROOT / PLATFORM_CONFIGS[platform]
 
 
+def model_of(values: dict[str, configs.Value]) -> Any:
+    """`model`, or what the original files, which do not name it, are recognised by."""
+    if "model" in values:
+        return values["model"].raw
+    return "segformer" if "backbone" in values else DEFAULT_MODEL
+
+
 def configure(command: str, argv: list[str]) -> Any:
     """Turn argv into the frozen configuration of the model that the YAML file names."""
     path = config_file(argv)
     values = configs.read_yaml(path)
-    model = values["model"].raw if "model" in values else DEFAULT_MODEL
+    model = model_of(values)
     if not isinstance(model, str) or model not in MODELS:
         raise UsageError(f"model is {configs.shown(model)} (from {path}); it has to be one of {', '.join(MODELS)}")
     if command not in COMMANDS[model]:

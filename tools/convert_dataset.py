@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import fcntl
 import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -59,8 +61,16 @@ def convert(annotation_file: Path) -> tuple[Path, str]:
         return annotation_file, str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {error}"
 
 
-def leave_interrupts_to_the_parent() -> None:
+def end_with_the_parent() -> None:
+    """In a worker: leave Ctrl-C to the parent, and do not outlive it, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process().sentinel
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def convert_all(todo: list[Path], processes: int) -> Iterator[tuple[Path, str]]:
@@ -69,7 +79,7 @@ def convert_all(todo: list[Path], processes: int) -> Iterator[tuple[Path, str]]:
         yield from map(convert, todo)
         return
     fresh = multiprocessing.get_context("spawn")  # forked processes would hold the folder's lock after a crash
-    with ProcessPoolExecutor(processes, fresh, leave_interrupts_to_the_parent) as pool:
+    with ProcessPoolExecutor(processes, fresh, end_with_the_parent) as pool:
         try:
             yield from pool.map(convert, todo, chunksize=CHUNK)
         finally:

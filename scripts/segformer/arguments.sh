@@ -4,7 +4,7 @@
 # read_training CONFIG_FILE [DATASET_PATH [PRETRAINED_CKPT_PATH [RUN_EVAL]]]: sets TRAIN, the flags of train.py.
 read_training() {
   find_config "$1"
-  TRAIN=(--config_path "$CONFIG")
+  TRAIN=(--config_path "$CONFIG" ${PLATFORM_FLAG[@]+"${PLATFORM_FLAG[@]}"})
   if (($# >= 2)); then
     require_path -d DATASET_PATH "$2"
     TRAIN+=(--data_path "$2")
@@ -18,6 +18,12 @@ read_training() {
     TRAIN+=(--run_eval "$4")
   fi
 }
+
+# The flag that gives the environment's PLATFORM to train.py and the others as well; none where it is not set.
+PLATFORM_FLAG=()
+if [[ -n ${PLATFORM:-} ]]; then
+  PLATFORM_FLAG=(--platform "$PLATFORM")
+fi
 
 # require_path -d|-f|-e NAME PATH: it is a folder, a file, or either.
 require_path() {

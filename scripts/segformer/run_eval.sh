@@ -24,7 +24,7 @@ main() {
   require_path -f CKPT_PATH "$3"
   require_path -d DATASET_PATH "$4"
   launch --platform "${PLATFORM:-auto}" --devices "$1" --log 'run_eval_device{device}/eval.log' "$REPO_ROOT/eval.py" \
-    --config_path "$CONFIG" --eval_ckpt_path "$3" --data_path "$4" ${FLAGS[@]+"${FLAGS[@]}"}
+    --config_path "$CONFIG" ${PLATFORM_FLAG[@]+"${PLATFORM_FLAG[@]}"} --eval_ckpt_path "$3" --data_path "$4" ${FLAGS[@]+"${FLAGS[@]}"}
 }
 
 main "$@"

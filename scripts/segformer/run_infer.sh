@@ -25,7 +25,7 @@ main() {
   require_path -f CKPT_PATH "$3"
   require_path -e DATASET_PATH "$4"
   launch --platform "${PLATFORM:-auto}" --devices "$1" --log 'run_infer_device{device}/infer.log' "$REPO_ROOT/infer.py" \
-    --config_path "$CONFIG" --infer_ckpt_path "$3" --data_path "$4" --infer_output_path "${5:-infer_result}" \
+    --config_path "$CONFIG" ${PLATFORM_FLAG[@]+"${PLATFORM_FLAG[@]}"} --infer_ckpt_path "$3" --data_path "$4" --infer_output_path "${5:-infer_result}" \
     ${FLAGS[@]+"${FLAGS[@]}"}
 }
 

@@ -42,6 +42,20 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
         raise ZooError(f"cannot write {path}: {reason}; make room or choose another folder") from error
 
 
+def files_below(folder: Path, leave_out: Path | None = None) -> list[Path]:
+    """All files below a folder, sorted; without hidden files and folders and the folder `leave_out`.
+
+    Links to folders are followed; a folder that is reached twice is listed once.
+    """
+    found, seen = [], {folder.resolve(), leave_out and leave_out.resolve()}
+    for where, folders, names in os.walk(folder, followlinks=True):
+        targets = {name: (Path(where) / name).resolve() for name in sorted(folders) if name[0] != "."}
+        folders[:] = [name for name, target in targets.items() if target not in seen]
+        seen.update(targets.values())
+        found += [Path(where) / name for name in names if name[0] != "."]
+    return sorted(found)
+
+
 def write_text(path: Path, text: str) -> None:
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from src.engine.errors import UsageError, ZooError
+from src.engine.files import files_below
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff")
 TRAIN_FOLDERS = ("train",)
@@ -42,13 +42,9 @@ def find_root(path: str, splits: tuple[str, ...]) -> Path:
     return root
 
 
-def files_below(folder: Path) -> list[str]:
+def members_of(folder: Path) -> list[str]:
     """Files of a class folder and its sub-folders, relative to the class folder's parent; hidden files are left out."""
-    found = []
-    for where, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.relpath(os.path.join(where, name), folder.parent) for name in names if name[0] != "."]  # noqa: PTH118
-    return sorted(found)
+    return sorted(str(file.relative_to(folder.parent)) for file in files_below(folder))
 
 
 def scan(path: str, splits: tuple[str, ...], class_to_index: dict[str, int] | None = None) -> ImageFolder:
@@ -75,7 +71,7 @@ def scan(path: str, splits: tuple[str, ...], class_to_index: dict[str, int] | No
         )
     files, labels, others = [], [], []
     for name in names:
-        members = files_below(root / name)
+        members = members_of(root / name)
         images = [file for file in members if file.lower().endswith(IMAGE_SUFFIXES)]
         others += [file for file in members if not file.lower().endswith(IMAGE_SUFFIXES)]
         if not images:

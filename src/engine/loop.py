@@ -113,7 +113,7 @@ def train(
     with StopRequest() as stop:
         while position.epoch < plan.epochs:
             position, epoch_text = _train_epoch(step, batches, plan, position, journal, save, stop, lines, rank)
-            score = evaluate(position) if evaluate is not None else None
+            score = _evaluated(evaluate, position, save) if evaluate is not None else None
             if score is not None:
                 if 0 in (score.values.get("samples"), score.values.get("images")):
                     raise ZooError(
@@ -131,6 +131,15 @@ def train(
                 rank.wait()  # a launcher may kill the others as soon as one has ended
                 raise Stop(asked)
     return position
+
+
+def _evaluated(evaluate: Callable, position: Position, save: Callable) -> Score | None:
+    """The score of the weights, which are saved first where evaluating fails: a bad label must not cost an epoch."""
+    try:
+        return evaluate(position)
+    except Exception:
+        save(position)
+        raise
 
 
 def _train_epoch(

@@ -21,7 +21,7 @@ class Config:
     """Values that the recipe reads; built once by src.engine.config and never changed."""
 
     # What runs where
-    model: str = option("which model", choices=("segformer",))
+    model: str = option("which model", "segformer", choices=("segformer",))
     platform: str = option(
         "where to run; auto is the best that this machine has",
         "auto",
@@ -59,7 +59,7 @@ class Config:
     )
     img_norm_mean: tuple[float, ...] = option("mean of red, green and blue", lengths=(3,))
     img_norm_std: tuple[float, ...] = option("standard deviation of red, green and blue", above=0, lengths=(3,))
-    dataset_ignore_image: float = option("value of the padding of normalised images")
+    dataset_ignore_image: float = option("value of the padding of normalised images", 255.0)
     dataset_num_parallel_workers: int = option("data threads; never more than there are cores", low=1)
     batch_size: int = option("images per step, of all cards together", low=1)
 
@@ -128,6 +128,7 @@ class Config:
     infer_save_color_img: bool = option("write the classes in their colours", True)
     infer_save_overlap_img: bool = option("write the colours over the image", True)
     infer_save_label_ids: bool = option("write the ids of label files, for submission to Cityscapes", False)
+    infer_batch_size: int = option("images of one size that are computed together", 1, low=1)
     infer_log_interval: int = option("images between log lines of an inference", 100, low=1)
 
     # Export
@@ -171,6 +172,11 @@ class Config:
         return self.amp_level == "O2" or (self.amp_level == "auto" and self.device != "CPU")
 
     @property
+    def has_checkpoints(self) -> bool:
+        """Whether the run folder holds checkpoints to go on from."""
+        return any(Path(self.checkpoint_path).expanduser().glob("*.ckpt"))
+
+    @property
     def window(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """Size and stride of the sliding windows."""
         size = self.slide_crop or self.crop_size
@@ -212,7 +218,7 @@ class Config:
             )
         if self.resume not in ("", "auto"):
             require_file("resume", self.resume)
-        elif self.load_ckpt:
+        elif self.load_ckpt and not (self.resume and self.has_checkpoints):
             require_file("pretrained_ckpt_path", self.pretrained_ckpt_path, " (--load_ckpt False starts anew)")
         if self.run_eval:
             self._check_prediction()

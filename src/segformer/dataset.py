@@ -12,7 +12,6 @@ width), img_norm_mean, img_norm_std, dataset_ignore_image, seed, batch_size and 
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from PIL import Image
 
 from src.engine import images, stream
 from src.engine.errors import UsageError, ZooError
+from src.engine.files import files_below
 from src.engine.image_folder import IMAGE_SUFFIXES
 from src.segformer import transforms
 from src.segformer.class_list import COLUMNS, ClassList, read_class_list
@@ -34,6 +34,7 @@ CITY_IMAGES, CITY_MASKS = "leftImg8bit", "gtFine"
 IMAGE_END, MASK_START = "_leftImg8bit.png", "_gtFine"
 IMAGES, MASKS, CLASS_FILE = "images", "masks", "classes.csv"
 MASK_MODES = ("L", "P", "1")  # of Pillow: one value per pixel, grey or index
+TRIED = 16  # images whose size is compared with the crop's before training
 NAMED = 5  # how many values or files an error names
 
 
@@ -60,20 +61,11 @@ class Sample(NamedTuple):
     mask: np.ndarray  # (H, W) uint8
 
 
-def files_below(folder: Path) -> list[Path]:
-    """All files below a folder in sorted order; hidden files and folders are left out."""
-    found = []
-    for where, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(where) / name for name in names if not name.startswith(".")]
-    return sorted(found)
-
-
 def city_pairs(root: Path, split: str) -> Iterator[tuple[Path, Path]]:
     """Each Cityscapes image with the place where its mask belongs."""
     folder = root / CITY_IMAGES / split
     for image in files_below(folder):
-        if image.name.endswith(IMAGE_END):
+        if image.name.lower().endswith(IMAGE_END.lower()):
             name = image.name[: -len(IMAGE_END)] + MASK_START + TRAIN_IDS
             yield image, root / CITY_MASKS / split / image.parent.relative_to(folder) / name
 
@@ -135,6 +127,28 @@ def find_pairs(data_path: str, split: str, class_list: str = "", on_missing_labe
         classes,
         tuple(image.relative_to(root).as_posix() for image, _ in lost),
     )
+
+
+def require_filled_crops(pairs: Pairs, cfg: Any) -> None:
+    """Refuse a crop that none of the first images can fill, however enlarged: it would train on padding."""
+    largest = [side * transforms.RATIO[1] for side in cfg.base_size]
+    sizes = [size for size in map(size_of, (pairs.root / file for file in pairs.images[:TRIED])) if size]
+    fitted = [transforms.fitted_size(*size, largest) for size in sizes]
+    if sizes and not any(h >= cfg.crop_size[0] and w >= cfg.crop_size[1] for h, w in fitted):
+        raise UsageError(
+            f"crop_size is {list(cfg.crop_size)} and an image of {sizes[0][0]} x {sizes[0][1]} becomes "
+            f"{fitted[0][0]} x {fitted[0][1]} at most (twice base_size {list(cfg.base_size)}, aspect kept); "
+            "give a smaller --crop_size or a larger --base_size"
+        )
+
+
+def size_of(file: Path) -> tuple[int, int] | None:
+    """Height and width of an image; None where it cannot be read, which reading it whole will report."""
+    try:
+        with Image.open(file) as image:
+            return image.height, image.width
+    except (OSError, Image.DecompressionBombError):
+        return None
 
 
 def missing(root: Path, lost: list[tuple[Path, Path]], count: int) -> ZooError:

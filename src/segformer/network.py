@@ -219,7 +219,8 @@ class Head(nn.Cell):
             start = (len(self.linear_c) - 1 - index) * self.width
             fuse = self.linear_fuse.weight[:, start : start + self.width]  # (E, E)
             weight = ops.matmul(fuse, dense.weight).reshape(self.width, channels, 1, 1)
-            total = total + resize(ops.conv2d(maps[index], weight), height, width)  # (N, E, H / 4, W / 4)
+            x = ops.conv2d(maps[index], weight.astype(maps[index].dtype))  # float16 in mixed precision
+            total = total + resize(x, height, width)  # (N, E, H / 4, W / 4)
             bias = bias + ops.matmul(fuse, dense.bias)  # (E,); resizing leaves constants as they are
         x = ops.relu(self.bn(total + bias.reshape(1, -1, 1, 1)))  # the ONNX exporter gets bias_add wrong
         if keep is not None:

@@ -1,12 +1,11 @@
 """Pictures of inference: which images to read, and what is written for each of them. No MindSpore here.
 
 For the input sub/x.jpg: sub/x_gray.png (class indices), x_color.png, x_overlap.png, the original x.jpg and, for
-submission, x_labelIds.png.
+submission, labelIds/sub/x_labelIds.png (in a folder of its own, as Cityscapes' evaluation wants it).
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -18,12 +17,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from src.engine.errors import UsageError, ZooError
-from src.engine.files import replace_file
+from src.engine.files import files_below, replace_file
 from src.segformer.class_list import ClassList
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 CITY_IMAGES = "leftImg8bit"  # of a whole Cityscapes tree, only the camera's images are inputs
 GRAY, COLOR, OVERLAP, LABEL_IDS = "_gray.png", "_color.png", "_overlap.png", "_labelIds.png"
+LABEL_ID_FOLDER = "labelIds"
+LEGEND = "class_legend.png"
 LINE, SWATCH, MARGIN = 28, 44, 8  # pixels of the legend and the grid
 FONT_SIZE = 16
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
@@ -40,6 +41,10 @@ class Input:
     def copy(self) -> str:
         """Where the copy of the original goes, below the output folder."""
         return str(Path(self.name).parent / self.path.name)
+
+    @property
+    def label_ids(self) -> str:
+        return f"{LABEL_ID_FOLDER}/{self.name}{LABEL_IDS}"
 
 
 @dataclass(frozen=True)
@@ -78,11 +83,7 @@ def list_inputs(data_path: str, output_path: str) -> list[Input]:
 
 
 def images_below(root: Path, output: Path) -> list[Path]:
-    found = []
-    for where, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if name[0] != "." and (Path(where) / name).resolve() != output]
-        found += [Path(where) / name for name in names if name[0] != "." and name.lower().endswith(SUFFIXES)]
-    return sorted(found)
+    return [file for file in files_below(root, leave_out=output) if file.name.lower().endswith(SUFFIXES)]
 
 
 def named(root: Path, files: list[Path]) -> list[Input]:
@@ -93,12 +94,13 @@ def named(root: Path, files: list[Path]) -> list[Input]:
 
 
 def require_distinct_pictures(inputs: list[Input]) -> None:
-    """No picture may overwrite the copy of another input (x.png beside x_gray.png)."""
-    copies = {item.copy: item.path for item in inputs}
+    """No file may be written twice (x.png beside x_gray.png, x.jpg beside x.jpg.png, the legend)."""
+    taken: dict[str, Path | str] = {LEGEND: "the legend"}
     for item in inputs:
-        for end in (GRAY, COLOR, OVERLAP, LABEL_IDS):
-            if item.name + end in copies:
-                raise ZooError(f"{item.path} and {copies[item.name + end]} would both write {item.name}{end}; move one")
+        for place in (item.copy, item.label_ids, *(item.name + end for end in (GRAY, COLOR, OVERLAP))):
+            if place in taken:
+                raise ZooError(f"{item.path} and {taken[place]} would both write {place}; rename one")
+            taken[place] = item.path
 
 
 def save_png(path: Path, picture: np.ndarray) -> Path:
@@ -129,20 +131,20 @@ def write(
     mask = predicted.astype(np.uint8)
     written = []
 
-    def save(end: str, picture: np.ndarray) -> None:
-        written.append(save_png(output / (item.name + end), picture))
+    def save(place: str, picture: np.ndarray) -> None:
+        written.append(save_png(output / place, picture))
 
     if wanted.original:
         written.append(output / item.copy)
         replace_file(output / item.copy, lambda temporary: shutil.copyfile(item.path, temporary))
     if wanted.gray:
-        save(GRAY, mask)
+        save(item.name + GRAY, mask)
     if wanted.color:
-        save(COLOR, colour(mask, classes))
+        save(item.name + COLOR, colour(mask, classes))
     if wanted.overlap:
-        save(OVERLAP, overlap(image, mask, classes))
+        save(item.name + OVERLAP, overlap(image, mask, classes))
     if wanted.label_ids:
-        save(LABEL_IDS, classes.to_ids()[mask])
+        save(item.label_ids, classes.to_ids()[mask])
     return written
 
 

@@ -1,12 +1,12 @@
 """From the network's coarse logits to one class per pixel of the original image. No MindSpore here.
 
-`predict` maps an image (1, 3, h, w) to logits (1, K, h / 4, w / 4), rounded up. A configuration is any object with the
+`predict` maps images (N, 3, h, w) to logits (N, K, h / 4, w / 4), rounded up. A configuration is any object with the
 fields base_size, img_norm_mean, img_norm_std, eval_mode, window, multi_scale, flip and size_divisor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -32,12 +32,12 @@ def padded(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return whole
 
 
-def whole_image(predict: Predict, image: np.ndarray, divisor: int) -> Iterator[np.ndarray]:
-    """Logits of each class at the size of the image (3, h, w), computed at once."""
-    _, height, width = image.shape
+def whole_images(predict: Predict, views: Sequence[np.ndarray], divisor: int) -> list[Iterator[np.ndarray]]:
+    """For each of several images of one size (3, h, w) the logits of each class at that size, computed at once."""
+    _, height, width = views[0].shape
     size = [max(-(-side // divisor) * divisor, SMALLEST_SIDE) for side in (height, width)]
-    for plane in predict(padded(image, *size))[0]:
-        yield resized(plane, *size)[:height, :width]
+    logits = predict(np.concatenate([padded(view, *size) for view in views]))
+    return [(resized(plane, *size)[:height, :width] for plane in planes) for planes in logits]
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
@@ -69,7 +69,7 @@ def logits_of(predict: Predict, image: np.ndarray, cfg: Any) -> Iterator[np.ndar
     """Logits (h, w) of each class for the network input (3, h, w)."""
     if cfg.eval_mode == "slide":
         return sliding_windows(predict, image, *cfg.window)
-    return whole_image(predict, image, cfg.size_divisor)
+    return whole_images(predict, [image], cfg.size_divisor)[0]
 
 
 def best_class(planes: Iterable[np.ndarray]) -> np.ndarray:
@@ -107,3 +107,16 @@ def class_map(predict: Predict, picture: np.ndarray, image: np.ndarray, cfg: Any
             scores = np.stack([resized(plane, height, width)[:, ::step] for plane in planes])
             total = total + softmax(scores)
     return best_class(total)
+
+
+def class_maps(
+    predict: Predict, pictures: Sequence[np.ndarray], views: Sequence[np.ndarray], cfg: Any
+) -> list[np.ndarray]:
+    """`class_map` of each of several pictures; whole images of one size are computed together."""
+    averaged = cfg.flip or len(cfg.multi_scale) > 1 or cfg.eval_mode == "slide"
+    if averaged or len({view.shape for view in views}) > 1:
+        return [class_map(predict, picture, view, cfg) for picture, view in zip(pictures, views)]
+    found = whole_images(predict, views, cfg.size_divisor)
+    return [
+        best_class(resized(plane, *picture.shape[:2]) for plane in planes) for picture, planes in zip(pictures, found)
+    ]

@@ -6,18 +6,17 @@ import dataclasses
 import time
 from pathlib import Path
 
-from src.engine import checkpoint, device, files, images, loop, mixed, stream
+from src.engine import checkpoint, device, files, loop, mixed, stream
 from src.engine.config import to_yaml
 from src.engine.cpu_kernels import cells
-from src.engine.errors import ZooError
+from src.engine.errors import UsageError, ZooError
 from src.engine.run import open_run
-from src.segformer import conversion, dataset, network, pictures, prediction, pretrained, report, work
+from src.segformer import conversion, dataset, inference, network, pictures, prediction, pretrained, report, work
 from src.segformer.class_list import ClassList, read_class_list
 from src.segformer.config import Config
 from src.segformer.labels import CITYSCAPES
 
 TRAIN, VAL = "train", "val"
-LEGEND = "class_legend.png"
 
 
 def train(cfg: Config) -> int:
@@ -26,8 +25,9 @@ def train(cfg: Config) -> int:
     rank = device.setup(cfg.device, cfg.device_id, cfg.run_distribute)
     pairs = find(TRAIN, cfg)
     held_out = find(VAL, cfg) if cfg.run_eval else None
+    dataset.require_filled_crops(pairs, cfg)
     plan = work.plan(pairs, cfg, rank)
-    initial = pretrained.read(cfg.pretrained_ckpt_path) if cfg.load_ckpt and cfg.resume in ("", "auto") else None
+    initial = first_weights(cfg)
     sync_bn = cfg.run_distribute and cfg.device == "Ascend"
     net = network.build(cfg.backbone, cfg.class_num, cfg.decoder_dim, cfg.seed, sync_bn)
     loaded = pretrained.load(net, initial, cfg) if initial else "weights start anew"
@@ -50,6 +50,8 @@ def train(cfg: Config) -> int:
         batches = work.batches(pairs, share, bad[0], net.decode_head.width, rank)
         evaluate_now = work.evaluation(net, held_out, cfg, bad[1], run, best_file, rank) if held_out else None
         start = run.restore(state, plan, best_file)
+        if cfg.resume == "auto" and start == loop.Position() and cfg.load_ckpt and initial is None:
+            raise ZooError(f"no checkpoint in {output} can be used; give --pretrained_ckpt_path to start from")
 
         def save(position: loop.Position) -> None:
             if cfg.save_checkpoint:
@@ -65,6 +67,14 @@ def train(cfg: Config) -> int:
         work.finish(bad, run)
         say(f"all train process done, cost:{time.perf_counter() - began:.0f}s")
     return 0
+
+
+def first_weights(cfg: Config) -> checkpoint.Checkpoint | None:
+    """The checkpoint to start from; None where there is none to be, or where it is gone and the run goes on anyway."""
+    is_gone = cfg.resume == "auto" and cfg.has_checkpoints and not Path(cfg.pretrained_ckpt_path).expanduser().is_file()
+    if not cfg.load_ckpt or cfg.resume not in ("", "auto") or is_gone:
+        return None
+    return pretrained.read(cfg.pretrained_ckpt_path)
 
 
 def find(split: str, cfg: Config) -> dataset.Pairs:
@@ -120,6 +130,11 @@ def classes_to_draw(stored: checkpoint.Checkpoint, cfg: Config) -> ClassList:
         classes = read_class_list(Path(cfg.class_list).expanduser())
     else:
         classes = pretrained.classes_of(stored) or CITYSCAPES
+        if classes is CITYSCAPES and cfg.class_num != len(CITYSCAPES):
+            raise UsageError(
+                f"class_num is {cfg.class_num} and {stored.path} does not name its classes; "
+                "give --class_list FILE with their names and colours"
+            )
     classes.require(cfg.class_num, cfg.dataset_ignore_label)
     return classes
 
@@ -132,31 +147,11 @@ def infer(cfg: Config) -> int:
     inputs = pictures.list_inputs(cfg.data_path, str(output))
     stored = pretrained.read(cfg.infer_ckpt_path)
     classes = classes_to_draw(stored, cfg)
-    wanted = pictures.Wanted(
-        cfg.infer_copy_original_img,
-        cfg.infer_save_gray_img,
-        cfg.infer_save_color_img,
-        cfg.infer_save_overlap_img,
-        cfg.infer_save_label_ids,
-    )
     predict = predictor(stored, cfg)
     print(report.infer_size_line(len(inputs), str(output.resolve())))
     bad = stream.BadFiles(cfg.on_bad_image, print)
-    pictures.save_png(output / LEGEND, pictures.legend(classes))
-    since, counted = time.perf_counter(), 0
-    for done, item in enumerate(inputs, start=1):
-        try:
-            picture = images.read(item.path)
-        except images.BadImage as error:
-            bad.add(str(item.path), str(error))
-            continue
-        image = dataset.eval_transform(picture, cfg, cfg.multi_scale[0])
-        predicted = prediction.class_map(predict, picture, image, cfg)
-        pictures.write(item, picture, predicted, output, classes, wanted)
-        if done % cfg.infer_log_interval == 0:
-            cost = 1000 * (time.perf_counter() - since) / (done - counted)
-            print(report.infer_progress_line(done, len(inputs), cost), flush=True)
-            since, counted = time.perf_counter(), done
+    pictures.save_png(output / pictures.LEGEND, pictures.legend(classes))
+    inference.segment(inputs, predict, output, classes, cfg, bad)
     if bad.reasons:
         print(bad.summary())
     if len(bad.reasons) == len(inputs):

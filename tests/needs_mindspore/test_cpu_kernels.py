@@ -259,11 +259,9 @@ def test_other_convolutions_are_left_alone(library):
             nn.Conv2d(4, 4, 3, pad_mode="same", group=4),
             nn.Conv2d(4, 4, 3, pad_mode="pad", padding=2, dilation=2, group=4),
             nn.Conv2d(4, 8, 3, pad_mode="pad", padding=1, group=4),
-            nn.Conv2d(8, 8, 3, pad_mode="pad", padding=1, group=8, has_bias=True),
             nn.Conv2d(8, 8, 5, pad_mode="pad", padding=2, group=8),
             nn.Conv2d(8, 8, 1, stride=2),
             nn.Conv2d(8, 8, 1, pad_mode="pad", padding=1),
-            nn.Conv2d(8, 8, 1, has_bias=True),
             nn.Conv2d(8, 8, 1, group=2),
         ]
     )

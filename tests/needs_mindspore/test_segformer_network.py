@@ -11,12 +11,13 @@ ms = pytest.importorskip("mindspore")
 from mindspore import Tensor, nn  # noqa: E402
 
 from mindspore_hub_conf import create_network  # noqa: E402
-from src.engine import mixed, step  # noqa: E402
+from src.engine import loop, mixed, step  # noqa: E402
 from src.engine.adamw import AdamW  # noqa: E402
+from src.engine.cpu_kernels import cells  # noqa: E402
 from src.segformer import network  # noqa: E402
 from src.segformer.loss import cross_entropy  # noqa: E402
 from src.segformer.noise import keep_masks  # noqa: E402
-from src.segformer.variants import VARIANTS, decoder_width, drop_path_rates  # noqa: E402
+from src.segformer.variants import VARIANTS, Variant, decoder_width, drop_path_rates  # noqa: E402
 
 ENCODER = {  # parameters, https://arxiv.org/abs/2105.15203 rounds them to millions
     "mit_b0": 3_319_392,
@@ -238,3 +239,43 @@ class TestAdamW:
                 assert loss == pytest.approx(float(reference(0.01, x).asnumpy()), rel=1e-6)
         assert scales == [8, 8, 16, 16, 8, 8, 8]
         np.testing.assert_allclose(scaled[0].weight.asnumpy(), plain[0].weight.asnumpy(), rtol=1e-6)
+
+
+class TestSmall:
+    """A network of one block per stage: what does not depend on the depth, in a tenth of the compile time."""
+
+    @pytest.fixture(autouse=True)
+    def _small(self, monkeypatch):
+        monkeypatch.setitem(VARIANTS, "mit_b0", Variant((8, 16, 20, 32), (1, 1, 1, 1), 32))
+
+    def train(self, net, forward, make_step, steps=3):
+        masks = keep_masks([0.0, 0.1, 0.1, 0.1], 32, 0.1, 2, (1, 0, 0))
+        image, label = random_image(2, 3, 64, 64), np.arange(2 * 64 * 64).reshape(2, 64, 64).astype(np.int32) // 64 % 5
+        weights = Tensor(np.ones(5, np.float32))
+        net.set_train()
+
+        def loss(image, label, keep_path, keep_channel):
+            return cross_entropy(forward(image, keep_path, keep_channel), label, weights, 255)
+
+        train = make_step(loss, AdamW(net.trainable_params(), 0.01, True))
+        return [float(train(1e-3, image, label, *masks).asnumpy()) for _ in range(steps)]
+
+    def test_mixed_precision_trains_and_predicts(self):
+        net = network.build("mit_b0", 5, 0, seed=1)
+        forward = ms.amp.auto_mixed_precision(net, "O2")
+        scale = mixed.DynamicScale()
+        losses = self.train(net, forward, lambda loss, optimizer: mixed.MixedStep(loss, optimizer, scale))
+        assert np.isfinite(losses).all() and losses[-1] < losses[0]
+        logits = loop.predictor(network.Coarse(net))(random_image(1, 3, 64, 64))
+        assert logits.dtype == np.float32 and np.isfinite(logits).all()
+
+    def test_the_cpu_kernels_train_the_same_network(self):
+        found = []
+        for mode in ("off", "on"):
+            net = network.build("mit_b0", 5, 0, seed=1)
+            cells.accelerate(net, mode)
+            found.append((self.train(net, net, step.make_step), [p.asnumpy() for p in net.trainable_params()]))
+        (stock, before), (fast, after) = found
+        np.testing.assert_allclose(fast, stock, rtol=1e-5)
+        for one, two in zip(before, after):
+            np.testing.assert_allclose(one, two, atol=2e-4)

@@ -23,7 +23,7 @@ ms = pytest.importorskip("mindspore")
 
 from src import zoo  # noqa: E402
 from src.engine import checkpoint, device, exporting, loop, onnx_model  # noqa: E402
-from src.segformer import names, network, pretrained, recipe, work  # noqa: E402
+from src.segformer import names, network, pictures, pretrained, recipe, work  # noqa: E402
 from tests.conftest import ROOT, run_command  # noqa: E402
 from tests.segmentation_data import write_generic  # noqa: E402
 
@@ -139,6 +139,21 @@ def test_the_cost_in_a_line_is_the_mean_of_the_steps_since_the_line_before():
     assert costs == ["50ms", "150ms", "300ms", "50ms"]
 
 
+def test_an_evaluation_that_fails_costs_no_epoch():
+    class Quiet:
+        bar = staticmethod(lambda steps, *names: steps)
+        line = on_bar = measure = staticmethod(lambda *values, **named: None)
+
+    def fail(position):
+        raise recipe.ZooError("a label of another size")
+
+    plan = loop.Plan(epochs=1, steps_per_epoch=1, images_per_step=1, samples=1, lr=np.ones(1), save_epochs=9)
+    saved = []
+    with pytest.raises(recipe.ZooError, match="another size"):
+        loop.train(lambda rate: ms.Tensor(1.0), lambda *at: [()], plan, loop.Position(), Quiet(), saved.append, fail)
+    assert saved == [loop.Position(epoch=1)]
+
+
 class TestPretrained:
     def test_a_head_of_another_size_starts_anew_and_the_encoder_does_not(self, best, tiny):
         stored = pretrained.read(str(best))
@@ -184,7 +199,8 @@ def test_inference_writes_its_pictures_at_the_original_size(best, tiny, data, tm
     (inputs / "broken.png").write_bytes(b"no image")
     cv2.imwrite(str(inputs / "GREY.PNG"), np.full((50, 31), 90, np.uint8))
     output = tmp_path / "out"
-    cfg = configure("infer", tiny, "--infer_ckpt_path", best, "--data_path", inputs, "--infer_output_path", output)
+    flags = ["--infer_ckpt_path", best, "--data_path", inputs, "--infer_output_path", output]
+    cfg = configure("infer", tiny, *flags, "--infer_batch_size", "2")
     assert recipe.infer(cfg) == 0
     text = capsys.readouterr().out
     assert f"get image size:5, infer result will save to {output}\n" in text
@@ -196,7 +212,7 @@ def test_inference_writes_its_pictures_at_the_original_size(best, tiny, data, tm
     for end in ("_gray.png", "_color.png", "_overlap.png", ".jpg"):
         assert cv2.imread(str(output / "sub dir" / f"00{end}")).shape == (40, 80, 3)
     assert set(np.unique(cv2.imread(str(output / "sub dir" / "00_gray.png"), cv2.IMREAD_UNCHANGED))) <= {0, 1, 2}
-    assert (output / recipe.LEGEND).is_file()
+    assert (output / pictures.LEGEND).is_file()
 
 
 def test_exported_files_give_the_networks_answers(best, tiny, tmp_path, capsys):

@@ -76,9 +76,9 @@ def write_results(folder: Path, rng: np.random.Generator, classes: np.ndarray) -
         truth = folder / f"ulm_{number:06d}_000019_gtFine_labelIds.png"
         cv2.imwrite(str(truth), ids)
         item = pictures.Input(truth, f"ulm_{number:06d}_000019_leftImg8bit")
-        wanted = pictures.Wanted(False, False, False, False, label_ids=True)
+        wanted = pictures.Wanted(label_ids=True)
         image = np.zeros((*ids.shape, 3), np.uint8)
-        predictions += pictures.write(item, image, guess, folder / "results", labels.CITYSCAPES, wanted)
+        predictions.append(pictures.write(item, image, guess, folder / "results", labels.CITYSCAPES, wanted)[-1])
         truths.append(truth)
         metric.update(guess, label)
     return truths, predictions, metric
@@ -90,6 +90,9 @@ def test_the_official_evaluation_of_our_label_files_gives_our_scores(tmp_path, m
         monkeypatch.setattr(evaluation.args, name, value)
     classes = np.array([index for index in range(19) if index not in missing])
     truths, predictions, metric = write_results(tmp_path, np.random.default_rng(len(missing)), classes)
+    monkeypatch.setattr(evaluation.args, "predictionPath", str(tmp_path / "results" / pictures.LABEL_ID_FOLDER))
+    monkeypatch.setattr(evaluation.args, "predictionWalk", None)
+    assert [evaluation.getPrediction(evaluation.args, str(truth)) for truth in truths] == [str(p) for p in predictions]
     scores = evaluation.evaluateImgLists([str(p) for p in predictions], [str(t) for t in truths], evaluation.args)
     theirs = [scores["classScores"][name] for name in labels.CITYSCAPES.names]
     np.testing.assert_allclose(metric.iou, theirs, atol=1e-6)

@@ -62,7 +62,7 @@ def flags(row: dict) -> dict[str, str]:
     ],
 )
 def test_training_forms(place, more, expected):
-    expected = {"--config_path": str(ROOT / CONFIG), **expected}
+    expected = {"--config_path": str(ROOT / CONFIG), "--platform": "Ascend", **expected}
     (row,) = plan("run_standalone_train.sh", "3", CONFIG, *more, cwd=place)
     assert flags(row) == expected
     assert (row["engine"], row["env"]["DEVICE_ID"]) == ("single", "3")
@@ -89,7 +89,8 @@ def test_two_ranks_on_cpu_with_flags_of_train(place):
 def test_evaluation_and_inference(place):
     (row,) = plan("run_eval.sh", "0", CONFIG, "b 0.ckpt", "city scapes", cwd=place, NODES="2", ENGINE="msrun")
     assert row["argv"][1] == str(ROOT / "eval.py") and row["engine"] == "single"
-    expected = {"--config_path": str(ROOT / CONFIG), "--eval_ckpt_path": "b 0.ckpt", "--data_path": "city scapes"}
+    expected = {"--config_path": str(ROOT / CONFIG), "--platform": "Ascend"}
+    expected |= {"--eval_ckpt_path": "b 0.ckpt", "--data_path": "city scapes"}
     assert flags(row) == expected
     assert row["log"] == str(place / "run_eval_device0" / "eval.log")
     for data in ("city scapes", "picture.png"):

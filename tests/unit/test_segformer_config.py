@@ -34,6 +34,59 @@ def configure(command: str, tmp_path: Path, *flags: str, path: Path = SMALL) -> 
     return zoo.configure(command, ["--config_path", str(path), "--data_path", str(tmp_path), *flags])
 
 
+ORIGINAL_FILE = """
+run_distribute: False
+data_path: "./data/cityscapes/"
+load_ckpt: True
+pretrained_ckpt_path: "./pretrained/ms_pretrained_b0.ckpt"
+save_checkpoint: True
+save_checkpoint_epoch_interval: 1
+save_best_ckpt: True
+checkpoint_path: "./checkpoint/"
+train_log_interval: 100
+epoch_size: 200
+batch_size: 2
+backbone: "mit_b0"
+class_num: 19
+dataset_num_parallel_workers: 4
+momentum: 0.9
+lr: 0.0001
+weight_decay: 0.01
+base_size: [512, 1024]
+crop_size: [512, 1024]
+img_norm_mean: [123.675, 116.28, 103.53]
+img_norm_std: [58.395, 57.12, 57.375]
+run_eval: True
+eval_start_epoch: 0
+eval_interval: 1
+eval_ckpt_path: ""
+eval_log_interval: 100
+infer_copy_original_img: True
+infer_save_gray_img: True
+infer_save_color_img: True
+infer_save_overlap_img: True
+infer_log_interval: 100
+infer_ckpt_path: ""
+infer_output_path: "./infer_result/"
+"""
+
+
+def test_a_file_of_the_original_repository_is_enough(tmp_path):
+    (tmp_path / "mine.yaml").write_text(ORIGINAL_FILE)
+    cfg = configure("train", tmp_path, "--load_ckpt", "False", path=tmp_path / "mine.yaml")
+    assert (cfg.backbone, cfg.dataset_ignore_image, cfg.recipe) == ("mit_b0", 255, "seed")
+
+
+def test_a_run_goes_on_without_the_weights_it_started_from(tmp_path):
+    (tmp_path / "run").mkdir()
+    flags = ["--load_ckpt", "True", "--pretrained_ckpt_path", "gone.ckpt", "--resume", "auto"]
+    flags += ["--checkpoint_path", str(tmp_path / "run")]
+    with pytest.raises(UsageError, match="gone.ckpt is not a file"):
+        configure("train", tmp_path, *flags)
+    (tmp_path / "run" / "segformer_mit_b0_1.ckpt").touch()
+    assert configure("train", tmp_path, *flags).has_checkpoints
+
+
 @pytest.mark.parametrize("key", ORIGINAL_KEYS.split())
 def test_every_original_key_is_a_flag(key):
     parser = config.flag_parser(Config, {}, "train.py", "")

@@ -80,8 +80,17 @@ class TestPairs:
         assert pairs.images[0] == "leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png"
         assert pairs.masks[0] == "gtFine/train/ulm/ulm_000000_000019_gtFine_labelTrainIds.png"
         assert len(pairs.classes) == 19
+        image = root / pairs.images[0]
+        image.rename(image.with_suffix(".PNG"))
+        assert len(dataset.find_pairs(str(root), "train")) == 3
         with pytest.raises(ZooError, match="holds no .*split 'val'"):
             dataset.find_pairs(str(root), "val")
+
+    def test_a_crop_that_no_image_fills(self, generic):
+        pairs = dataset.find_pairs(str(generic), "train")  # 40 x 80
+        dataset.require_filled_crops(pairs, DataConfig(crop_size=(64, 128)))
+        with pytest.raises(UsageError, match="an image of 40 x 80 becomes 64 x 128 at most"):
+            dataset.require_filled_crops(pairs, DataConfig(crop_size=(65, 128)))
 
     def test_other_folders(self, tmp_path):
         with pytest.raises(UsageError, match="holds neither leftImg8bit/ .* nor images/"):

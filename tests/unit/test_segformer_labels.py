@@ -2,6 +2,10 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ from PIL import Image
 from src.engine.errors import UsageError, ZooError
 from src.segformer import labels, polygons
 from src.segformer.class_list import read_class_list
-from tests.conftest import run_command
+from tests.conftest import ROOT, run_command
 from tests.segmentation_data import CLASS_FILE, write_city
 
 
@@ -163,6 +167,21 @@ class TestConvertDataset:
         assert (again.returncode, "2 masks written, 2 were up to date, 0 failed" in again.stdout) == (0, True)
         forced = convert(root, "--nproc", "1", "--force")
         assert "4 masks written, 0 were up to date" in forced.stdout
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+    def test_a_killed_conversion_leaves_no_process_and_goes_on(self, tmp_path, number):
+        root = write_city(tmp_path, 40, size=(1000, 2000))
+        masks = "gtFine/*/*/*_labelTrainIds.png"
+        command = [sys.executable, ROOT / "tools" / "convert_dataset.py", root, "--nproc", "2"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+            while process.poll() is None and not any(root.glob(masks)):
+                time.sleep(0.02)
+            process.send_signal(number)
+            process.communicate(timeout=30)  # ends when nobody holds the pipe any more
+        assert process.returncode == -number
+        done = len(list(root.glob(masks)))
+        assert 0 < done < 40
+        assert f", {done} were up to date, 0 failed" in convert(root, "--nproc", "2").stdout
 
     @pytest.mark.parametrize("flags", [("--nproc", "0"), ("--nprocs", "2"), ("--nproc", "x")])
     def test_wrong_usage(self, tmp_path, flags):

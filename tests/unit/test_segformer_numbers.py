@@ -130,7 +130,6 @@ class Settings:
 
 def colours_as_logits(image: np.ndarray) -> np.ndarray:
     """A stand-in for the network whose answer can be seen: the colours of every fourth pixel are the logits."""
-    assert image.shape[0] == 1
     assert image.shape[2] % 4 == image.shape[3] % 4 == 0
     return image[:, :, ::4, ::4]
 
@@ -198,6 +197,13 @@ class TestPrediction:
         planes = list(prediction.sliding_windows(predict, np.zeros((3, 32, 40), np.float32), (32, 32), (24, 24)))
         assert [call.shape for call in calls] == [(1, 3, 32, 32)] * 2
         assert planes[0][0].tolist() == [1.0] * 8 + [1.5] * 24 + [2.0] * 8
+
+    @pytest.mark.parametrize("cfg", [Settings(), Settings(flip=True), Settings(eval_mode="slide")], ids=str)
+    def test_together_is_as_one_by_one(self, cfg):
+        for seen in ([picture(), picture()[:, ::-1]], [picture(), picture(101, 53)]):
+            views = [prediction.eval_transform(image, cfg, 1.0) for image in seen]
+            together = prediction.class_maps(colours_as_logits, seen, views, cfg)
+            assert all((found == self.classes(cfg, image)).all() for found, image in zip(together, seen, strict=True))
 
     def test_the_first_of_equal_classes_wins(self):
         planes = [np.zeros((2, 2), np.float32), np.zeros((2, 2), np.float32), np.array([[0, 1], [0, 0]], np.float32)]

@@ -55,6 +55,20 @@ class TestInputs:
             save(tmp_path / name)
         assert names(tmp_path) == ["x.jpg", "x.png", "y"]
 
+    @pytest.mark.parametrize("files", [("x.jpg", "x.png", "x.jpg.png"), ("class_legend.png", "y.png")])
+    def test_no_picture_is_written_twice(self, tmp_path, files):
+        for name in files:
+            save(tmp_path / name)
+        with pytest.raises(ZooError, match="would both write"):
+            names(tmp_path)
+
+    def test_linked_folders_are_read_once(self, tmp_path):
+        save(tmp_path / "elsewhere" / "x.png")
+        (tmp_path / "in" / "sub").mkdir(parents=True)
+        (tmp_path / "in" / "city").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "in" / "sub" / "up").symlink_to(tmp_path / "in")
+        assert names(tmp_path / "in") == ["city/x"]
+
     def test_pictures_of_an_earlier_run_are_refused(self, tmp_path):
         save(tmp_path / "x.png")
         save(tmp_path / "x_gray.png")
@@ -106,9 +120,10 @@ class TestWriting:
         item = pictures.list_inputs(str(tmp_path / "in"), str(tmp_path / "out"))[0]
         wanted = pictures.Wanted(label_ids=True)
         written = pictures.write(item, PICTURE, MASK.astype(np.int32), tmp_path / "out", CITYSCAPES, wanted)
-        ends = ("x.png", "x_gray.png", "x_color.png", "x_overlap.png", "x_labelIds.png")
-        assert [path.relative_to(tmp_path / "out").as_posix() for path in written] == [f"sub/{end}" for end in ends]
-        assert sorted(path.name for path in (tmp_path / "out" / "sub").iterdir()) == sorted(ends)
+        places = [f"sub/x{end}" for end in (".png", "_gray.png", "_color.png", "_overlap.png")]
+        places.append("labelIds/sub/x_labelIds.png")
+        assert [path.relative_to(tmp_path / "out").as_posix() for path in written] == places
+        assert len([path for path in (tmp_path / "out").rglob("*") if path.is_file()]) == len(places)
         assert written[0].read_bytes() == source.read_bytes()
         gray, color, overlap, ids = (np.asarray(Image.open(path)) for path in written[1:])
         assert (gray == MASK).all()
