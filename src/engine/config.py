@@ -183,7 +183,7 @@ def build(config_class: type, values: dict[str, Value]) -> Any:
     arguments = {}
     for key, value in canonical(config_class, values).items():
         if key not in rules:
-            raise UsageError(f"unknown key '{key}' in {value.source}{did_you_mean(key, rules)}")
+            raise UsageError(f"unknown key {shown(key)} in {value.source}{did_you_mean(key, rules)}")
         raw = value.raw
         if isinstance(raw, bool) and "on" in rules[key].choices:
             raw = "on" if raw else "off"  # YAML 1.1 reads on and off as truth values
@@ -245,7 +245,7 @@ def refuse_unknown(parser: Parser, unknown: list[str]) -> None:
         known = [flag for action in parser._actions for flag in action.option_strings]
         word = unknown[0].split("=")[0]
         what = "unknown flag" if word.startswith("-") else "unexpected argument"
-        raise UsageError(f"{what} '{word}'{did_you_mean(word, known)}")
+        raise UsageError(f"{what} {shown(word)}{did_you_mean(word, known)}")
 
 
 def to_yaml(config: Any) -> str:

@@ -115,10 +115,6 @@ def train(
             position, epoch_text = _train_epoch(step, batches, plan, position, journal, save, stop, lines, rank)
             score = _evaluated(evaluate, position, save) if evaluate is not None else None
             if score is not None:
-                if 0 in (score.values.get("samples"), score.values.get("images")):
-                    raise ZooError(
-                        f"no sample of the evaluation after epoch {position.epoch} could be read; check its data folder"
-                    )
                 journal.measure("eval", position.epoch, **score.values)
                 position = dataclasses.replace(position, best=max(position.best, score.value))
                 epoch_text += lines.evaluation(score.value, position.best)
@@ -136,7 +132,10 @@ def train(
 def _evaluated(evaluate: Callable, position: Position, save: Callable) -> Score | None:
     """The score of the weights, which are saved first where evaluating fails: a bad label must not cost an epoch."""
     try:
-        return evaluate(position)
+        score = evaluate(position)
+        if score is not None and 0 in (score.values.get("samples"), score.values.get("images")):
+            raise ZooError(f"the evaluation after epoch {position.epoch} could read nothing; check its data folder")
+        return score
     except Exception:
         save(position)
         raise

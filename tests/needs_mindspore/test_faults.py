@@ -153,7 +153,7 @@ def test_a_second_run_on_the_same_folder_is_refused_and_harms_nothing(undisturbe
 @pytest.mark.parametrize("key", ["samples", "images"])
 def test_an_evaluation_that_could_read_nothing_is_no_score_of_zero(tmp_path, monkeypatch, key):
     monkeypatch.setattr(fault_training.loop, "Score", lambda value, values: Score(value, {key: 0}))
-    with pytest.raises(ZooError, match="no sample of the evaluation after epoch 1 could be read"):
+    with pytest.raises(ZooError, match="the evaluation after epoch 1 could read nothing"):
         fault_training.train(tmp_path / "run")
 
 
