@@ -14,8 +14,8 @@ from src.cloud.storage import CHUNK, Remote, StorageError, Store, below, require
 from src.engine.errors import ZooError
 
 THREADS = 8
-ATTEMPTS = 4
-PAUSE = 1.0  # seconds before the second attempt, twice as many before each further one
+ATTEMPTS = 6
+PAUSE = 2.0  # seconds before the second attempt, twice as many before each further one
 REPORT_EVERY = 10.0  # seconds
 SPARE = 64 * 2**20  # bytes that a copy leaves free on the disk
 
@@ -56,7 +56,7 @@ class Progress:
         self._done, self._said = 0, time.monotonic()
 
     def add(self, count: int) -> None:
-        self._done += count
+        self._done += count  # by several threads, so it may be a little behind
         if time.monotonic() - self._said > REPORT_EVERY:
             self._said = time.monotonic()
             self._say(f"{self._what}: {size(self._done)} of {size(self._total)}")
@@ -84,21 +84,26 @@ def bring(
     total = sum(files[name].size for name in missing)
     require_room(folder, total, f"copying {url}")
     progress = Progress(f"copying {url}", total, say)
+
+    def moved(count: int) -> None:
+        progress.add(count)
+        beat()
+
     with ThreadPoolExecutor(THREADS, thread_name_prefix="copy") as pool:
-        waiting = {}
-        for name in missing:
-            waiting[pool.submit(bring_one, store, below(url, name), files[name], targets[name], beat)] = name
+        waiting = [
+            pool.submit(bring_one, store, below(url, name), files[name], targets[name], moved) for name in missing
+        ]
         try:
             for done in as_completed(waiting):
                 done.result()
-                progress.add(files[waiting[done]].size)
+                beat()
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     say(f"copied {len(missing)} of {len(files)} files ({size(total)}) from {url} to {folder}")
 
 
-def bring_one(store: Store, url: str, remote: Remote, path: Path, beat: Callable[[], None]) -> None:
+def bring_one(store: Store, url: str, remote: Remote, path: Path, moved: Callable[[int], None]) -> None:
     """Copy one file beside its final name, compare it, and then give it that name."""
     content = hashlib.sha256(f"{remote.size} {remote.tag}".encode()).hexdigest()[:12]
     part = path.with_name(f".{path.name}.{content}.part")  # of another content, so a changed file is begun anew
@@ -113,12 +118,13 @@ def bring_one(store: Store, url: str, remote: Remote, path: Path, beat: Callable
                 part.unlink(missing_ok=True)
                 done = 0
             part.touch()
-            beat()
             try:
-                store.fetch(url, part, done, beat)
+                store.fetch(url, part, done, moved)
                 failure = None
             except StorageError as error:
                 failure = error
+                if not error.again:
+                    part.unlink()
                 if is_disk_full(error.__cause__) or not error.again:
                     raise
             if is_same(part, store, url, remote):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +15,23 @@ LOOK_EVERY = 5.0  # seconds
 THREADS = 16  # a size is one request per file
 
 
-def beat_while_growing(folder: Path, beat: Callable[[], None], ended: threading.Event) -> None:
-    """Beat whenever the files of a folder have grown: moxing says nothing during a copy, which may take an hour."""
-    before = 0
+def watch(folder: Path, moved: Callable[[int], None], ended: threading.Event) -> None:
+    """Tell when the files of a folder grow: moxing says nothing during a copy, which may take an hour."""
+    before = total(folder)
     while not ended.wait(LOOK_EVERY):
-        size = sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
-        if size != before:
-            before = size
-            beat()
+        now = total(folder)
+        if now > before:
+            moved(now - before)
+        before = now
+
+
+def total(folder: Path) -> int:
+    """Bytes of the files in a folder, some of which may be renamed meanwhile."""
+    found = 0
+    for path in folder.glob("*"):
+        with contextlib.suppress(OSError):
+            found += path.stat().st_size
+    return found
 
 
 class MoxingStore:
@@ -58,9 +68,9 @@ class MoxingStore:
         size = self._file.get_size(url)
         return None if not size and self._file.is_directory(url) else size
 
-    def fetch(self, url: str, path: Path, offset: int, beat: Callable[[], None]) -> None:
+    def fetch(self, url: str, path: Path, offset: int, moved: Callable[[int], None]) -> None:
         ended = threading.Event()
-        watcher = threading.Thread(target=beat_while_growing, args=(path.parent, beat, ended), daemon=True)
+        watcher = threading.Thread(target=watch, args=(path.parent, moved, ended), daemon=True)
         watcher.start()
         try:
             self._file.copy(url, str(path))

@@ -58,7 +58,7 @@ class ObsStore:
             if not page.is_truncated:
                 return found
 
-    def fetch(self, url: str, path: Path, offset: int, beat: Callable[[], None]) -> None:
+    def fetch(self, url: str, path: Path, offset: int, moved: Callable[[int], None]) -> None:
         headers = obs.GetObjectHeader(range=f"{offset}-") if offset else None
         body = self._ask("read", url, self._client.getObject, headers=headers, loadStreamInMemory=False)
         with path.open("ab") as target:
@@ -70,7 +70,7 @@ class ObsStore:
                 if not data:
                     return
                 target.write(data)
-                beat()
+                moved(len(data))
 
     def put(self, path: Path, url: str) -> None:
         if path.stat().st_size > MOST:

@@ -50,7 +50,7 @@ class S3Store:
             if about["type"] == "file" and not name.endswith("/")  # which is the mark of an empty folder
         }
 
-    def fetch(self, url: str, path: Path, offset: int, beat: Callable[[], None]) -> None:
+    def fetch(self, url: str, path: Path, offset: int, moved: Callable[[int], None]) -> None:
         try:
             source = self._files.open("/".join(bucket_and_key(url)), "rb", cache_type="none", block_size=CHUNK)
         except Exception as error:
@@ -66,7 +66,7 @@ class S3Store:
                     return
                 target.write(data)
                 offset += len(data)
-                beat()
+                moved(len(data))
 
     def put(self, path: Path, url: str) -> None:
         try:

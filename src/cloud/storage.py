@@ -48,8 +48,8 @@ class Store(Protocol):
     def list(self, url: str) -> dict[str, Remote]:
         """The files below a folder by relative path, {"": file} where `url` is one, {} where there is nothing."""
 
-    def fetch(self, url: str, path: Path, offset: int, beat: Callable[[], None]) -> None:
-        """Append what follows the first `offset` bytes to the file at `path`, with a beat for each chunk."""
+    def fetch(self, url: str, path: Path, offset: int, moved: Callable[[int], None]) -> None:
+        """Append what follows the first `offset` bytes to the file at `path`; `moved` hears of every chunk's bytes."""
 
     def put(self, path: Path, url: str) -> None:
         """Store the file at `path` under `url`."""

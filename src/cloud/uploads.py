@@ -70,10 +70,14 @@ class Mirror:
             try:
                 self._send(name)
                 self._sent[name] = changed[name]
-            except FileNotFoundError:
+            except FileNotFoundError:  # no longer kept
                 continue
             except StorageError as error:
                 failures.append(error)
+                if error.again:  # the store cannot be reached, and the other files would wait as long for it
+                    break
+            except OSError as error:
+                failures.append(StorageError("read", str(self._folder / name), error))
         self._logs_sent = time.monotonic()
         return failures
 
@@ -113,7 +117,7 @@ def mirrored(
         ended.set()
         thread.join()
         failures = mirror.send_new(everything=True)
-        return f"{len(failures)} results were not stored and are in {folder} only; {failures[0]}" if failures else ""
+        return f"not all results were stored, all are in {folder}; {failures[0]}" if failures else ""
 
     try:
         yield
