@@ -119,12 +119,12 @@ def torch_model(args: argparse.Namespace):
     import transformers
 
     torch.set_num_threads(args.threads)
-    config = transformers.SegformerConfig(num_labels=CLASSES)
+    config = transformers.SegformerConfig(num_labels=CLASSES, drop_path_rate=0.0, classifier_dropout_prob=0.0)
     return transformers.SegformerForSemanticSegmentation(config)
 
 
 def train_torch(args: argparse.Namespace) -> dict:
-    """The same network, loss and optimizer in PyTorch."""
+    """The same network, loss and optimizer in PyTorch; stochastic depth and dropout are off in both."""
     import torch
 
     model = torch_model(args).train()
