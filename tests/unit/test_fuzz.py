@@ -6,18 +6,24 @@ Rank tables, images, PyTorch files and zip files have such tests beside their ot
 from __future__ import annotations
 
 import importlib
+import io
 import json
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from src import zoo
 from src.engine import config
 from src.engine.errors import UsageError, ZooError
+from src.engine.images import BadImage
+from src.engine.result_files import read_labels
 from src.segformer import polygons
 from src.segformer.class_list import read_class_list
+from src.segformer.dataset import read_mask
+from src.segformer.labels import CITYSCAPES
 
 CONFIGS = {
     "mobilenetv2": zoo.ROOT / "default_config_cpu.yaml",
@@ -147,6 +153,39 @@ class TestClassLists:
             assert is_one_sentence(error)
             return
         assert 2 <= len(found) <= 255 and found.colours().shape == (256, 3) and found.valid()[found.ignore]
+
+
+class TestLabelFiles:
+    word = st.one_of(st.text(max_size=8), st.integers(-3, 2000).map(str), st.just("9" * 5000), st.just("a/b.jpg"))
+    lines = st.lists(st.tuples(word, word).map(":".join) | word, max_size=5).map("\n".join)
+
+    @given(st.one_of(st.binary(max_size=100), lines.map(lambda text: text.encode("utf-8", "surrogatepass"))))
+    def test_any_labels_of_the_310_application(self, file, content):
+        file.write_bytes(content)
+        try:
+            labels = read_labels(file)
+        except ZooError as error:
+            assert is_one_sentence(error)
+            return
+        assert labels and all(isinstance(label, int) and label >= 0 for label in labels.values())
+
+    @given(st.data())
+    def test_any_mask(self, file, data):
+        """A PNG of indices, damaged anywhere or of another kind."""
+        mode = data.draw(st.sampled_from(["L", "P", "1", "RGB", "RGBA", "LA", "I;16"]))
+        picture = Image.fromarray(np.zeros((6, 8), np.uint16 if mode == "I;16" else np.uint8))
+        out = io.BytesIO()
+        (picture if mode == "I;16" else picture.convert(mode)).save(out, "PNG")
+        whole = out.getvalue()
+        position = data.draw(st.integers(0, len(whole)))
+        damaged = whole[:position] + data.draw(st.binary(max_size=9)) + whole[position + data.draw(st.integers(0, 9)) :]
+        file.write_bytes(damaged)
+        try:
+            mask = read_mask(file, (6, 8), CITYSCAPES)
+        except (ZooError, BadImage) as error:
+            assert is_one_sentence(error)
+            return
+        assert mask.shape == (6, 8) and mask.dtype == np.uint8 and CITYSCAPES.valid()[mask].all()
 
 
 class TestPolygons:
