@@ -168,6 +168,13 @@ def known_flags(line: str) -> set[str]:
     return {flag for action in parser._actions for flag in action.option_strings}
 
 
+def test_job_parameters_in_the_readme_are_keys():
+    table = re.search(r"\| job \|.*?\n\n", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[0]
+    named = set(re.findall(r"\b(\w+)=", table))
+    assert len(named) > 10
+    assert {f"--{name}" for name in named} <= known_flags("")
+
+
 def test_commands_in_the_documents_parse():
     """Flags of `python train.py|eval.py|infer.py|export.py ...` lines exist, and so do the files that are named."""
     checked = 0
