@@ -2,8 +2,8 @@
 
 It starts in milliseconds where a compiled network needs ten seconds, so it can be killed often:
 
-python -m tests.fault_training FOLDER [--size N]              train to the end, or go on from the newest checkpoint
-python -m tests.fault_training FOLDER --kills N --seed S      first be killed (SIGKILL) N times, at random moments
+python -m tests.fault_training FOLDER                       train to the end, or go on from the newest checkpoint
+python -m tests.fault_training FOLDER --kills N --seed S    first be killed (SIGKILL) N times, at random moments
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def die_in_a_writer(name: str, count: int) -> None:
     setattr(owner, name, last_words)
 
 
-def child(folder: Path, size: int, writer: str = "", count: int = 0) -> int:
+def child(folder: Path, writer: str = "", count: int = 0) -> int:
     """Train in a forked process, whose output goes to a file; returns its process id."""
     pid = os.fork()
     if pid:
@@ -111,26 +111,26 @@ def child(folder: Path, size: int, writer: str = "", count: int = 0) -> int:
         if writer:
             die_in_a_writer(writer, count)
         try:
-            train(folder, size)
+            train(folder)
             status = 0
         except BaseException as error:
             print(f"{type(error).__name__}: {error}", flush=True)
     os._exit(status)
 
 
-def kill_often(folder: Path, size: int, kills: int, seed: int) -> dict:
+def kill_often(folder: Path, kills: int, seed: int) -> dict:
     """Start and kill until `kills` processes have died of it; every second one dies in a writer. Returns what was hit.
 
     A training that reaches its end is begun anew.
     """
     random.seed(seed)
     began = time.perf_counter()
-    os.waitpid(child(folder.with_name("undisturbed"), size), 0)
+    os.waitpid(child(folder.with_name("undisturbed")), 0)
     whole = time.perf_counter() - began
     hits: dict[str, int] = {"anywhere": 0, "finished first": 0}
     while sum(hits.values()) - hits["finished first"] < kills:
         writer = random.choice(WRITERS) if sum(hits.values()) % 2 else ""
-        pid = child(folder, size, writer, random.randrange(1, 8))
+        pid = child(folder, writer, random.randrange(1, 8))
         if not writer:
             time.sleep(random.uniform(0, whole / 3))
             os.kill(pid, signal.SIGKILL)
@@ -149,16 +149,15 @@ def kill_often(folder: Path, size: int, kills: int, seed: int) -> dict:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--size", type=int, default=SIZE)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     try:
         if given.kills:
-            print(json.dumps(kill_often(given.folder, given.size, given.kills, given.seed)))
-            pid = child(given.folder, given.size)
+            print(json.dumps(kill_often(given.folder, given.kills, given.seed)))
+            pid = child(given.folder)
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        train(given.folder, given.size)
+        train(given.folder)
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.status
