@@ -92,7 +92,8 @@ def read_yaml(path: Path, ancestors: tuple[Path, ...] = ()) -> dict[str, Value]:
 def shown(raw: Any) -> str:
     """A raw value in an error message; cut, because aliases can make a value of a small YAML file endless."""
     short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxother, short.maxlong = 2, 200, 200, 40
+    short.maxlevel, short.maxlist, short.maxtuple = 2, 8, 8
+    short.maxstring, short.maxother, short.maxlong = 200, 200, 40
     return short.repr(raw)
 
 
