@@ -25,9 +25,11 @@ class Contender:
     needs: tuple[str, ...] = ()
 
 
+REFERENCES = {"data": "PIL", "quant": "float"}  # how a table's last column calls what it divides by
 SECTIONS = {
     "train": Section("Training, images/s", "images_per_s", ".1f"),
     "infer": Section("Inference, images/s", "images_per_s", ".1f"),
+    "quant": Section("Quantisation-aware training, images/s", "images_per_s", ".1f"),
     "data": Section("Data pipeline, images/s", "images_per_s", ".0f"),
     "memory": Section("Peak memory of training, resident MB", "peak_mb", ".0f"),
 }
@@ -47,6 +49,8 @@ CONTENDERS = (
     Contender("infer_torch", "infer", "PyTorch eager, channels-last", "infer_torch", TORCH),
     Contender("infer_onnx_single", "infer", "onnxruntime, our export, batch 1", "infer_torch_single", ONNX),
     Contender("infer_torch_single", "infer", "PyTorch eager, channels-last, batch 1", "infer_torch_single", TORCH),
+    Contender("quant_float", "quant", "float, our CPU kernels", "quant_float", MINDSPORE),
+    Contender("quant_aware", "quant", "MobileNetV2-quant, our CPU kernels", "quant_float", MINDSPORE),
     Contender("data_ours", "data", "our threads (OpenCV)", "data_pil"),
     Contender("data_pil", "data", "PIL in processes, as a DataLoader", "data_pil"),
     Contender("data_minddata", "data", "MindData (C++)", "data_pil", MINDSPORE),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from benchmarks.contenders import SECTIONS, rows_of
+from benchmarks.contenders import REFERENCES, SECTIONS, rows_of
 
 
 def rows(section: str, answers: dict[str, list[dict]]) -> list[dict]:
@@ -51,7 +51,7 @@ def markdown(settings: dict[str, int], notes: list[str], results: list[dict]) ->
 def table(section: str, members: list[dict]) -> str:
     """Aligned columns; the last one is the ratio to the row that the heading names."""
     number = SECTIONS[section].number
-    against = "PIL" if section == "data" else "PyTorch channels-last"
+    against = REFERENCES.get(section, "PyTorch channels-last")
     lines = [[SECTIONS[section].title, "median", "lowest", "highest", f"x {against}"]]
     for row in members:
         measured = [format(row[name], number) for name in ("median", "lowest", "highest")]

@@ -103,13 +103,24 @@ def network_on_cpu(cfg: Config, kernels: str):
     return net
 
 
-def train_mindspore(arguments: argparse.Namespace, kernels: str) -> dict:
+def quantised_on_cpu(cfg: Config, kernels: str):
+    """The network of MobileNetV2-quant, as train.py builds it."""
+    from src.engine import device
+    from src.mobilenetv2_quant import network
+    from src.mobilenetv2_quant.config import Config as QuantConfig
+
+    device.setup("CPU")
+    shared = {key: value for key, value in vars(cfg).items() if key not in ("model", "file_name")}
+    return network.build(CLASSES, QuantConfig(**shared), kernels)
+
+
+def train_mindspore(arguments: argparse.Namespace, kernels: str, make: Callable = network_on_cpu) -> dict:
     """The step that train.py runs, fed from numpy and read back every time as the training loop does."""
     from src.engine import step
     from src.mobilenetv2.loss import cross_entropy
 
     cfg = config(arguments)
-    net = network_on_cpu(cfg, kernels)
+    net = make(cfg, kernels)
     net.set_train(True)
     optimizer = step.momentum_optimizer(net, cfg.momentum, cfg.weight_decay)
 
@@ -127,6 +138,14 @@ def train_kernels(arguments: argparse.Namespace) -> dict:
 
 def train_stock(arguments: argparse.Namespace) -> dict:
     return train_mindspore(arguments, "off")
+
+
+def quant_float(arguments: argparse.Namespace) -> dict:
+    return train_mindspore(arguments, "on")
+
+
+def quant_aware(arguments: argparse.Namespace) -> dict:
+    return train_mindspore(arguments, "on", quantised_on_cpu)
 
 
 def train_torch(arguments: argparse.Namespace, channels_last: bool) -> dict:
@@ -307,6 +326,8 @@ WORKERS = {
         infer_onnx_single,
         infer_torch,
         infer_torch_single,
+        quant_float,
+        quant_aware,
         data_ours,
         data_pil,
         data_minddata,

@@ -70,6 +70,21 @@ split_at_dashes() {
   (($# == 0)) || FLAGS=("${@:2}")
 }
 
+require_platform() {
+  [[ $1 == Ascend || $1 == GPU || $1 == CPU ]] || wrong "platform is '$1'; it has to be Ascend, GPU or CPU"
+}
+
+# read_evaluation PLATFORM DATASET_PATH CHECKPOINT_PATH: checks them and sets LAUNCH, options of the launcher, and EVAL,
+# options of eval.py, with FLAGS.
+# shellcheck disable=SC2034  # read by the callers
+read_evaluation() {
+  [[ -d $2 ]] || wrong "DATASET_PATH '$2' is not a folder"
+  [[ -f $3 ]] || wrong "CHECKPOINT_PATH '$3' is not a file"
+  require_number DEVICE_ID "${DEVICE_ID:-0}"
+  LAUNCH=(--platform "$1" ${DEVICE_ID:+--devices "$DEVICE_ID"})
+  EVAL=(--platform "$1" --dataset_path "$2" --pretrain_ckpt "$3" ${FLAGS[@]+"${FLAGS[@]}"})
+}
+
 # interpreter: $PYTHON, the active environment's python, .venv's, or python3.
 interpreter() {
   if [[ -n ${PYTHON:-} ]]; then

@@ -4,7 +4,7 @@
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 usage() {
-  echo "Usage: bash scripts/quickstart.sh [mobilenetv2|segformer]" >&2
+  echo "Usage: bash scripts/quickstart.sh [mobilenetv2|mobilenetv2_quant|segformer]" >&2
   exit 2
 }
 
@@ -13,6 +13,7 @@ main() {
   local tool
   case ${1:-mobilenetv2} in
     mobilenetv2) tool=tools/quickstart.py ;;
+    mobilenetv2_quant) tool=tools/quickstart_quant.py ;;
     segformer) tool=tools/quickstart_segformer.py ;;
     *) usage ;;
   esac

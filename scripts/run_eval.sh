@@ -16,18 +16,14 @@ main() {
   unset ENGINE SERVER_ID NODES NODE_RANK # of a training on several devices
   split_at_dashes "$@"
   set -- ${WORDS[@]+"${WORDS[@]}"}
-  [[ ${1:-} == Ascend || ${1:-} == GPU || ${1:-} == CPU ]] ||
-    wrong "platform is '${1:-}'; it has to be Ascend, GPU or CPU"
+  require_platform "${1:-}"
   (($# == 3 || $# == 4)) || wrong "$# arguments; 3 or 4 are needed"
-  [[ -d $2 ]] || wrong "DATASET_PATH '$2' is not a folder"
-  [[ -f $3 ]] || wrong "CHECKPOINT_PATH '$3' is not a file"
-  require_number DEVICE_ID "${DEVICE_ID:-0}"
-  local -a flags=(--platform "$1" --dataset_path "$2" --pretrain_ckpt "$3" ${FLAGS[@]+"${FLAGS[@]}"})
+  read_evaluation "${@:1:3}"
   if (($# == 4)); then
     find_config "$4"
-    flags=(--config_path "$CONFIG" "${flags[@]}")
+    EVAL=(--config_path "$CONFIG" "${EVAL[@]}")
   fi
-  launch --platform "$1" ${DEVICE_ID:+--devices "$DEVICE_ID"} --first_log eval.log "$REPO_ROOT/eval.py" "${flags[@]}"
+  launch "${LAUNCH[@]}" --first_log eval.log "$REPO_ROOT/eval.py" "${EVAL[@]}"
 }
 
 main "$@"

@@ -20,9 +20,17 @@ from src.engine.errors import UsageError, ZooError, first_line
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_MODEL = "mobilenetv2"
-MODELS = {"mobilenetv2": "MobileNetV2 image classification", "segformer": "SegFormer semantic segmentation"}
+MODELS = {
+    "mobilenetv2": "MobileNetV2 image classification",
+    "mobilenetv2_quant": "MobileNetV2 quantisation-aware training",
+    "segformer": "SegFormer semantic segmentation",
+}
 FUNCTIONS = {"train": "train", "eval": "evaluate", "infer": "infer", "export": "export"}  # of the recipe, by command
-COMMANDS = {"mobilenetv2": ("train", "eval", "export"), "segformer": ("train", "eval", "infer", "export")}
+COMMANDS = {
+    "mobilenetv2": ("train", "eval", "export"),
+    "mobilenetv2_quant": ("train", "eval", "export"),
+    "segformer": ("train", "eval", "infer", "export"),
+}
 PLATFORM_CONFIGS = {
     "Ascend": "default_config.yaml",
     "GPU": "default_config_gpu.yaml",

@@ -33,7 +33,7 @@ def parser() -> Parser:
     add(
         "--engine", choices=plans.ENGINES, default="auto", help="auto: ranktable on Ascend, mpirun on GPU, msrun on CPU"
     )
-    add("--device_num", type=int, default=1, metavar="N", help="ranks on this node (default 1)")
+    add("--device_num", type=int, default=1, metavar="N", help="ranks on this node (default 1); 0: rank table's")
     add("--devices", default="", metavar="LIST", help="cards, 0,1,2,3; as many as --device_num")
     add("--rank_table", default="", metavar="FILE", help="HCCL rank table; None for one device")
     add("--any_topology", action="store_true", help="not servers of two groups of four Ascend 910")

@@ -29,7 +29,7 @@ HCCL_DEFAULTS = {"HCCL_CONNECT_TIMEOUT": "600"}
 class Request:
     """The launcher's command line, parsed.
 
-    `device_num` counts the ranks on this node; `log` may hold {rank} and {device}.
+    `device_num` counts the ranks on this node, 0 takes all cards of the rank table; `log` may hold {rank} and {device}.
     """
 
     script: str
@@ -83,6 +83,8 @@ class Plan:
 
 def make(request: Request, cores: list[int], is_root: bool = False) -> Plan:
     """Check the request and lay out the ranks. `cores` are the CPU cores this process may use. Raises UsageError."""
+    if request.device_num == 0 and request.rank_table not in NO_TABLE:
+        request = _as_many_as_the_table(request)
     check(request)
     engine = choose_engine(request)
     check_engine(request, engine)
@@ -95,6 +97,13 @@ def make(request: Request, cores: list[int], is_root: bool = False) -> Plan:
     if len({rank.log for rank in plan.ranks}) != len(plan.ranks):
         raise UsageError(f"log is {request.log} for {len(plan.ranks)} ranks; put {{rank}} or {{device}} into it")
     return plan
+
+
+def _as_many_as_the_table(request: Request) -> Request:
+    """The request for all cards that the rank table names of this server."""
+    server = own_server(rank_table.read(Path(request.rank_table).expanduser()), request.server_id)
+    devices = ",".join(str(device.id) for device in server.devices)
+    return replace(request, device_num=len(server.devices), devices=request.devices or devices)
 
 
 def choose_engine(request: Request) -> str:

@@ -144,7 +144,7 @@ class Config:
             )
         if self.pretrain_ckpt:
             require_file("pretrain_ckpt", self.pretrain_ckpt)
-            if not self.freeze_layer:
+            if self._requires_freeze_layer() and not self.freeze_layer:
                 raise UsageError(
                     "pretrain_ckpt is given without freeze_layer; "
                     "add --freeze_layer none (train everything) or --freeze_layer backbone (train the head)"
@@ -167,6 +167,10 @@ class Config:
             require_file("resume", self.resume)
         if self.run_eval and self.eval_dataset_path:
             require_folder("eval_dataset_path", self.eval_dataset_path)
+
+    def _requires_freeze_layer(self) -> bool:
+        """Whether a run that starts from a checkpoint has to say what it trains."""
+        return True
 
     def _check_boost(self) -> None:
         if self.platform != "Ascend":

@@ -36,12 +36,16 @@ def about(cfg: Config, class_to_index: dict[str, int], initial: Checkpoint | Non
     }
 
 
-def read(path: str) -> Checkpoint:
-    """Read a checkpoint; names of the original MindSpore network are translated. Raises ZooError for other models."""
+def read(path: str, models: tuple[str, ...] = (MODEL,)) -> Checkpoint:
+    """Read a checkpoint of one of `models`; names of the original MindSpore network are translated.
+
+    Raises ZooError for other models.
+    """
     stored = checkpoint.read(path)
     model = stored.meta.get("model", MODEL)
-    if model != MODEL:
-        raise ZooError(f"{path} is a checkpoint of {model}, not of {MODEL}; give a {MODEL} checkpoint")
+    if model not in models:
+        wanted = " or ".join(models)
+        raise ZooError(f"{path} is a checkpoint of {model}, not of {wanted}; give a {wanted} checkpoint")
     if not stored.meta:
         stored = dataclasses.replace(stored, arrays={from_model_zoo(k): v for k, v in stored.arrays.items()})
     if CLASSIFIER not in stored.arrays:
@@ -103,11 +107,16 @@ def network_of(stored: Checkpoint, cfg: Config, activation: str = "None") -> Mob
     require_width(stored, cfg)
     net = build(class_count(stored), cfg.width_mult, cfg.seed, activation)
     print(checkpoint.load(net, checkpoint.weights(stored), str(stored.path)))
+    note_size(stored, cfg)
+    return net
+
+
+def note_size(stored: Checkpoint, cfg: Config) -> None:
+    """Say where a network is used at another input size than it was trained at."""
     size = [cfg.image_height, cfg.image_width]
     if stored.meta.get("image_size", size) != size:
         trained = "x".join(str(pixels) for pixels in stored.meta["image_size"])
         print(f"note: it was trained at {trained} pixels and is used at {size[0]}x{size[1]}")
-    return net
 
 
 def require_count(cfg: Config, folder: ImageFolder, outputs: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import mindspore as ms
 from mindspore import Tensor, nn
 
-from src.engine import boost, loop, plots, profiling, step, stream
+from src.engine import boost, checkpoint, loop, plots, profiling, step, stream
 from src.engine.cached_files import CachedFiles
 from src.engine.errors import UsageError
 from src.engine.image_folder import EVAL_FOLDERS, ImageFolder, scan
@@ -148,12 +148,16 @@ def require_full_batch(samples: int, cfg: Config, rank: Rank) -> None:
         )
 
 
-def plan(job: Work, cfg: Config, rank: Rank) -> loop.Plan:
-    """How many steps, with which learning rates, and when to write."""
+def plan(job: Work, cfg: Config, rank: Rank, start_epoch: int = 0) -> loop.Plan:
+    """How many steps, with which learning rates, and when to write.
+
+    `start_epoch` epochs of the learning rate's schedule are over before the first of this run's.
+    """
     require_full_batch(job.samples, cfg, rank)
     images_per_step = cfg.batch_size * rank.count
     steps = job.samples // images_per_step
-    lr = get_lr(cfg.lr_init, cfg.lr_end, cfg.lr_max, cfg.warmup_epochs, cfg.epoch_size, steps)
+    epochs = start_epoch + cfg.epoch_size
+    lr = get_lr(cfg.lr_init, cfg.lr_end, cfg.lr_max, cfg.warmup_epochs, epochs, steps, start_epoch)
     return loop.Plan(
         epochs=cfg.epoch_size,
         steps_per_epoch=steps,
@@ -174,9 +178,9 @@ def train_step(
     cfg: Config,
     run: Run,
     rank: Rank,
+    start: loop.Position,
 ) -> Callable:
     """The compiled training step, profiled if wanted."""
-    job.net.set_train(True)
     if cfg.boost_mode != "O0":
         optimizer = step.momentum_optimizer(job.net, cfg.momentum, cfg.weight_decay, plan.lr)
         config = boost.settings(cfg.boost_mode, len(plan.lr))
@@ -191,6 +195,56 @@ def train_step(
         ranks=rank.count,
     )
     return profiling.profiled(compiled, run.folder, run.journal.line) if cfg.enable_profiling else compiled
+
+
+def carry_out(
+    job: Work,
+    net: MobileNetV2,
+    best: str,
+    cfg: Config,
+    run: Run,
+    rank: Rank,
+    start_epoch: int = 0,
+    make_step: Callable[..., Callable] = train_step,
+) -> int:
+    """Train from where the run stands to its end, evaluating and saving as configured; returns the exit status.
+
+    `best` names the file that keeps the best weights of `net`; `make_step` takes the arguments of `train_step`.
+    """
+    say = run.journal.line
+    optimizer = step.momentum_optimizer(job.net, cfg.momentum, cfg.weight_decay)
+    average = step.moving_average_of(optimizer.parameters) if cfg.ema_decay else None
+    schedule = plan(job, cfg, rank, start_epoch)
+    state = step.state_of(net, optimizer, average)
+    start = run.restore(state, schedule, best)
+    if start.epoch >= cfg.epoch_size:
+        say(f"nothing left to do: {start.epoch} of {cfg.epoch_size} epochs are done")
+        finish(job, run)
+        return 0
+    job.net.set_train(True)
+    one_step = make_step(job, schedule, optimizer, average, cfg, run, rank, start)
+
+    def save(position: loop.Position) -> None:
+        if cfg.save_checkpoint:
+            run.save(state, position, schedule, cfg.keep_checkpoint_max)
+
+    def evaluate_now(position: loop.Position) -> loop.Score:
+        with step.averaged(optimizer.parameters, average):
+            metric = job.evaluate()
+            if metric.top1 > position.best and cfg.save_checkpoint:
+                weights = checkpoint.arrays_of(net.get_parameters())
+                run.save_weights(best, weights, metric.top1)
+        return loop.Score(metric.top1, {"top1": metric.top1, "top5": metric.top5, "samples": metric.samples})
+
+    try:
+        measure = evaluate_now if job.evaluate else None
+        loop.train(one_step, job.batches, schedule, start, run.journal, save, measure, rank=rank)
+    except loop.Stop as stop:
+        saved = "the state is saved, --resume auto goes on from here" if cfg.save_checkpoint else "nothing is saved"
+        say(f"stopped by {stop}; {saved}")
+        return 128 + stop.signal_number
+    finish(job, run)
+    return 0
 
 
 def finish(job: Work, run: Run) -> None:

@@ -14,6 +14,7 @@ from src import zoo
 from src.engine import config
 from src.engine.errors import UsageError
 from src.mobilenetv2.config import Config
+from src.mobilenetv2_quant.config import Config as QuantConfig
 from src.segformer.config import Config as SegFormerConfig
 from tests.conftest import ROOT, run_command
 
@@ -21,7 +22,7 @@ PARTS = ("segformer.paper.yaml",)  # named by others under __BASE__, no configur
 SHIPPED = sorted(
     path for path in (*ROOT.glob("default_config*.yaml"), *ROOT.glob("configs/*/*.yaml")) if path.name not in PARTS
 )
-CONFIGS = {"mobilenetv2": Config, "segformer": SegFormerConfig}
+CONFIGS = {"mobilenetv2": Config, "mobilenetv2_quant": QuantConfig, "segformer": SegFormerConfig}
 # Keys of the original YAML files (all platforms), which have to stay valid as flags.
 ORIGINAL_KEYS = """
 enable_modelarts data_url train_url checkpoint_url data_path output_path load_path checkpoint_path device_target

@@ -25,6 +25,8 @@ src.engine.profiling src.engine.report src.engine.result_files src.engine.stream
 src.engine.cpu_kernels.build src.engine.job_keys
 src.launch.cache_memory src.launch.hccl src.launch.plan src.launch.rank src.launch.rank_table src.launch.supervise
 src.mobilenetv2.config src.mobilenetv2.dataset src.mobilenetv2.lr_generator src.mobilenetv2.names
+src.mobilenetv2_quant.config src.mobilenetv2_quant.layer_report src.mobilenetv2_quant.onnx_graph
+src.mobilenetv2_quant.schedule
 src.segformer.class_list src.segformer.config src.segformer.dataset src.segformer.labels src.segformer.lr_generator
 src.segformer.names src.segformer.noise src.segformer.pictures src.segformer.polygons src.segformer.prediction
 src.segformer.report src.segformer.transforms src.segformer.variants

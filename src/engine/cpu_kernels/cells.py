@@ -96,6 +96,58 @@ def _infer_operator(library: Path, suffix: str) -> ops.Custom:
     )
 
 
+def fake_quant_operator(library: Path) -> ops.Custom:
+    """x, scale (R,), zero point (R,), (low, high) -> x on the grid, (least, greatest x); R is 1 or the length of x."""
+    backward = _operator(library, "FakeQuantBackward", lambda x, scale, zero_point, limits, dy: (x, scale), outputs=2)
+
+    def bprop(x, scale, zero_point, limits, out, dout):
+        dx, dscale = backward(x, scale, zero_point, limits, dout[0])
+        return dx, dscale, ops.zeros_like(zero_point), ops.zeros_like(limits)
+
+    return _operator(
+        library,
+        "FakeQuantForward",
+        lambda x, scale, zero_point, limits: (x, limits),
+        outputs=2,
+        bprop=bprop,
+    )
+
+
+def range_fake_quant_operator(library: Path) -> ops.Custom:
+    """x, range (2,), (low, high, symmetric, decay) -> x on the grid over the range, moved range, scale, zero point."""
+    backward = _operator(library, "FakeQuantBackward", lambda x, scale, zero_point, limits, dy: (x, scale), outputs=2)
+
+    def bprop(x, extent, settings, out, dout):
+        dx = backward(x, out[2], out[3], settings, dout[0])[0]
+        return dx, ops.zeros_like(extent), ops.zeros_like(settings)
+
+    return _operator(
+        library, "RangeFakeQuantForward", lambda x, extent, settings: (x, extent, [1], [1]), outputs=4, bprop=bprop
+    )
+
+
+def folded_fake_quant_operator(library: Path) -> ops.Custom:
+    """weight, gamma, variance, (low, high, symmetric, per channel, eps) -> FQ(weight * factor) / factor, 1 / std.
+
+    weight (C, ...), gamma (C,), variance (C,); factor = gamma / std; the grids span the product.
+    """
+    backward = _operator(
+        library, "FoldedFakeQuantBackward", lambda weight, gamma, inverse_std, settings, dy: (weight, gamma), outputs=2
+    )
+
+    def bprop(weight, gamma, variance, settings, out, dout):
+        dweight, dgamma = backward(weight, gamma, out[1], settings, dout[0])
+        return dweight, dgamma, ops.zeros_like(variance), ops.zeros_like(settings)
+
+    return _operator(
+        library,
+        "FoldedFakeQuantForward",
+        lambda weight, gamma, variance, settings: (weight, gamma),
+        outputs=2,
+        bprop=bprop,
+    )
+
+
 class DepthwiseConv3x3(nn.Cell):
     """(N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)), with the Parameters of `conv`."""
 
@@ -152,21 +204,28 @@ class FusedBatchNorm(nn.Cell):
         return outputs[0]
 
 
+def find_library(mode: str) -> tuple[Optional[Path], str]:
+    """The compiled kernels, or None and the reason: "off", or "auto" where they cannot be compiled."""
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode}")
+    if mode == "off":
+        return None, "not wanted"
+    try:
+        return library_path(), ""
+    except KernelsUnavailable as reason:
+        if mode == "on":
+            raise ZooError(f"the CPU kernels are required but not available: {reason}") from reason
+        return None, str(reason)
+
+
 def accelerate(net: nn.Cell, mode: str = "auto") -> str:
     """Replace depthwise and pointwise convolutions and batch normalisations in place; returns one sentence for the log.
 
     Parameter objects, their names and their order stay as they are. "off" changes nothing, "auto" neither if the
     kernels cannot be compiled here, and "on" raises ZooError then.
     """
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}, not {mode}")
-    if mode == "off":
-        return "CPU kernels off: not wanted; stock operators are used"
-    try:
-        library = library_path()
-    except KernelsUnavailable as reason:
-        if mode == "on":
-            raise ZooError(f"the CPU kernels are required but not available: {reason}") from reason
+    library, reason = find_library(mode)
+    if library is None:
         return f"CPU kernels off: {reason}; stock operators are used"
     replaced = {}
     for _, parent in list(net.cells_and_names()):

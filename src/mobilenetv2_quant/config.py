@@ -1,0 +1,90 @@
+"""Every key of MobileNetV2-quant's configuration: MobileNetV2's and those of quantisation. No MindSpore here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from src.engine.config import option
+from src.engine.errors import UsageError
+from src.mobilenetv2 import config
+
+EXPORTABLE_BITS = 8  # of activations: ONNX below opset 21 knows no narrower ones
+
+
+@dataclass(frozen=True)
+class Config(config.Config):
+    """MobileNetV2's values, with those of quantisation-aware training; the defaults are this project's."""
+
+    model: str = option("which model", "mobilenetv2_quant", choices=("mobilenetv2_quant",))
+
+    amp_level: str = option("float32; float16 has too few digits for a grid of 8 bits", "O0", choices=("O0",))
+
+    # The original's names and what changes with them
+    start_epoch: int = option("epochs of float training that the learning rate's cosine has behind it", 200, low=0)
+    lr_max: float = option("learning rate that the cosine began at", above=0, aliases=("lr",))
+    pretrain_ckpt: str = option(
+        "float or quantised checkpoint to start from, or to evaluate", "", aliases=("checkpoint", "pre_trained")
+    )
+    file_name: str = option("exported file, the suffix is added", "mobilenetv2_quant")
+
+    # Quantisation
+    quant_method: str = option(
+        "qat: ranges from moving averages; lsq: learned step size (arXiv 1902.08153)", "qat", choices=("qat", "lsq")
+    )
+    weight_bits: int = option("bits of a weight", 8, low=2, high=8)
+    weight_symmetric: bool = option("weights: zero point 0", True)
+    weight_per_channel: bool = option("weights: a scale for each output channel", True)
+    weight_narrow_range: bool = option("weights: leave the lowest number out (-127..127)", True)
+    activation_bits: int = option("bits of an activation", 8, low=2, high=8)
+    activation_symmetric: bool = option("activations: zero point 0", False)
+    activation_narrow_range: bool = option("activations: leave the lowest number out (-127..127)", False)
+    range_decay: float = option("share of the old activation range that a step keeps", 0.999, low=0, below=1)
+    quant_delay: int = option("steps that only observe ranges before quantisation begins", 0, low=0)
+    freeze_bn: int = option("steps after which BN uses and keeps its moving statistics", 10_000_000, low=0)
+    float_layers: str = option("layers that stay float: 'first', 'last' or names as in the report, with commas", "")
+    calibration_batches: int = option("batches that give the activation ranges before training starts", 8, low=1)
+    calibrate_only: int = option("train.py: take the ranges from so many batches and train nothing, 0 is off", 0, low=0)
+
+    # Export
+    report_path: str = option("export: report per layer as FILE.csv and FILE.png; empty puts it beside the file", "")
+    report_images: int = option("export: images that the report measures noise on", 8, low=1)
+
+    def _check_train(self) -> None:
+        self._check_quantisation()
+        if self.freeze_layer == "backbone":
+            raise UsageError("freeze_layer backbone trains a float head; leave it out to train the quantised network")
+        if self.boost_mode != "O0":
+            raise UsageError(f"boost_mode {self.boost_mode} has its own training step; leave it at O0 for this model")
+        if self.calibrate_only and self.resume:
+            raise UsageError("calibrate_only trains nothing, so there is nothing to resume; leave one of the two out")
+        if self.calibrate_only and not self.pretrain_ckpt:
+            raise UsageError("calibrate_only needs trained weights; name the checkpoint with --pretrain_ckpt FILE")
+        super()._check_train()
+
+    def _requires_freeze_layer(self) -> bool:
+        return False  # the quantised network is always trained as a whole
+
+    def _check_eval(self) -> None:
+        self._check_quantisation()
+        super()._check_eval()
+
+    def _check_export(self) -> None:
+        self._check_quantisation()
+        super()._check_export()
+        if self.file_format == "ONNX" and (self.activation_bits != EXPORTABLE_BITS or self.activation_narrow_range):
+            raise UsageError(
+                "ONNX activations have 8 bits and the full range; "
+                "use --file_format MINDIR for activation_bits below 8 or activation_narrow_range"
+            )
+
+    def _check_quantisation(self) -> None:
+        if self.weight_per_channel and not self.weight_symmetric:
+            raise UsageError(
+                "weight_symmetric is False and weight_per_channel True, which no integer kernel runs; change one"
+            )
+        if self.quant_method == "lsq" and not self.weight_symmetric:
+            raise UsageError("quant_method lsq learns symmetric weight steps; leave weight_symmetric True")
+
+    def skipped(self) -> tuple[str, ...]:
+        """float_layers as names."""
+        return tuple(name.strip() for name in self.float_layers.split(",") if name.strip())

@@ -1,0 +1,103 @@
+"""The quantised network as an ONNX graph that integer kernels run: BN folded, int8 weights, trained scales."""
+
+from __future__ import annotations
+
+import numpy as np
+from mindspore import nn
+
+from src.mobilenetv2.network import InvertedResidual, MobileNetV2
+from src.mobilenetv2_quant import folding
+from src.mobilenetv2_quant.network import ACTIVATION_QUANTISERS, QuantConv, QuantDense, QuantSum
+from src.mobilenetv2_quant.onnx_graph import IMAGE, SCORES, Graph
+
+RELU6 = 6.0
+
+
+class Writer:
+    """Writes cells into `graph` in the order of computation; `folded` collects the layers."""
+
+    def __init__(self):
+        self.graph = Graph()
+        self.folded: list[folding.Folded] = []
+        self.coarser = 0  # channels whose weights were made coarser so that their bias fits
+
+    def network(self, net: MobileNetV2) -> None:
+        backbone, x = net.backbone, IMAGE
+        if backbone.image is not None:
+            x = self.quantised(x, backbone.image)
+        for block in backbone.features.cell_list:
+            x = self.block(x, block)
+        x = self.graph.node("GlobalAveragePool", [x], "pooled")
+        if backbone.pooled is not None:
+            x = self.quantised(x, backbone.pooled)
+        x = self.graph.node("Flatten", [x], "features")  # (N, C, 1, 1) -> (N, C)
+        if backbone.pooled is not None:
+            x = self.quantised(x, backbone.pooled, again="backbone.features_2d")
+        is_last = net.activation == "None"
+        x = self.dense(x, net.head.dense, SCORES if is_last else "logits")
+        if not is_last:
+            attributes = {"axis": 1} if net.activation == "Softmax" else {}
+            self.graph.node(net.activation, [x], SCORES, **attributes)
+
+    def block(self, x: str, cell: nn.Cell) -> str:
+        if isinstance(cell, QuantSum):
+            out = self.block(x, cell.block)
+            return self.quantised(self.graph.node("Add", [x, out], f"{cell.quantiser.name}.exact"), cell.quantiser)
+        return self.sequence(x, cell.conv if isinstance(cell, InvertedResidual) else cell)
+
+    def sequence(self, x: str, sequence: nn.SequentialCell) -> str:
+        has_relu6 = any(isinstance(part, nn.ReLU6) for part in sequence.cell_list)
+        for part in sequence.cell_list:
+            if isinstance(part, nn.SequentialCell):
+                x = self.sequence(x, part)
+            elif isinstance(part, QuantConv):
+                x = self.convolution(x, part)
+            elif isinstance(part, ACTIVATION_QUANTISERS):
+                x = self.relu6(x, part) if has_relu6 else self.quantised(x, part)
+        return x
+
+    def relu6(self, x: str, quantiser: nn.Cell) -> str:
+        """ReLU6 and the grid; the first is left out where the grid begins at 0 and ends by 6 and so does the same."""
+        scale, zero_point = (value.asnumpy().item() for value in quantiser.scale_and_zero_point())
+        grid = quantiser.grid
+        if zero_point == grid.low and (grid.high - zero_point - 0.5) * scale <= RELU6:
+            return self.quantised(x, quantiser, limits=(0.0, RELU6))
+        limits = [
+            self.graph.constant(f"{x}.{name}", np.float32(value)) for name, value in (("low", 0), ("high", RELU6))
+        ]
+        return self.quantised(self.graph.node("Clip", [x, *limits], f"{x}.relu6"), quantiser)
+
+    def quantised(self, x: str, quantiser: nn.Cell, again: str = "", limits: tuple = (-np.inf, np.inf)) -> str:
+        """`x` on the quantiser's grid; `again` is another name where it was there before and was only reshaped."""
+        scale, zero_point = (value.asnumpy() for value in quantiser.scale_and_zero_point())
+        return self.graph.on_grid(x, again or quantiser.name, scale, zero_point, bool(again), limits)
+
+    def convolution(self, x: str, layer: QuantConv) -> str:
+        conv = layer.conv
+        kernel = conv.kernel_size[0]
+        weight, bias = self.weight_and_bias(x, layer, axis=0)
+        return self.graph.node(
+            "Conv", [x, weight, bias], f"{layer.name}.exact", kernel_shape=[kernel, kernel], strides=list(conv.stride),
+            pads=[(kernel - 1) // 2] * 4, group=conv.group,
+        )  # fmt: skip
+
+    def dense(self, x: str, layer: QuantDense, output: str) -> str:
+        return self.graph.node("Gemm", [x, *self.weight_and_bias(x, layer, axis=1)], output)
+
+    def weight_and_bias(self, x: str, layer: QuantConv | QuantDense, axis: int) -> tuple[str, str]:
+        """The layer's tensors, int8 and int32 where it and its input `x` are quantised; output channels on `axis`."""
+        folded, name, source = folding.fold(layer), layer.name, self.graph.grids.get(x)
+        if folded.whole is not None and source is not None:
+            folded, changed = folding.with_room_for_bias(folded, float(source.scale), layer.quantiser.grid)
+            self.coarser += changed
+        self.folded.append(folded)
+        if folded.whole is None:
+            turned = folded.weight if axis == 0 else folded.weight.T
+            return self.graph.constant(f"{name}.weight", turned), self.graph.constant(f"{name}.bias", folded.bias)
+        turned = folded.whole if axis == 0 else folded.whole.T
+        weight = self.graph.dequantised(f"{name}.weight", turned, folded.scale, folded.zero_point, axis)
+        if source is None:
+            return weight, self.graph.constant(f"{name}.bias", folded.bias)
+        scale = source.scale * folded.scale
+        whole = np.rint(folded.bias / scale.astype(np.float64)).astype(np.int32)
+        return weight, self.graph.dequantised(f"{name}.bias", whole, scale, np.zeros(len(scale)), axis=0)

@@ -1,0 +1,126 @@
+"""What quantisation does to each tensor of an exported file: range, grid, signal-to-noise ratio; as CSV and plot.
+
+No MindSpore here: signals are those of the file itself, run by onnxruntime without its optimisations.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper
+
+from src.engine import files, plots
+from src.mobilenetv2_quant.onnx_graph import IMAGE
+
+if TYPE_CHECKING:
+    from src.mobilenetv2_quant.folding import Folded
+    from src.mobilenetv2_quant.integer_graph import Writer
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantised tensor; `scale_*` are the smallest and largest of its scales, `sqnr_db` is in decibel."""
+
+    name: str
+    kind: str
+    scales: int
+    least: float
+    greatest: float
+    scale_min: float
+    scale_max: float
+    zero_point: int
+    sqnr_db: float
+
+
+def sqnr_db(signal: float, noise: float) -> float:
+    """10 log10 of the ratio of two sums of squares."""
+    return float(10 * np.log10(signal / noise)) if signal > 0 and noise > 0 else float("inf")
+
+
+def measure(model: onnx.ModelProto, writer: Writer, images: np.ndarray) -> list[Row]:
+    """A row for every activation and weight, in the order of computation; `images` (N, 3, H, W), used one by one."""
+    grids = [grid for grid in writer.graph.grids.values() if not grid.is_again]
+    session = with_outputs(model, [name for grid in grids for name in (grid.before, grid.after)])
+    batch = session.get_inputs()[0].shape[0]
+    repeats = batch if isinstance(batch, int) else 1
+    sums = {grid.name: np.array([np.inf, -np.inf, 0.0, 0.0]) for grid in grids}
+    for image in images:
+        outputs = session.run(None, {IMAGE: np.repeat(image[None], repeats, 0)})[1:]
+        values = dict(zip([output.name for output in session.get_outputs()][1:], outputs))
+        values[IMAGE] = image
+        for grid in grids:
+            before, after = values[grid.before].astype(np.float64), values[grid.after]
+            before = before.clip(grid.least, grid.greatest)
+            least, greatest, signal, noise = sums[grid.name]
+            sums[grid.name] = np.array(
+                [
+                    min(least, before.min()),
+                    max(greatest, before.max()),
+                    signal + (before**2).sum(),
+                    noise + ((before - after) ** 2).sum(),
+                ]
+            )
+    rows = []
+    for grid in grids:
+        least, greatest, signal, noise = sums[grid.name].tolist()
+        scale = float(grid.scale)
+        ratio = sqnr_db(signal, noise)
+        rows.append(Row(grid.name, "activation", 1, least, greatest, scale, scale, grid.zero_point, ratio))
+    return rows + [weight_row(folded) for folded in writer.folded if folded.whole is not None]
+
+
+def weight_row(folded: Folded) -> Row:
+    weight = folded.weight.astype(np.float64)
+    ratio = sqnr_db((weight**2).sum(), ((weight - folded.on_grid()) ** 2).sum())
+    scale, zero_point = folded.scale, int(folded.zero_point[0])
+    low, high = float(scale.min()), float(scale.max())
+    extremes = float(weight.min()), float(weight.max())
+    return Row(f"{folded.name}.weight", "weight", len(scale), *extremes, low, high, zero_point, ratio)
+
+
+def with_outputs(model: onnx.ModelProto, names: list[str]) -> onnxruntime.InferenceSession:
+    """A session that also returns the tensors `names` (the input excepted), with all optimisations off."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for name in dict.fromkeys(names):
+        if name != IMAGE:
+            copy.graph.output.append(helper.make_empty_tensor_value_info(name))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def write(rows: list[Row], path: Path) -> tuple[Path, Path]:
+    """The report as `path`.csv and `path`.png."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+    table.writeheader()
+    table.writerows(asdict(row) for row in rows)
+    table_path, plot_path = path.with_name(f"{path.name}.csv"), path.with_name(f"{path.name}.png")
+    files.write_text(table_path, text.getvalue())
+    draw(rows, plot_path)
+    return table_path, plot_path
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    """Signal-to-noise ratio and range of every tensor, activations above, weights below, in order."""
+    drawing = plots.figure(12, 7)
+    axes = drawing.subplots(2, 2, sharex="row")
+    for (left, right), kind in zip(axes, ("activation", "weight")):
+        chosen = [row for row in rows if row.kind == kind]
+        at = np.arange(len(chosen))
+        left.plot(at, [row.sqnr_db for row in chosen], marker=".", color="C0" if kind == "activation" else "C1")
+        left.set(ylabel=f"{kind}: signal / noise, dB", xlabel="tensor, in order of computation")
+        right.vlines(at, [row.least for row in chosen], [row.greatest for row in chosen], color="C2")
+        right.set(ylabel=f"{kind}: range", xlabel="tensor, in order of computation")
+        for index in np.argsort([row.sqnr_db for row in chosen])[:3]:
+            left.annotate(chosen[index].name.replace("backbone.", ""), (index, chosen[index].sqnr_db), fontsize=7)
+    plots.save(drawing, path)

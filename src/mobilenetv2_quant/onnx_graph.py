@@ -1,0 +1,95 @@
+"""Writing an ONNX graph node by node, with QuantizeLinear and DequantizeLinear. No MindSpore here."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from src.engine import onnx_model
+
+OPSET, IR_VERSION = 13, 8
+IMAGE, SCORES = "image", "scores"
+# Activations are stored as uint8, q + 128: the same grid. Of int8, onnxruntime on x86 turns a tensor with one reader
+# into uint8 and not one with two, and then has no integer kernel for what reads both.
+UNSIGNED = 128
+
+
+class OnGrid(NamedTuple):
+    """A tensor before and after quantisation, by name, and its grid."""
+
+    name: str
+    before: str
+    after: str
+    scale: np.float32
+    zero_point: int
+    is_again: bool  # the tensor was on this grid before
+    least: float  # limits of ReLU6 where the grid's own do its work, infinite otherwise
+    greatest: float
+
+
+class Graph:
+    """A growing graph; every method returns the name of the tensor that it adds."""
+
+    def __init__(self):
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.grids: dict[str, OnGrid] = {}  # by the name of the tensor after quantisation
+
+    def constant(self, name: str, array: np.ndarray) -> str:
+        self.constants.append(numpy_helper.from_array(np.array(array, order="C"), name))
+        return name
+
+    def node(self, operator: str, inputs: list[str], output: str, **attributes) -> str:
+        self.nodes.append(helper.make_node(operator, inputs, [output], name=f"{output}:{operator}", **attributes))
+        return output
+
+    def on_grid(
+        self,
+        tensor: str,
+        name: str,
+        scale: np.ndarray,
+        zero_point: np.ndarray,
+        is_again: bool = False,
+        limits: tuple[float, float] = (-np.inf, np.inf),
+    ) -> str:
+        """QuantizeLinear and DequantizeLinear with one float32 scale and the zero point of -128..127, as uint8."""
+        parameters = [
+            self.constant(f"{name}.scale", np.float32(scale.item())),
+            self.constant(f"{name}.zero_point", np.uint8(zero_point.item() + UNSIGNED)),
+        ]
+        whole = self.node("QuantizeLinear", [tensor, *parameters], f"{name}.uint8")
+        after = self.node("DequantizeLinear", [whole, *parameters], f"{name}.float")
+        self.grids[after] = OnGrid(
+            name, tensor, after, np.float32(scale.item()), int(zero_point.item()), is_again, *limits
+        )
+        return after
+
+    def dequantised(self, name: str, whole: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, axis: int) -> str:
+        """A stored integer tensor as float; scale and zero point (R,), per channel of `axis` unless R is 1."""
+        per_channel = len(scale) > 1
+        parameters = [
+            self.constant(f"{name}.scale", scale if per_channel else scale[0]),
+            self.constant(f"{name}.zero_point", (zero_point if per_channel else zero_point[0]).astype(whole.dtype)),
+        ]
+        attributes = {"axis": axis} if per_channel else {}
+        return self.node("DequantizeLinear", [self.constant(f"{name}.whole", whole), *parameters], name, **attributes)
+
+    def model(self, shape: tuple[int, ...], classes: int, batch: int | str, about: dict) -> onnx.ModelProto:
+        """The checked model with input `image` of `shape` and output `scores`; `batch` may be a symbol."""
+        graph = helper.make_graph(
+            self.nodes,
+            "mobilenetv2_quant",
+            [helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, [batch, *shape[1:]])],
+            [helper.make_tensor_value_info(SCORES, TensorProto.FLOAT, [batch, classes])],
+            self.constants,
+        )
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="mobile-zoo")
+        made.ir_version = IR_VERSION
+        entry = made.metadata_props.add()
+        entry.key, entry.value = onnx_model.META_KEY, json.dumps(about)
+        onnx.checker.check_model(made, full_check=True)
+        return made

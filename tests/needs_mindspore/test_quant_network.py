@@ -1,0 +1,321 @@
+"""The quantised network: names and folding of the float one, calibration, phases, and its integer file."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.needs_mindspore
+ms = pytest.importorskip("mindspore")
+
+from mindspore import Tensor  # noqa: E402
+from onnx import numpy_helper  # noqa: E402
+
+from src.engine import checkpoint, config, device, exporting, step  # noqa: E402
+from src.engine.cpu_kernels import cells  # noqa: E402
+from src.engine.errors import UsageError, ZooError  # noqa: E402
+from src.mobilenetv2 import network as float_network  # noqa: E402
+from src.mobilenetv2.loss import cross_entropy  # noqa: E402
+from src.mobilenetv2_quant import calibration, folding, integer_file, layer_report, network, pretrained  # noqa: E402
+from src.mobilenetv2_quant.config import Config  # noqa: E402
+from src.mobilenetv2_quant.integer_graph import Writer  # noqa: E402
+from tests.conftest import ROOT  # noqa: E402
+from tests.networks import calm  # noqa: E402
+
+CLASSES, SIZE = 5, 32
+
+
+def configuration(**values) -> Config:
+    shipped = config.build(Config, config.read_yaml(ROOT / "configs/mobilenetv2_quant/cpu.yaml"))
+    return dataclasses.replace(
+        shipped, width_mult=0.25, image_height=SIZE, image_width=SIZE, batch_size=4, activation="None", **values
+    )
+
+
+CFG = configuration()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cpu():
+    device.setup("CPU")
+
+
+def images(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((count, 3, SIZE, SIZE)).astype(np.float32)
+
+
+def trained_weights() -> dict[str, np.ndarray]:
+    """Float weights with moving statistics as different from 0 and 1 as those of a trained network."""
+    net = calm(float_network.build(CLASSES, CFG.width_mult, seed=2))
+    net.set_train(True)
+    for seed in range(3):
+        net(Tensor(images(8, seed)))
+    arrays = checkpoint.arrays_of(net.get_parameters())
+    rng = np.random.default_rng(5)
+    arrays["head.dense.weight"] = rng.normal(0, 0.5, arrays["head.dense.weight"].shape).astype(np.float32)
+    return {name: array.copy() for name, array in arrays.items()}
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, np.ndarray]:
+    return trained_weights()
+
+
+def plain(arrays: dict[str, np.ndarray]):
+    """A float network with these weights, in evaluation mode."""
+    net = float_network.build(CLASSES, CFG.width_mult, seed=0)
+    checkpoint.assign(net.get_parameters(), arrays, "test")
+    cells.accelerate(net)
+    return net.set_train(False)
+
+
+def quantised(arrays: dict[str, np.ndarray], cfg: Config = CFG, kernels: str = "off"):
+    """A network with those of the arrays that it has: weights, and ranges if it was calibrated before."""
+    net = network.build(CLASSES, cfg, kernels)
+    checkpoint.assign([p for p in net.get_parameters() if p.name in arrays], arrays, "test")
+    return net
+
+
+@pytest.fixture(scope="module")
+def simulated(weights):
+    """Calibrated, in evaluation mode, with the kernels that training uses."""
+    net = quantised(weights, kernels="auto")
+    calibration.calibrate(net, [images(4, seed) for seed in range(2)])
+    return net.set_train(False)
+
+
+@pytest.fixture(scope="module")
+def arrays(simulated) -> dict[str, np.ndarray]:
+    """Weights and calibrated ranges."""
+    return {name: array.copy() for name, array in checkpoint.arrays_of(simulated.get_parameters()).items()}
+
+
+@pytest.fixture(scope="module")
+def net(arrays):
+    """The same network of stock operators, which is the one to export."""
+    return quantised(arrays).set_train(False)
+
+
+@pytest.fixture(scope="module")
+def float_scores(weights) -> np.ndarray:
+    return plain(weights)(Tensor(images(4))).asnumpy()
+
+
+def test_float_parameters_keep_names_and_shapes(net, weights):
+    shapes = {p.name: tuple(p.shape) for p in net.get_parameters()}
+    assert all(shapes[name] == array.shape for name, array in weights.items())
+    assert all(name.endswith(".range") for name in shapes.keys() - weights.keys())
+    assert len(list(network.layers(net))) == 53
+
+
+def test_quantised_scores_are_near_the_float_ones(simulated, float_scores):
+    scores = simulated(Tensor(images(4))).asnumpy()
+    difference = np.abs(scores - float_scores).max()
+    assert 1e-4 < difference < 0.1 * np.ptp(float_scores)
+
+
+def test_folded_layers_give_the_float_network(weights, float_scores):
+    """Every BN becomes the addition of a bias; the scores stay."""
+    net = quantised(weights)
+    arrays = {name: array.copy() for name, array in weights.items()}
+    for layer in network.layers(net):
+        folded = folding.fold(layer)
+        if not isinstance(layer, network.QuantConv):
+            continue
+        owner = layer.gamma.name.rpartition(".")[0]
+        arrays[layer.weight.name] = folded.weight
+        arrays[f"{owner}.gamma"] = np.ones_like(folded.bias)
+        arrays[f"{owner}.beta"] = folded.bias
+        arrays[f"{owner}.moving_mean"] = np.zeros_like(folded.bias)
+        arrays[f"{owner}.moving_variance"] = np.full_like(folded.bias, 1 - float_network.BN_EPS)
+    scores = plain(arrays)(Tensor(images(4))).asnumpy()
+    np.testing.assert_allclose(scores, float_scores, atol=1e-5 * np.ptp(float_scores))
+
+
+def test_calibration_is_the_mean_of_the_extremes(net):
+    expected = np.mean([[images(4, seed).min(), images(4, seed).max()] for seed in range(2)], axis=0)
+    np.testing.assert_allclose(net.backbone.image.range.asnumpy(), expected, rtol=1e-6)
+    for quantiser in network.activation_quantisers(net):
+        low, high = quantiser.range.asnumpy()
+        assert low < high, quantiser.name
+
+
+def test_float_layers_stay_float(weights):
+    cfg = configuration(float_layers="first, last, backbone.features.2.conv.1")
+    net = quantised(weights, cfg)
+    is_float = [layer.name for layer in network.layers(net) if layer.quantiser is None]
+    assert is_float == ["backbone.features.0", "backbone.features.2.conv.1", "head.dense"]
+    assert net.backbone.image is None and net.backbone.pooled is None
+    with pytest.raises(UsageError, match="names 'conv9', which the network lacks"):
+        network.build(CLASSES, configuration(float_layers="conv9"))
+
+
+def one_step(net, lr: float) -> float:
+    """The loss of one training step."""
+    net.set_train(True)
+
+    def loss(image, target):
+        return cross_entropy(net(image), target)
+
+    train = step.make_step(loss, step.momentum_optimizer(net, 0.0, 0.0))
+    return float(train(lr, images(4, 7), np.eye(CLASSES, dtype=np.float32)[[0, 1, 2, 3]]).asnumpy())
+
+
+def is_full_relu6(name: str, values: np.ndarray) -> bool:
+    """Whether this is a range that ReLU6 keeps where it is."""
+    return name.endswith(".range") and np.allclose(values, [0, 6], atol=1e-3)
+
+
+def test_a_step_moves_every_weight_and_range(arrays):
+    net = quantised(arrays, kernels="auto")
+    before = {p.name: p.asnumpy().copy() for p in net.get_parameters()}
+    assert np.isfinite(one_step(net, 0.01))
+    after = checkpoint.arrays_of(net.get_parameters())
+    same = [name for name in before if (before[name] == after[name]).all()]
+    # The next BN takes a constant out again, so beta's gradient can be less than its last digit.
+    stuck = [name for name in same if not name.endswith(".beta") and not is_full_relu6(name, before[name])]
+    assert not stuck
+
+
+def gradients_of_block(arrays, kernels: str, cfg: Config = CFG) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Output of an inverted residual in training, and the gradient of every trainable parameter."""
+    net = quantised(arrays, cfg, kernels)
+    calibration.start_learning(net)
+    block = net.backbone.features[3].set_train(True)
+    parameters = block.trainable_params()
+    rng = np.random.default_rng(0)
+    channels = parameters[0].shape[1]
+    x, dy = (Tensor(rng.uniform(-1, 3, (4, channels, 8, 8)).astype(np.float32)) for _ in range(2))
+
+    def objective(x, dy):
+        y = block(x)
+        return (y * dy).sum(), y
+
+    (_, y), gradients = ms.jit(ms.value_and_grad(objective, None, parameters, has_aux=True))(x, dy)
+    return y.asnumpy(), {p.name: gradient.asnumpy() for p, gradient in zip(parameters, gradients)}
+
+
+def test_kernels_and_operators_compute_the_same(arrays):
+    (y, gradients), (other_y, others) = (gradients_of_block(arrays, kernels) for kernels in ("off", "on"))
+    # Convolutions add up in another order, which moves a few values over the middle between two numbers of a grid.
+    assert np.isclose(y, other_y, rtol=1e-5, atol=1e-5).mean() > 0.99
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(others[name], gradient, atol=0.02 * np.abs(gradient).max(), err_msg=name)
+
+
+def test_delay_observes_without_quantising_and_frozen_bn_keeps_its_statistics(weights, arrays):
+    expected = plain(weights).set_train(True)(Tensor(images(4, 7))).asnumpy()
+
+    net = quantised(arrays, kernels="auto").set_train(True)
+    network.set_phase(net, quantising=False, frozen=False)
+    scores = net(Tensor(images(4, 7))).asnumpy()
+    np.testing.assert_allclose(scores, expected, atol=1e-5 * np.ptp(expected))
+    for quantiser in network.activation_quantisers(net):
+        name, before = quantiser.range.name, arrays[quantiser.range.name]
+        assert (quantiser.range.asnumpy() != before).any() or is_full_relu6(name, before), name
+
+    net = quantised(arrays, kernels="auto").set_train(True)
+    network.set_phase(net, quantising=True, frozen=True)
+    assert np.abs(net(Tensor(images(4, 7))).asnumpy() - expected).max() > 1e-3 * np.ptp(expected)
+    for parameter in net.get_parameters():
+        if "moving_" in parameter.name:
+            assert (parameter.asnumpy() == arrays[parameter.name]).all(), parameter.name
+
+
+class TestIntegerFile:
+    @pytest.fixture(scope="class")
+    def written(self, net, simulated, tmp_path_factory):
+        """The writer, the model, the path and the differences to the network."""
+        writer = Writer()
+        writer.network(net)
+        model = writer.graph.model((1, 3, SIZE, SIZE), CLASSES, "batch", {"activation": "None"})
+        path = tmp_path_factory.mktemp("onnx") / "net.onnx"
+        return writer, model, path, integer_file.write(model, simulated, path, {"random": images(4)})
+
+    def test_scales_and_zero_points_are_the_trained_ones(self, net, written):
+        stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in written[1].graph.initializer}
+        for quantiser in network.activation_quantisers(net):
+            scale, zero_point = (value.asnumpy() for value in quantiser.scale_and_zero_point())
+            assert stored[f"{quantiser.name}.scale"] == scale.item()
+            assert stored[f"{quantiser.name}.zero_point"] == zero_point.item() + 128  # stored as uint8
+        for layer in network.layers(net):
+            scale, _ = layer.quantiser.scale_and_zero_point(layer.folded_weight())
+            assert (stored[f"{layer.name}.weight.scale"] == scale.asnumpy()).all()
+            assert stored[f"{layer.name}.weight.whole"].dtype == np.int8
+
+    def test_every_layer_runs_with_integers(self, written):
+        kernels = integer_file.integer_kernels(written[2])
+        assert (kernels["QLinearConv"], kernels["QGemm"], kernels["layers in float"]) == (52, 1, 0)
+
+    def test_scores_are_the_networks(self, simulated, written):
+        predict = exporting.reload(written[2])
+        for seed in range(3):
+            ours, theirs = simulated(Tensor(images(4, seed))).asnumpy(), predict(images(4, seed))
+            assert np.abs(ours - theirs).max() < 0.05 * np.ptp(ours)
+
+    def test_report_covers_every_tensor(self, net, written):
+        rows = layer_report.measure(written[1], written[0], images(2))
+        activations = [row for row in rows if row.kind == "activation"]
+        assert [row.name for row in activations] == [q.name for q in sorted_by_graph(net, activations)]
+        assert len(rows) - len(activations) == 53
+        assert all(row.sqnr_db > 15 for row in rows), [row for row in rows if row.sqnr_db <= 15]
+
+    def test_a_file_that_differs_is_refused(self, written, arrays, tmp_path):
+        bias = arrays["head.dense.bias"] + 100.0 * np.arange(CLASSES, dtype=np.float32)
+        other = quantised({**arrays, "head.dense.bias": bias}, kernels="auto")
+        with pytest.raises(ZooError, match="differs from the network"):
+            integer_file.write(written[1], other.set_train(False), tmp_path / "x.onnx", {"random": images(4)})
+        assert not list(tmp_path.iterdir())
+
+
+def sorted_by_graph(net, rows):
+    """The network's quantisers in the order of the rows; each has to be there once."""
+    by_name = {quantiser.name: quantiser for quantiser in network.activation_quantisers(net)}
+    assert len(by_name) == len(rows)
+    return [by_name[row.name] for row in rows]
+
+
+def test_bias_that_does_not_fit_makes_weights_coarser():
+    folded = folding.Folded(
+        "x", np.full((2, 1), 1e-20, np.float32), np.float32([3.0, 3.0]), np.float32([1e-7, 0.1]), np.zeros(2),
+        np.zeros((2, 1), np.int8),
+    )  # fmt: skip
+    roomy, changed = folding.with_room_for_bias(folded, 0.01, network.Grid(8, True, True))
+    assert changed == 1
+    assert (np.abs(roomy.bias / (0.01 * roomy.scale)) < 2**31).all()
+    assert roomy.scale[1] == np.float32(0.1)
+
+
+def test_learned_steps_are_trained(arrays):
+    cfg = configuration(quant_method="lsq")
+    net = network.build(CLASSES, cfg)
+    steps = [p for p in net.trainable_params() if p.name.endswith(".scale")]
+    assert len(steps) == 53 + len(list(network.activation_quantisers(net)))
+    for kernels in ("off", "on"):
+        _, gradients = gradients_of_block(arrays, kernels, cfg)
+        scales = {name: gradient for name, gradient in gradients.items() if name.endswith(".scale")}
+        assert len(scales) == 3 + 4  # three filters; what each of them gives, and the sum
+        assert all(gradient.any() for gradient in scales.values())
+
+
+def test_checkpoints_load_by_name_and_wrong_ones_are_refused(weights, tmp_path):
+    about = {"model": "mobilenetv2", "width_mult": CFG.width_mult, "class_to_index": dict(zip("abcde", range(5)))}
+    checkpoint.save(tmp_path / "float.ckpt", {**weights, "learning_rate": np.zeros(1, np.float32)}, about)
+    net, classes = network.build(CLASSES, CFG), about["class_to_index"]
+    line = pretrained.load(net, pretrained.read_any(tmp_path / "float.ckpt"), classes, CFG)
+    assert "262 arrays matched by name and shape, 0 missing, " in line and "of the quantisers new" in line
+    assert "not used: 1 (learning_rate" in line
+    found = checkpoint.arrays_of(net.get_parameters())
+    assert all((found[name] == array).all() for name, array in weights.items())
+
+    renamed = {name.replace("features.3.", "features.4."): array for name, array in weights.items()}
+    checkpoint.save(tmp_path / "renamed.ckpt", renamed, about)
+    with pytest.raises(ZooError, match=r"lacks \d+ of 262 arrays"):
+        pretrained.load(net, pretrained.read_any(tmp_path / "renamed.ckpt"), classes, CFG)
+    with pytest.raises(ZooError, match="is no mobilenetv2_quant checkpoint"):
+        pretrained.read(tmp_path / "float.ckpt")
+    checkpoint.save(tmp_path / "quant.ckpt", found, pretrained.about(CFG, classes))
+    with pytest.raises(ZooError, match="was made with weight_bits 8; give --weight_bits 8"):
+        pretrained.network_of(pretrained.read(tmp_path / "quant.ckpt"), configuration(weight_bits=4))

@@ -1,0 +1,117 @@
+"""MobileNetV2-quant from the command line: float checkpoint, calibration, training, resume, evaluation, export."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.needs_mindspore
+ms = pytest.importorskip("mindspore")
+
+from src.engine import checkpoint, device  # noqa: E402
+from src.mobilenetv2 import network as float_network  # noqa: E402
+from tests.conftest import ROOT, run_command  # noqa: E402
+from tests.needs_mindspore.test_recipes import assert_same_state  # noqa: E402
+from tests.networks import calm  # noqa: E402
+
+TINY = {
+    "__BASE__": str(ROOT / "configs/mobilenetv2_quant/cpu.yaml"),
+    "image_height": 32,
+    "image_width": 32,
+    "batch_size": 6,
+    "width_mult": 0.25,
+    "epoch_size": 2,
+    "quant_delay": 2,
+    "calibration_batches": 2,
+    "save_checkpoint_path": "run",
+}
+CLASS_TO_INDEX = {"cat": 0, "dog": 1, "owl": 2}
+LAST = "mobilenetv2_quant-2_4.ckpt"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return path
+
+
+@pytest.fixture(scope="module")
+def float_checkpoint(tmp_path_factory) -> Path:
+    device.setup("CPU")
+    net = calm(float_network.build(3, 0.25, seed=1))
+    path = tmp_path_factory.mktemp("float") / "float.ckpt"
+    about = {"model": "mobilenetv2", "width_mult": 0.25, "class_to_index": CLASS_TO_INDEX}
+    checkpoint.save(path, checkpoint.arrays_of(net.get_parameters()), about)
+    return path
+
+
+def command(script: str, tiny: Path, *flags, cwd: Path):
+    return run_command(ROOT / script, "--config_path", tiny, *flags, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny, images, float_checkpoint, tmp_path_factory) -> tuple[Path, str]:
+    """The run folder and output of a training that nothing interrupts."""
+    cwd = tmp_path_factory.mktemp("undisturbed")
+    flags = ("--dataset_path", images / "train", "--pretrain_ckpt", float_checkpoint)
+    result = command("train.py", tiny, *flags, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return cwd / "run", result.stdout
+
+
+def test_training_says_what_it_does(undisturbed):
+    run, output = undisturbed
+    assert re.search(r"262 arrays matched by name and shape, 0 missing, \d+ of the quantisers new", output)
+    assert "activation ranges from 2 batches of 6 images" in output
+    phases = re.findall(r"from here on: quantising (\w+), BN frozen (\w+)", output)
+    assert phases == [("False", "False"), ("True", "False")]
+    names = {path.name for path in run.iterdir()}
+    assert {"mobilenetv2_quant-1_4.ckpt", LAST, "curves.png", "train.log"} <= names
+    assert checkpoint.read(run / LAST).meta["model"] == "mobilenetv2_quant"
+
+
+def test_a_resumed_run_reaches_the_same_state(undisturbed, tiny, images, float_checkpoint, tmp_path):
+    shutil.copytree(undisturbed[0], tmp_path / "run")
+    flags = ("--pretrain_ckpt", float_checkpoint, "--resume", "run/mobilenetv2_quant-1_4.ckpt")
+    result = command("train.py", tiny, "--dataset_path", images / "train", *flags, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "activation ranges from" not in result.stdout
+    assert_same_state(undisturbed[0] / LAST, tmp_path / "run" / LAST)
+
+
+def test_calibration_evaluation_and_export(tiny, images, float_checkpoint, tmp_path):
+    flags = ("--dataset_path", images / "train", "--pretrain_ckpt", float_checkpoint, "--calibrate_only", "3")
+    result = command("train.py", tiny, *flags, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "activation ranges from 3 batches of 6 images" in result.stdout
+    calibrated = "run/mobilenetv2_quant-calibrated.ckpt"
+    before, after = checkpoint.read(float_checkpoint).arrays, checkpoint.read(tmp_path / calibrated).arrays
+    assert all((after[name] == array).all() for name, array in before.items())
+
+    flags = ("--ckpt_file", calibrated, "--file_name", "net", "--dataset_path", images / "val", "--report_images", "2")
+    for file_format in ("ONNX", "MINDIR"):
+        result = command("export.py", tiny, *flags, "--file_format", file_format, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        if file_format == "ONNX":
+            assert "52 QLinearConv, 1 QGemm" in result.stdout
+            assert "0 layers in float" in result.stdout
+    assert {"net.onnx", "net.mindir", "net_layers.csv", "net_layers.png"} <= {p.name for p in tmp_path.iterdir()}
+
+    for model, backend in ((calibrated, "mindspore"), ("net.onnx", "onnx")):
+        flags = ("--dataset_path", images / "val", "--pretrain_ckpt", model, "--eval_backend", backend)
+        result = command("eval.py", tiny, *flags, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert "samples: 9 of 9" in result.stdout
+        assert "top-5: 1.000000" in result.stdout
+
+
+def test_a_float_checkpoint_is_not_evaluated_as_a_quantised_one(tiny, images, float_checkpoint, tmp_path):
+    flags = ("--dataset_path", images / "val", "--pretrain_ckpt", float_checkpoint)
+    result = command("eval.py", tiny, *flags, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "is no mobilenetv2_quant checkpoint" in result.stderr
