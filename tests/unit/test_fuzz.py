@@ -27,6 +27,7 @@ from src.segformer.labels import CITYSCAPES
 
 CONFIGS = {
     "mobilenetv2": zoo.ROOT / "default_config_cpu.yaml",
+    "mobilenetv2_quant": zoo.ROOT / "configs" / "mobilenetv2_quant" / "cpu.yaml",
     "segformer": zoo.ROOT / "configs" / "segformer" / "segformer.b0.cpu.yaml",
 }
 NESTED = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
