@@ -6,9 +6,11 @@ configuration error answer without MindSpore.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,7 @@ def configure(command: str, argv: list[str]) -> Any:
     values = configs.read_yaml(path)
     model = model_of(values)
     if not isinstance(model, str) or model not in MODELS:
-        raise UsageError(f"model is {model!r} (from {path}); it has to be one of {', '.join(MODELS)}")
+        raise UsageError(f"model is {configs.shown(model)} (from {path}); it has to be one of {', '.join(MODELS)}")
     if command not in COMMANDS[model]:
         scripts = ", ".join(f"{name}.py" for name in COMMANDS[model])
         raise UsageError(
@@ -80,10 +82,34 @@ def configure(command: str, argv: list[str]) -> Any:
         prog=f"python {command}.py",
         description=f"{MODELS[model]}: {command}. Values come from {path.name}; flags win over the file.",
     )
-    values.update(configs.parse_flags(parser, argv))
-    cfg = configs.build(config_class, values)
-    cfg.check_for(command)
+    flags, unknown = configs.parse_flags(parser, argv)
+    cfg = configs.build(config_class, {**values, **flags})
+    if cfg.enable_modelarts:
+        ignore(unknown)
+    else:
+        configs.refuse_unknown(parser, unknown)
+        cfg.check_for(command)
     return cfg
+
+
+def ignore(unknown: list[str]) -> None:
+    """Say which parameters a platform has added to a job; their values may be secret."""
+    names = [word.split("=")[0] for word in unknown if word.startswith("-")]
+    if names:
+        print(f"job parameters that this model does not have: {', '.join(names)}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def in_place(command: str, cfg: Any) -> Iterator[Any]:
+    """The configuration to run with: of a ModelArts job once its data are here, else as it is."""
+    if not cfg.enable_modelarts:
+        yield cfg
+        return
+    from src.cloud import job
+
+    with job.opened(command, cfg) as local:
+        local.check_for(command)
+        yield local
 
 
 def run(command: str, argv: list[str]) -> int:
@@ -92,8 +118,9 @@ def run(command: str, argv: list[str]) -> int:
     environment.prepare()
     try:
         cfg = configure(command, argv)
-        recipe = importlib.import_module(f"src.{cfg.model}.recipe")
-        return getattr(recipe, FUNCTIONS[command])(cfg) or 0
+        with in_place(command, cfg) as cfg:
+            recipe = importlib.import_module(f"src.{cfg.model}.recipe")
+            return getattr(recipe, FUNCTIONS[command])(cfg) or 0
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         if debug:

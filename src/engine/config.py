@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import difflib
 import math
+import reprlib
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from src.engine.errors import UsageError
 
 REQUIRED = object()  # default of a key that a YAML file has to give
 BASE_KEY = "__BASE__"
+SCALARS = (str, int, float)  # bool is an int
 TRUE_WORDS, FALSE_WORDS = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
@@ -71,7 +73,7 @@ def read_yaml(path: Path, ancestors: tuple[Path, ...] = ()) -> dict[str, Value]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read config_path {path}: {error}; give an existing YAML file") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # of PyYAML, whose constructors raise more than YAMLError
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     content = {} if content is None else content
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
@@ -79,12 +81,28 @@ def read_yaml(path: Path, ancestors: tuple[Path, ...] = ()) -> dict[str, Value]:
     bases = content.pop(BASE_KEY, None) or []
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list):
-        raise UsageError(f"{BASE_KEY} in {path} is {bases!r}; it has to be a file name or a list of them")
+        raise UsageError(f"{BASE_KEY} in {path} is {shown(bases)}; it has to be a file name or a list of them")
     values: dict[str, Value] = {}
     for base in bases:
         values.update(read_yaml(path.parent / Path(str(base)).expanduser(), (*ancestors, path.resolve())))
     values.update({key: Value(raw, str(path)) for key, raw in content.items()})
     return values
+
+
+def shown(raw: Any) -> str:
+    """A raw value in an error message; cut, because aliases can make a value of a small YAML file endless."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxlist, short.maxtuple = 2, 8, 8
+    short.maxstring, short.maxother, short.maxlong = 200, 200, 40
+    return short.repr(raw)
+
+
+def text_of(raw: str | float | bool) -> str:
+    """A scalar as text; Python writes no whole number of thousands of digits."""
+    try:
+        return str(raw)
+    except ValueError:
+        return shown(raw)
 
 
 def convert(raw: Any, wanted: type, key: str, source: str) -> Any:
@@ -94,16 +112,16 @@ def convert(raw: Any, wanted: type, key: str, source: str) -> Any:
     if wanted is str:
         if raw is None:
             return ""
-        if not isinstance(raw, (str, int, float, bool)):
-            raise UsageError(f"{key} is {raw!r} (from {source}); it has to be text")
-        return str(raw)
-    text = str(raw).strip()
+        if not isinstance(raw, SCALARS):
+            raise UsageError(f"{key} is {shown(raw)} (from {source}); it has to be text")
+        return text_of(raw)
+    text = text_of(raw).strip() if isinstance(raw, SCALARS) else ""
     if wanted is bool:
         if text.lower() in TRUE_WORDS:
             return True
         if text.lower() in FALSE_WORDS:
             return False
-        raise UsageError(f"{key} is {raw!r} (from {source}); it has to be True or False")
+        raise UsageError(f"{key} is {shown(raw)} (from {source}); it has to be True or False")
     try:
         if isinstance(raw, bool) or "_" in text:
             raise ValueError
@@ -113,7 +131,7 @@ def convert(raw: Any, wanted: type, key: str, source: str) -> Any:
         return int(text) if wanted is int and text.lstrip("+-").isdigit() else wanted(number)
     except ValueError:
         kind = "a whole number" if wanted is int else "a finite number"
-        raise UsageError(f"{key} is {raw!r} (from {source}); it has to be {kind}") from None
+        raise UsageError(f"{key} is {shown(raw)} (from {source}); it has to be {kind}") from None
 
 
 def convert_list(raw: Any, item: type, key: str, source: str) -> tuple:
@@ -137,7 +155,7 @@ def check(value: Any, rule: Option, key: str, source: str) -> None:
         return
     if rule.choices and value not in rule.choices:
         allowed = ", ".join(repr(choice) for choice in rule.choices)
-        raise UsageError(f"{key} is {value!r} (from {source}); it has to be one of {allowed}")
+        raise UsageError(f"{key} is {shown(value)} (from {source}); it has to be one of {allowed}")
     bounds = (
         (rule.low, "at least", lambda bound: value >= bound),
         (rule.high, "at most", lambda bound: value <= bound),
@@ -166,7 +184,7 @@ def build(config_class: type, values: dict[str, Value]) -> Any:
     arguments = {}
     for key, value in canonical(config_class, values).items():
         if key not in rules:
-            raise UsageError(f"unknown key '{key}' in {value.source}{did_you_mean(key, rules)}")
+            raise UsageError(f"unknown key {shown(key)} in {value.source}{did_you_mean(key, rules)}")
         raw = value.raw
         if isinstance(raw, bool) and "on" in rules[key].choices:
             raw = "on" if raw else "off"  # YAML 1.1 reads on and off as truth values
@@ -207,7 +225,7 @@ def flag_parser(config_class: type, file_values: dict[str, Value], prog: str, de
     for field in dataclasses.fields(config_class):
         rule: Option = field.metadata["option"]
         in_force = file_values[field.name].raw if field.name in file_values else field.default
-        default = "required" if in_force is REQUIRED else f"default {in_force!r}"
+        default = "required" if in_force is REQUIRED else f"default {shown(in_force)}"
         choices = f", one of {', '.join(str(choice) or repr('') for choice in rule.choices)}" if rule.choices else ""
         text = f"[{type_name(types[field.name])}, {default}{choices}] {rule.help}".replace("%", "%%")
         flags = [f"--{name}" for name in (field.name, *rule.aliases)]
@@ -215,16 +233,20 @@ def flag_parser(config_class: type, file_values: dict[str, Value], prog: str, de
     return parser
 
 
-def parse_flags(parser: Parser, argv: list[str]) -> dict[str, Value]:
-    """The flags that were given, as values that know their flag. Unknown flags are errors with a suggestion."""
+def parse_flags(parser: Parser, argv: list[str]) -> tuple[dict[str, Value], list[str]]:
+    """The flags that were given, as values that know their flag, and the arguments that nothing is known of."""
     given, unknown = parser.parse_known_args(argv)
+    flags = {name: raw for name, raw in vars(given).items() if name not in ("config_path", "debug")}
+    return {name: Value(raw, f"--{name}") for name, raw in flags.items()}, unknown
+
+
+def refuse_unknown(parser: Parser, unknown: list[str]) -> None:
+    """Raise UsageError with a suggestion for the first of some unknown arguments."""
     if unknown:
         known = [flag for action in parser._actions for flag in action.option_strings]
         word = unknown[0].split("=")[0]
         what = "unknown flag" if word.startswith("-") else "unexpected argument"
-        raise UsageError(f"{what} '{word}'{did_you_mean(word, known)}")
-    flags = {name: raw for name, raw in vars(given).items() if name not in ("config_path", "debug")}
-    return {name: Value(raw, f"--{name}") for name, raw in flags.items()}
+        raise UsageError(f"{what} {shown(word)}{did_you_mean(word, known)}")
 
 
 def to_yaml(config: Any) -> str:

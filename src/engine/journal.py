@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -15,21 +16,44 @@ from src.engine import report
 LOG, METRICS, EVENTS = "train.log", "metrics.jsonl", "events"
 
 
+class Events:
+    """TensorBoard's file of scalars. tensorboardX's own writer is a thread, which a clock that jumps can stop."""
+
+    def __init__(self, folder: Path):
+        from tensorboardX.proto import event_pb2, summary_pb2
+        from tensorboardX.record_writer import RecordWriter
+
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        folder.mkdir(exist_ok=True)
+        count = len(list(folder.iterdir()))
+        self._file = RecordWriter(str(folder / f"events.out.tfevents.{time.time():010.0f}.{count}.{os.getpid()}"))
+        self._write(self._event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def _write(self, event: Any) -> None:
+        self._file.write(event.SerializeToString())
+        self._file.flush()
+
+    def add(self, tag: str, value: float, at: int) -> None:
+        """One number of step or epoch `at`."""
+        summary = self._summary(value=[self._summary.Value(tag=tag, simple_value=value)])
+        self._write(self._event(wall_time=time.time(), step=at, summary=summary))
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class Journal:
     """Writes to `folder`; with folder None (ranks other than the first) it only prints its lines."""
 
     def __init__(self, folder: Path | None):
         self._folder = folder
-        self._events = None
         self._bar = None
 
     def __enter__(self) -> Journal:
         if self._folder:
-            from tensorboardX import SummaryWriter
-
             self._log = (self._folder / LOG).open("a", encoding="utf-8", buffering=1)
             self._metrics = (self._folder / METRICS).open("a", encoding="utf-8", buffering=1)
-            self._events = SummaryWriter(str(self._folder / EVENTS))
+            self._events = Events(self._folder / EVENTS)
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -50,7 +74,7 @@ class Journal:
         if self._folder:
             self._metrics.write(report.json_line(kind=kind, at=at, time=round(time.time(), 3), **values) + "\n")
             for name, value in values.items():
-                self._events.add_scalar(f"{kind}/{name}", value, at)
+                self._events.add(f"{kind}/{name}", value, at)
 
     def bar(self, steps: Iterable, first: int, total: int, title: str) -> Iterator:
         """Iterate with a progress bar (on a terminal only) that shows rate and remaining time."""

@@ -132,7 +132,10 @@ def train(
 def _evaluated(evaluate: Callable, position: Position, save: Callable) -> Score | None:
     """The score of the weights, which are saved first where evaluating fails: a bad label must not cost an epoch."""
     try:
-        return evaluate(position)
+        score = evaluate(position)
+        if score is not None and 0 in (score.values.get("samples"), score.values.get("images")):
+            raise ZooError(f"the evaluation after epoch {position.epoch} could read nothing; check its data folder")
+        return score
     except Exception:
         save(position)
         raise

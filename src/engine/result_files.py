@@ -12,9 +12,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from src.engine.config import shown
 from src.engine.errors import ZooError
 from src.engine.image_folder import IMAGE_SUFFIXES
 
+MOST_DIGITS = 9  # of a label
 SCORES = "_0.bin"  # the end of the file with the first output of an image
 
 
@@ -45,12 +47,14 @@ def read_labels(path: Path) -> dict[str, int]:
         if not line.strip():
             continue
         name, colon, label = (part.strip() for part in line.rpartition(":"))
-        if not (name and colon and label.isdecimal()):
-            raise ZooError(f"{path}:{number}: {line!r} is not name:label; tools/make_label_file.py writes such files")
+        if not (name and colon and label.isdecimal() and len(label) <= MOST_DIGITS):
+            raise ZooError(
+                f"{path}:{number}: {shown(line)} is not name:label; tools/make_label_file.py writes such files"
+            )
         key = without_suffix(name) if name.lower().endswith(IMAGE_SUFFIXES) else name
         for spelling in (name, key):
             if labels.setdefault(spelling, int(label)) != int(label):
-                raise ZooError(f"{path}:{number}: '{spelling}' has two labels; names have to be unique")
+                raise ZooError(f"{path}:{number}: {shown(spelling)} has two labels; names have to be unique")
     if not labels:
         raise ZooError(f"{path} holds no label; tools/make_label_file.py makes one")
     return labels

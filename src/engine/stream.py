@@ -90,14 +90,18 @@ def skipped(count: int) -> str:
     return f"{count} bad file{'s' if count != 1 else ''} skipped"
 
 
+MOST_IN_A_ROW = 200  # bad files; more are no accident, but a folder that is gone
+
+
 def first_good(load: Callable[[int], np.ndarray], index: int, count: int, bad: BadFiles, name: Callable) -> tuple:
     """(index, image) of the sample at `index`, or of the next readable one, so that a batch is always full."""
-    for candidate in range(index, index + count):
+    for candidate in range(index, index + min(count, MOST_IN_A_ROW)):
         try:
             return candidate % count, load(candidate % count)
         except BadImage as error:
-            bad.add(name(candidate % count), str(error))
-    raise ZooError(f"none of the {count} files is a usable image; check the data folder")
+            bad.add(name(candidate % count), reason := str(error))
+    what = f"none of the {count} files" if count <= MOST_IN_A_ROW else f"none of {MOST_IN_A_ROW} files in a row"
+    raise ZooError(f"{what} is a usable image ({name(index)}: {reason}); check the data folder")
 
 
 def ordered_map(function: Callable, items: Iterable, threads: int, ahead: int = 256) -> Iterator:

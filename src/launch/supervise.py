@@ -120,6 +120,7 @@ def start(plan: Plan, folder: Path) -> list[subprocess.Popen]:
         commands = [[sys.executable, str(RANK_SCRIPT), str(path), str(one.local_rank)] for one in plan.ranks]
     python_folder = str(Path(sys.executable).parent)
     env = {**os.environ, "PATH": os.pathsep.join((python_folder, os.environ.get("PATH", "")))}
+    env["LAUNCH_ID"] = folder.name  # by which the ranks of this launch know each other before they have joined
     env.pop("RANK_TABLE_FILE", None)  # the plan sets it where it is wanted; msrun and mpirun refuse it
     program = shutil.which(commands[0][0], path=env["PATH"])
     if program is None:

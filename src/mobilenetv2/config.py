@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from src.engine.config import option, require_file, require_folder
 from src.engine.errors import UsageError
+from src.engine.job_keys import JobKeys
 
 UNUSED = "accepted so that the original YAML files load; has no effect"
 
@@ -114,16 +115,21 @@ class Config:
     result_path: str = option("postprocess.py's flag; has no effect here", "")
     label_path: str = option("postprocess.py's flag; has no effect here", "")
 
+    @staticmethod
+    def job_keys() -> JobKeys:
+        """Which of these keys a cloud job brings and takes away."""
+        return JobKeys(
+            data="dataset_path",
+            more_data=("eval_dataset_path",),
+            local_data="data_path",
+            checkpoints={"train": ("pretrain_ckpt",), "eval": ("pretrain_ckpt",), "export": ("ckpt_file",)},
+            run_folder="save_checkpoint_path",
+            results=("per_class_csv", "confusion_matrix", "file_name"),
+        )
+
     def check_for(self, command: str) -> None:
         """Rules between keys, and the inputs that `command` cannot do without. Raises UsageError."""
-        self._refuse_what_is_not_there_yet()
         {"train": self._check_train, "eval": self._check_eval, "export": self._check_export}[command]()
-
-    def _refuse_what_is_not_there_yet(self) -> None:
-        if self.enable_modelarts:
-            raise UsageError(
-                "enable_modelarts is True, which this version cannot do; copy the data first and leave it out"
-            )
 
     def _check_train(self) -> None:
         require_folder("dataset_path", self.dataset_path)

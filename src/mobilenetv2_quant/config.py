@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from src.engine.config import option
 from src.engine.errors import UsageError
+from src.engine.job_keys import JobKeys
 from src.mobilenetv2 import config
 
 EXPORTABLE_BITS = 8  # of activations: ONNX below opset 21 knows no narrower ones
@@ -48,6 +49,12 @@ class Config(config.Config):
     # Export
     report_path: str = option("export: report per layer as FILE.csv and FILE.png; empty puts it beside the file", "")
     report_images: int = option("export: images that the report measures noise on", 8, low=1)
+
+    @staticmethod
+    def job_keys() -> JobKeys:
+        """MobileNetV2's, and the report of an export."""
+        keys = config.Config.job_keys()
+        return replace(keys, results=(*keys.results, "report_path"))
 
     def _check_train(self) -> None:
         self._check_quantisation()

@@ -19,9 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
+from src.engine.config import shown
 from src.engine.errors import UsageError
 
 IGNORE = 255
+MOST_DIGITS = 9  # of an index or a colour
 IGNORE_NAME = "ignore"
 COLUMNS = ("index", "name", "red", "green", "blue")
 
@@ -79,8 +81,8 @@ class ClassList:
 
 def number(row: dict, column: str, where: str, low: int, high: int) -> int:
     text = (row[column] or "").strip()
-    if not text.isdecimal() or not low <= int(text) <= high:
-        raise UsageError(f"{column} is {text!r} in {where}; it has to be a whole number from {low} to {high}")
+    if not text.isdecimal() or len(text) > MOST_DIGITS or not low <= int(text) <= high:
+        raise UsageError(f"{column} is {shown(text)} in {where}; it has to be a whole number from {low} to {high}")
     return int(text)
 
 
@@ -91,7 +93,7 @@ def weight(row: dict, where: str) -> float:
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value >= 0):
-        raise UsageError(f"weight is {text!r} in {where}; it has to be a number that is not negative")
+        raise UsageError(f"weight is {shown(text)} in {where}; it has to be a number that is not negative")
     return value
 
 
@@ -102,10 +104,14 @@ def read_rows(path: Path) -> list[tuple[str, dict]]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the class list {path}: {error}; give a CSV file") from error
     reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
-    missing = [column for column in COLUMNS if column not in (reader.fieldnames or [])]
+    try:
+        missing = [column for column in COLUMNS if column not in (reader.fieldnames or [])]
+        rows = [(f"{path}, line {reader.line_num}", row) for row in reader]
+    except csv.Error as error:
+        raise UsageError(f"{path}, line {reader.line_num + 1} is not CSV: {error}; correct it") from error
     if missing:
         raise UsageError(f"{path} has no column '{missing[0]}'; its first line has to be {','.join(COLUMNS)}[,weight]")
-    return [(f"{path}, line {reader.line_num}", row) for row in reader]
+    return rows
 
 
 def read_class_list(path: Path) -> ClassList:
@@ -118,7 +124,7 @@ def read_class_list(path: Path) -> ClassList:
             ignore = index
             continue
         if not name or name in [known for known, _, _ in classes.values()]:
-            raise UsageError(f"the name {name!r} in {where} is empty or a second one; give each class its own")
+            raise UsageError(f"the name {shown(name)} in {where} is empty or a second one; give each class its own")
         if index in classes:
             raise UsageError(f"index {index} in {where} is there twice; give each class its own")
         colour = tuple(number(row, column, where, 0, 255) for column in ("red", "green", "blue"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from src.engine.config import option, require_file, require_folder
 from src.engine.environment import usable_platform
 from src.engine.errors import UsageError
+from src.engine.job_keys import JobKeys
 from src.segformer.variants import REDUCTIONS, SMALLEST_SIDE, VARIANTS
 
 UNUSED = "accepted so that the original YAML files load; has no effect"
@@ -28,7 +29,7 @@ class Config:
         aliases=("device_target",),
     )
     device_id: int = option("card of this machine; the environment variable DEVICE_ID wins", 0, low=0)
-    run_distribute: bool = option("data parallel, one process per card", False)
+    run_distribute: bool = option("data parallel, one process per card", False, aliases=("distribute",))
     seed: int = option("fixes initial weights, data order, augmentation and dropout", 1, low=0, high=2**31 - 1)
     cpu_kernels: str = option("fused training kernels on CPU", "auto", choices=("auto", "on", "off"))
     amp_level: str = option(
@@ -84,7 +85,9 @@ class Config:
     head_dropout: float = option("share of the decode head's channels that is dropped", 0.1, low=0, below=1)
     clip_norm: float = option("largest global gradient norm, 0 is off", 0.0, low=0)
     load_ckpt: bool = option("start from pretrained_ckpt_path", True)
-    pretrained_ckpt_path: str = option("checkpoint to start from; tools/convert_model.py makes one", "")
+    pretrained_ckpt_path: str = option(
+        "checkpoint to start from; tools/convert_model.py makes one", "", aliases=("pretrain_ckpt", "checkpoint")
+    )
     resume: str = option("continue a run: 'auto' (newest good checkpoint of the run folder) or a file", "")
     train_log_interval: int = option("steps between log lines", 100, low=1)
 
@@ -129,16 +132,25 @@ class Config:
     infer_log_interval: int = option("images between log lines of an inference", 100, low=1)
 
     # Export
-    export_ckpt_path: str = option("checkpoint to export", "")
-    export_format: str = option("format to export", "AIR", choices=("AIR", "MINDIR", "ONNX"))
+    export_ckpt_path: str = option("checkpoint to export", "", aliases=("ckpt_file",))
+    export_format: str = option("format to export", "AIR", choices=("AIR", "MINDIR", "ONNX"), aliases=("file_format",))
     dynamic_size: bool = option("export ONNX for any number of images of any size instead of one of base_size", False)
-    export_name: str = option("exported file, the suffix is added; without it the name of the YAML file", "segformer")
+    export_name: str = option(
+        "exported file, the suffix is added; without it the name of the YAML file", "segformer", aliases=("file_name",)
+    )
 
     # Keys of the original files
     enable_modelarts: bool = option("run as a ModelArts job", False)
     data_url: str = option("ModelArts: where the data set is", "")
     train_url: str = option("ModelArts: where results go", "")
+    checkpoint_url: str = option("ModelArts: where the checkpoint is", "")
     data_dir: str = option("ModelArts: local copy of data_url", "/cache/data/")
+    output_path: str = option("ModelArts: local copy of train_url", "/cache/train")
+    load_path: str = option("ModelArts: local copy of checkpoint_url", "/cache/checkpoint_path")
+    need_modelarts_dataset_unzip: bool = option("ModelArts: the data set is a zip file", True)
+    modelarts_dataset_unzip_name: str = option(
+        "ModelArts: name of the zip file without suffix", "cityscapes_segformer_dataset"
+    )
     dataset_name: str = option(UNUSED, "cityscapes")
     mode_name: str = option(UNUSED, "GRAPH")
     device_num: int = option(UNUSED, 1)
@@ -170,12 +182,26 @@ class Config:
         size = self.slide_crop or self.crop_size
         return size, self.slide_stride or (size[0] * 3 // 4, size[1] * 3 // 4)
 
+    @staticmethod
+    def job_keys() -> JobKeys:
+        """Which of these keys a cloud job brings and takes away."""
+        either = "pretrained_ckpt_path"  # what the other models call `checkpoint` for every command
+        return JobKeys(
+            data="data_path",
+            more_data=("class_list",),
+            local_data="data_dir",
+            checkpoints={
+                "train": (either,),
+                "eval": ("eval_ckpt_path", either),
+                "infer": ("infer_ckpt_path", either),
+                "export": ("export_ckpt_path", either),
+            },
+            run_folder="checkpoint_path",
+            results=("per_class_csv", "eval_json", "infer_output_path", "export_name"),
+        )
+
     def check_for(self, command: str) -> None:
         """Rules between keys, and the inputs that `command` cannot do without. Raises UsageError."""
-        if self.enable_modelarts:
-            raise UsageError(
-                "enable_modelarts is True, which this version cannot do; copy the data first and leave it out"
-            )
         if self.amp_level == "O2" and self.device == "CPU":
             raise UsageError("amp_level is O2 and platform CPU; a CPU needs --amp_level O0 or auto")
         checks = {"train": self._check_train, "eval": self._check_eval, "infer": self._check_infer}

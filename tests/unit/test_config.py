@@ -114,7 +114,6 @@ def test_platform_chooses_the_yaml(tmp_path):
         (["--model", "resnet"], "has to be one of 'mobilenetv2'"),
         (["--amp_level", "O2"], "a CPU needs --amp_level O0"),
         (["--boost_mode", "O1"], "needs an Ascend machine"),
-        (["--enable_modelarts", "True"], "this version cannot do"),
         (["--batch_size"], "expected one argument"),
     ],
 )

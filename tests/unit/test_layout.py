@@ -19,8 +19,10 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 WITHOUT_MINDSPORE = """
 src.zoo src.engine.augment src.engine.config src.engine.environment src.engine.errors src.engine.files
 src.engine.image_folder src.engine.images src.engine.journal src.engine.metrics src.engine.onnx_model src.engine.plots
+src.cloud.copies src.cloud.inputs src.cloud.job src.cloud.once src.cloud.storage src.cloud.surroundings
+src.cloud.uploads src.cloud.zips
 src.engine.profiling src.engine.report src.engine.result_files src.engine.stream src.engine.torch_file
-src.engine.cpu_kernels.build
+src.engine.cpu_kernels.build src.engine.job_keys
 src.launch.cache_memory src.launch.hccl src.launch.plan src.launch.rank src.launch.rank_table src.launch.supervise
 src.mobilenetv2.config src.mobilenetv2.dataset src.mobilenetv2.lr_generator src.mobilenetv2.names
 src.mobilenetv2_quant.config src.mobilenetv2_quant.layer_report src.mobilenetv2_quant.onnx_graph
@@ -33,9 +35,14 @@ ENVIRONMENT_READERS = {
     "src/engine/environment.py",
     "src/engine/device.py",
     "src/engine/cpu_kernels/build.py",
+    "src/cloud/surroundings.py",
     "src/launch/rank.py",  # what msrun and mpirun say
     "src/launch/supervise.py",  # what the ranks inherit
 }
+FOREIGN_CODE = {
+    "eval", "exec", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "pickle.load", "pickle.loads",
+    "tempfile.mktemp", "torch.load", "subprocess.getoutput",
+}  # fmt: skip
 COMMAND_LINES = {"src/launch/__main__.py", "src/launch/cache_memory.py", "src/launch/rank.py"}
 
 
@@ -65,8 +72,10 @@ def test_arrows_point_down(path):
             assert target in allowed, f"{relative(path)} imports {name}"
         elif owner == "launch":
             assert target in ("engine", "launch"), f"{relative(path)} imports {name}; the launcher knows no model"
+        elif owner == "cloud":
+            assert target in ("engine", "cloud"), f"{relative(path)} imports {name}; a cloud job is any model's"
         elif relative(path) == "src/zoo.py":
-            assert target == "engine", "zoo reaches the models by name only"
+            assert target in ("engine", "cloud"), "zoo reaches the models by name only"
 
 
 def test_entries_only_call_zoo():
@@ -89,6 +98,20 @@ def test_only_few_files_read_the_environment_and_none_the_command_line(path):
     if "os.environ" in text or "getenv" in text:
         assert relative(path) in ENVIRONMENT_READERS
     assert "sys.argv" not in text or relative(path) in COMMAND_LINES
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tools").rglob("*.py"))], ids=relative)
+def test_nothing_runs_foreign_code_or_makes_predictable_temporary_files(path):
+    """No shell between a text and a program, no pickle, no YAML objects, no name in a shared folder (SECURITY.md)."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            assert not node.value.startswith(("/tmp", "/var/tmp", "/dev/shm")), f"{relative(path)}: {node.value}"
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        assert called not in FOREIGN_CODE, f"{relative(path)}:{node.lineno} calls {called}"
+        options = {option.arg: ast.unparse(option.value) for option in node.keywords}
+        assert options.get("shell", "False") == "False", f"{relative(path)}:{node.lineno}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
@@ -125,6 +148,16 @@ def test_readme_tree_names_what_is_there():
         assert is_named or file.split("/")[-1] in ("__init__.py", ".gitignore"), f"the README's tree lacks {file}"
 
 
+def test_tests_that_the_documents_name_are_there():
+    """README's table of what a run survives and SECURITY.md name the test of every promise."""
+    names = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    for document in ("README.md", "SECURITY.md"):
+        text = (ROOT / document).read_text(encoding="utf-8")
+        assert set(re.findall(r"\btest_\w+\.py", text)) <= names
+        for path in re.findall(r"`(tests/[\w/]+\.py)`", text):
+            assert (ROOT / path).is_file(), f"{document} names {path}"
+
+
 def known_flags(line: str) -> set[str]:
     """The flags of the model whose configuration a command names."""
     given = re.search(r"--config_path[ =](\S+)", line)
@@ -135,6 +168,13 @@ def known_flags(line: str) -> set[str]:
     config_class = importlib.import_module(f"src.{model}.config").Config
     parser = config.flag_parser(config_class, {}, "", "")
     return {flag for action in parser._actions for flag in action.option_strings}
+
+
+def test_job_parameters_in_the_readme_are_keys():
+    table = re.search(r"\| job \|.*?\n\n", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[0]
+    named = set(re.findall(r"\b(\w+)=", table))
+    assert len(named) > 10
+    assert {f"--{name}" for name in named} <= known_flags("")
 
 
 def test_commands_in_the_documents_parse():

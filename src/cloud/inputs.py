@@ -1,0 +1,134 @@
+"""What a cloud job reads: its data set, unpacked, its checkpoint, and the run that it continues, on this server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from src.cloud import copies, zips
+from src.cloud.storage import is_remote, open_store
+from src.engine.errors import UsageError, ZooError
+
+MODELS = (".ckpt", ".onnx")  # suffixes of what checkpoint_url may hold
+LISTED = 5  # names in an error
+Say = Callable[[str], None]
+Beat = Callable[[], None]
+
+
+def few(names: list[str]) -> str:
+    return ", ".join(sorted(names)[:LISTED]) + (" ..." if len(names) > LISTED else "") if names else "nothing"
+
+
+def bring_data(cfg: Any, say: Say, beat: Beat) -> dict[str, str]:
+    """The data set on this server, unpacked if it is zipped; returns the data keys with their local paths."""
+    keys, name = cfg.job_keys(), cfg.modelarts_dataset_unzip_name
+    local = Path(getattr(cfg, keys.local_data)).expanduser()
+    unzip = cfg.need_modelarts_dataset_unzip
+    if unzip and not name:
+        raise UsageError("modelarts_dataset_unzip_name is empty; give the name of the zip file without .zip")
+    if is_remote(cfg.data_url):
+        source = bring_part(cfg.data_url, f"{name}.zip" if unzip else "", name if unzip else "", local, say, beat)
+    else:
+        source = Path(cfg.data_url).expanduser()
+    archive = source if source.is_file() else source / f"{name}.zip"
+    if unzip and archive.is_file():
+        root = zips.extract(archive, local, name, say, beat)
+    elif unzip and (source / name).is_dir():
+        root = source / name
+    elif source.is_dir() and not unzip:
+        root = source
+    else:
+        raise UsageError(
+            f"data_url {cfg.data_url} holds neither {name}.zip nor a folder {name}; correct "
+            "modelarts_dataset_unzip_name, or set need_modelarts_dataset_unzip to False"
+        )
+    changes = {keys.data: str(within(root, getattr(cfg, keys.data)) or root)}
+    for key in keys.more_data:
+        found = within(root, getattr(cfg, key))
+        if found:
+            changes[key] = str(found)
+    return changes
+
+
+def within(root: Path, given: str) -> Path | None:
+    """What a key names of the data set, by its local path or relative to the data set; None for anything else."""
+    path = Path(os.path.normpath(root / Path(given).expanduser()))
+    return path if given and path.is_relative_to(root) and path.exists() else None
+
+
+def bring_part(url: str, archive: str, folder: str, local: Path, say: Say, beat: Beat) -> Path:
+    """Copy the zip file `archive` below `url`, or without it `folder`, or where both are "" everything."""
+    store = open_store(url)
+    listed = store.list(url)
+    if not listed:
+        raise ZooError(f"there is nothing at data_url {url}; check the address")
+    if "" in listed:
+        copies.bring(store, url, listed, local, say, beat)
+        return local / url.rstrip("/").rpartition("/")[2]
+    wanted = {name: about for name, about in listed.items() if archive and name == archive}
+    wanted = wanted or {name: about for name, about in listed.items() if not folder or name.startswith(f"{folder}/")}
+    if wanted:
+        copies.bring(store, url, wanted, local, say, beat)
+    return local
+
+
+def bring_checkpoint(command: str, cfg: Any, say: Say, beat: Beat) -> dict[str, str]:
+    """The checkpoint that the command's key names, from checkpoint_url; returns that key with the local path."""
+    keys = cfg.job_keys().checkpoints[command]
+    local, url = Path(cfg.load_path).expanduser(), cfg.checkpoint_url
+    wanted = [relative(getattr(cfg, key), local) if getattr(cfg, key) else "" for key in keys]
+    if is_remote(url):
+        store = open_store(url)
+        listed = store.list(url)
+        name = "" if "" in listed else choose(list(listed), wanted, url, keys[0])
+        copies.bring(store, url, {name: listed[name]}, local, say, beat)
+        return {keys[0]: str(local / (name or url.rstrip("/").rpartition("/")[2]))}
+    path = Path(url).expanduser()
+    if path.is_file():
+        return {keys[0]: str(path)}
+    if not path.is_dir():
+        raise UsageError(f"checkpoint_url {url} is neither here nor an obs:// or s3:// address; correct it")
+    names = [file.relative_to(path).as_posix() for file in path.rglob("*")]
+    return {keys[0]: str(path / choose(names, wanted, url, keys[0]))}
+
+
+def relative(value: str, local: Path) -> str:
+    """A checkpoint key as a path below checkpoint_url: ./a/x.ckpt and /cache/checkpoint_path/a/x.ckpt are a/x.ckpt."""
+    path = PurePosixPath(os.path.normpath(value))
+    return (path.relative_to(local) if path.is_relative_to(local) else path).as_posix()
+
+
+def choose(names: list[str], wanted: list[str], url: str, key: str) -> str:
+    """The one of `names` that is meant: of the path that is wanted first, or of its file name, or the only one.
+
+    Further entries of `wanted` may come from a default, so they do not have to be there.
+    """
+    models = [name for name in names if name.endswith(MODELS)]
+    for path in filter(None, wanted):
+        alike = [name for name in models if PurePosixPath(name).name == PurePosixPath(path).name]
+        if path in models or len(alike) == 1:
+            return path if path in models else alike[0]
+    if wanted[0] or len(models) != 1:
+        raise UsageError(
+            f"checkpoint_url {url} holds {few(models)}; name one of its checkpoints with {key}"
+            + (f", which is {wanted[0]} now" if wanted[0] else "")
+        )
+    return models[0]
+
+
+def bring_run(cfg: Any, say: Say, beat: Beat) -> dict[str, str]:
+    """The run that is continued, from train_url; returns the key that names its checkpoint, if it does not say auto.
+
+    Files that this server still has are newer and stay.
+    """
+    store, folder = open_store(cfg.train_url), Path(cfg.output_path).expanduser()
+    listed = store.list(cfg.train_url)
+    missing = {name: about for name, about in listed.items() if not (folder / name).exists()}
+    if missing:
+        copies.bring(store, cfg.train_url, missing, folder, say, beat)
+    for place in (folder, Path(getattr(cfg, cfg.job_keys().run_folder))):
+        if (place / cfg.resume).is_file():
+            return {"resume": str(place / cfg.resume)}
+    return {}

@@ -1,0 +1,17 @@
+"""Which keys of a model's configuration name data, checkpoints and results, for runs that bring and take them away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class JobKeys:
+    """Names of keys; `checkpoints` are by command, first the one that is read, then others that may name it."""
+
+    data: str
+    more_data: tuple[str, ...]
+    local_data: str
+    checkpoints: dict[str, tuple[str, ...]]
+    run_folder: str
+    results: tuple[str, ...]

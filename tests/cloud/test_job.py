@@ -1,0 +1,288 @@
+"""From a job's parameters to local paths and back, for all models and commands, without a network."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from src import zoo
+from src.cloud import job
+from src.engine.config import options_of
+from src.engine.errors import UsageError, ZooError
+from tests.object_storage import SECRET
+
+ZIPPED = {"train/cat/1.jpg": b"1", "train/dog/2.jpg": b"2", "val/cat/3.jpg": b"3"}
+SEGFORMER = ["--config_path", str(zoo.ROOT / "configs" / "segformer" / "segformer.b0.cpu.yaml")]
+MOBILENET = ["--platform", "CPU"]
+
+
+def zip_of(files=ZIPPED, top=""):
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"{top}{name}", content)
+    return made.getvalue()
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """Flags for local folders, as /cache is on the platform."""
+    return [
+        f"--data_path={tmp_path}/cache/data",
+        f"--load_path={tmp_path}/cache/load",
+        f"--output_path={tmp_path}/cache/train",
+    ]
+
+
+def localised(command, *flags):
+    """The configuration that the recipe would get."""
+    cfg = zoo.configure(command, ["--enable_modelarts=True", *map(str, flags)])
+    with job.opened(command, cfg) as local:
+        return local
+
+
+class TestData:
+    @pytest.mark.parametrize("top", ["", "Pets/"])
+    @pytest.mark.parametrize("given", ["", "--dataset_path={root}", "--dataset_path={root}/Pets"])
+    def test_a_zip_file_from_the_store(self, stored, cache, tmp_path, top, given):
+        scheme, bucket = stored
+        bucket.write("data/Pets.zip", zip_of(top=top))
+        bucket.write("data/huge_other_file.bin", b"stays where it is")
+        flags = [f"--data_url={scheme}://{bucket.name}/data/", f"--train_url={scheme}://{bucket.name}/out/"]
+        flags += ["--modelarts_dataset_unzip_name=Pets", *filter(None, [given.format(root=tmp_path / "cache/data")])]
+        cfg = localised("train", *MOBILENET, *cache, *flags)
+        assert Path(cfg.dataset_path) == tmp_path / "cache/data/Pets"
+        assert (tmp_path / "cache/data/Pets/val/cat/3.jpg").read_bytes() == b"3"
+        assert not (tmp_path / "cache/data/huge_other_file.bin").exists()
+
+    def test_a_key_may_name_a_folder_within_the_data_set(self, bucket, cache, tmp_path):
+        bucket.write("data/Pets.zip", zip_of())
+        flags = [f"--data_url=s3://{bucket.name}/data/Pets.zip", "--modelarts_dataset_unzip_name=Pets"]
+        flags += [f"--dataset_path={tmp_path}/cache/data/Pets/train", "--eval_dataset_path=val"]
+        cfg = localised("train", *MOBILENET, *cache, *flags, f"--train_url={tmp_path}/out")
+        assert Path(cfg.dataset_path) == tmp_path / "cache/data/Pets/train"
+        assert Path(cfg.eval_dataset_path) == tmp_path / "cache/data/Pets/val"
+
+    @pytest.mark.parametrize("unzip", [True, False])
+    def test_a_folder_of_files_from_the_store(self, bucket, cache, tmp_path, unzip):
+        for name, content in ZIPPED.items():
+            bucket.write(f"data/Pets/{name}", content)
+        url = f"s3://{bucket.name}/data" + ("" if unzip else "/Pets")
+        flags = [f"--data_url={url}", f"--need_modelarts_dataset_unzip={unzip}", "--modelarts_dataset_unzip_name=Pets"]
+        cfg = localised("eval", *MOBILENET, *cache, *flags)
+        assert Path(cfg.dataset_path) == tmp_path / ("cache/data/Pets" if unzip else "cache/data")
+        assert (Path(cfg.dataset_path) / "val/cat/3.jpg").read_bytes() == b"3"
+
+    def test_plain_paths_are_used_where_they_are(self, cache, tmp_path):
+        for name in ZIPPED:
+            (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "in" / name).touch()
+        flags = [f"--data_url={tmp_path}/in", "--need_modelarts_dataset_unzip=False", f"--train_url={tmp_path}/out"]
+        cfg = localised("train", *MOBILENET, *cache, *flags)
+        assert Path(cfg.dataset_path) == tmp_path / "in"
+        assert Path(cfg.save_checkpoint_path) == tmp_path / "out/checkpoint"
+        assert not (tmp_path / "cache" / "train").exists()
+
+    def test_a_zip_file_at_a_plain_path_is_unpacked_to_the_cache(self, cache, tmp_path):
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in/Pets.zip").write_bytes(zip_of())
+        flags = [f"--data_url={tmp_path}/in", "--modelarts_dataset_unzip_name=Pets", f"--train_url={tmp_path}/out"]
+        cfg = localised("train", *MOBILENET, *cache, *flags)
+        assert Path(cfg.dataset_path) == tmp_path / "cache/data/Pets"
+        assert sorted(path.name for path in (tmp_path / "in").iterdir()) == ["Pets.zip"]
+
+    def test_segformer_has_the_same_keys(self, bucket, tmp_path):
+        bucket.write("data/city.zip", zip_of({"leftImg8bit/x.png": b"x", "colours.csv": b"c"}, "city/"))
+        bucket.write("pre/mit_b0.ckpt", b"weights")
+        flags = [f"--data_url=s3://{bucket.name}/data", "--modelarts_dataset_unzip_name=city", "--distribute=True"]
+        flags += [f"--checkpoint_url=s3://{bucket.name}/pre", "--checkpoint=mit_b0.ckpt", "--class_list=colours.csv"]
+        flags += [f"--data_dir={tmp_path}/d", f"--load_path={tmp_path}/l", f"--train_url={tmp_path}/out"]
+        cfg = localised("train", *SEGFORMER, *flags)
+        assert Path(cfg.data_path) == tmp_path / "d/city" and Path(cfg.class_list) == tmp_path / "d/city/colours.csv"
+        assert Path(cfg.pretrained_ckpt_path).read_bytes() == b"weights"
+        assert cfg.run_distribute and Path(cfg.checkpoint_path) == tmp_path / "out/checkpoint"
+
+    @pytest.mark.parametrize(
+        ("flags", "words"),
+        [
+            (["--data_url=s3://{bucket}/nothing"], "there is nothing at data_url"),
+            (["--data_url=s3://{bucket}/data"], "holds neither ImageNet_Original.zip nor a folder ImageNet_Original"),
+            (["--data_url=s3://{bucket}/data", "--modelarts_dataset_unzip_name="], "unzip_name is empty"),
+            (["--data_url=ftp://x/y"], "begins with obs:// or s3://"),
+            (["--data_url=/nowhere"], "holds neither"),
+        ],
+    )
+    def test_mistakes_are_one_sentence(self, bucket, cache, tmp_path, flags, words):
+        bucket.write("data/Pets.zip", zip_of())
+        with pytest.raises(ZooError, match=words) as caught:
+            localised("eval", *MOBILENET, *cache, *[flag.format(bucket=bucket.name) for flag in flags])
+        assert "\n" not in str(caught.value)
+
+
+class TestCheckpoint:
+    @pytest.mark.parametrize(
+        "given",
+        [
+            "--checkpoint=./mobilenetv2/mobilenetv2_trained.ckpt",
+            "--pretrain_ckpt=mobilenetv2_trained.ckpt",
+            "--pretrain_ckpt={load}/mobilenetv2/mobilenetv2_trained.ckpt",
+        ],
+    )
+    def test_named_in_any_way(self, stored, cache, tmp_path, given):
+        scheme, bucket = stored
+        bucket.write("model/mobilenetv2/mobilenetv2_trained.ckpt", b"trained")
+        bucket.write("model/other.ckpt", b"other")
+        url = f"--checkpoint_url={scheme}://{bucket.name}/model/"
+        cfg = localised("eval", *MOBILENET, *cache, url, given.format(load=tmp_path / "cache/load"))
+        assert Path(cfg.pretrain_ckpt).read_bytes() == b"trained"
+        assert not list((tmp_path / "cache/load").rglob("other.ckpt"))
+
+    def test_the_only_one_needs_no_name(self, bucket, cache):
+        bucket.write("model/a.ckpt", b"a")
+        bucket.write("model/train.log", b"log")
+        cfg = localised("eval", *MOBILENET, *cache, f"--checkpoint_url=s3://{bucket.name}/model")
+        assert Path(cfg.pretrain_ckpt).read_bytes() == b"a"
+
+    def test_the_address_may_be_the_file(self, bucket, cache, tmp_path):
+        bucket.write("model/a.ckpt", b"a")
+        flags = [f"--checkpoint_url=s3://{bucket.name}/model/a.ckpt", f"--train_url={tmp_path}/out"]
+        cfg = localised("export", *MOBILENET, *cache, *flags)
+        assert Path(cfg.ckpt_file).read_bytes() == b"a"
+
+    def test_a_stale_file_in_the_cache_is_not_taken(self, bucket, cache, tmp_path):
+        bucket.write("model/model.ckpt", b"right")
+        (tmp_path / "cache/load").mkdir(parents=True)
+        (tmp_path / "cache/load/model.ckpt").write_bytes(b"stale")
+        flags = [f"--checkpoint_url=s3://{bucket.name}/model", f"--ckpt_file={tmp_path}/cache/load/model.ckpt"]
+        cfg = localised("export", *MOBILENET, *cache, *flags, f"--train_url={tmp_path}/out")
+        assert Path(cfg.ckpt_file).read_bytes() == b"right"
+
+    def test_at_a_plain_path(self, cache, tmp_path):
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model/a.ckpt").touch()
+        for url in (tmp_path / "model", tmp_path / "model/a.ckpt"):
+            cfg = localised("eval", *MOBILENET, *cache, f"--checkpoint_url={url}")
+            assert Path(cfg.pretrain_ckpt) == tmp_path / "model/a.ckpt"
+
+    @pytest.mark.parametrize(
+        ("command", "key"),
+        [("eval", "eval_ckpt_path"), ("infer", "infer_ckpt_path"), ("export", "export_ckpt_path")],
+    )
+    @pytest.mark.parametrize("flag", ["--{key}=b.ckpt", "--checkpoint=b.ckpt", "--pretrain_ckpt=b.ckpt"])
+    def test_segformer_takes_either_name_for_every_command(self, bucket, tmp_path, command, key, flag):
+        for name in ("a", "b"):
+            bucket.write(f"model/{name}.ckpt", name.encode())
+        flags = [f"--checkpoint_url=s3://{bucket.name}/model", flag.format(key=key), f"--train_url={tmp_path}/out"]
+        flags += [f"--data_dir={tmp_path}/d", f"--load_path={tmp_path}/l"]
+        assert Path(getattr(localised(command, *SEGFORMER, *flags), key)).read_bytes() == b"b"
+
+    @pytest.mark.parametrize(
+        ("flags", "words"),
+        [
+            ([], "holds a.ckpt, b.ckpt; name one of its checkpoints with pretrain_ckpt"),
+            (["--checkpoint=c.ckpt"], "name one .* with pretrain_ckpt, which is c.ckpt now"),
+            (["--checkpoint_url=s3://{bucket}/nothing"], "holds nothing"),
+            (["--checkpoint_url=/The path of checkpoint in S3/"], "is neither here nor an obs:// or s3:// address"),
+        ],
+    )
+    def test_mistakes_are_one_sentence(self, bucket, cache, flags, words):
+        for name in ("a", "b"):
+            bucket.write(f"model/{name}.ckpt", b"")
+        flags = [f"--checkpoint_url=s3://{bucket.name}/model", *[flag.format(bucket=bucket.name) for flag in flags]]
+        with pytest.raises(UsageError, match=words):
+            localised("eval", *MOBILENET, *cache, *flags)
+
+
+class TestResults:
+    def test_they_lie_below_the_output_folder_and_arrive(self, stored, cache, tmp_path):
+        scheme, bucket = stored
+        flags = [f"--train_url={scheme}://{bucket.name}/out/", "--file_name=mobilenetv2", "--file_format=MINDIR"]
+        cfg = zoo.configure("export", ["--enable_modelarts=True", *MOBILENET, *cache, *flags])
+        with job.opened("export", cfg) as local:
+            assert local.file_name == f"{tmp_path}/cache/train/mobilenetv2"
+            Path(local.file_name).with_suffix(".mindir").write_bytes(b"exported")
+        assert bucket.read("out/mobilenetv2.mindir") == b"exported"
+
+    def test_a_used_address_is_refused_for_a_new_run_and_taken_for_a_resumed_one(self, stored, cache, tmp_path):
+        scheme, bucket = stored
+        bucket.write("out/checkpoint/mobilenetv2-1_4.ckpt", b"epoch 1")
+        bucket.write("out/checkpoint/train.log", b"older")
+        bucket.write("out/notes.txt", b"another file")
+        flags = [*MOBILENET, *cache, f"--train_url={scheme}://{bucket.name}/out"]
+        with pytest.raises(UsageError, match="holds the files of an earlier run .*resume=auto or give another"):
+            localised("train", *flags)
+        log = tmp_path / "cache/train/checkpoint/train.log"
+        log.parent.mkdir(parents=True)
+        log.write_bytes(b"newer, on this server")
+        cfg = localised("train", *flags, "--resume=auto")
+        assert Path(cfg.save_checkpoint_path, "mobilenetv2-1_4.ckpt").read_bytes() == b"epoch 1"
+        assert bucket.read("out/checkpoint/train.log") == b"newer, on this server"
+
+    @pytest.mark.parametrize("name", ["mobilenetv2-1_4.ckpt", "checkpoint/mobilenetv2-1_4.ckpt"])
+    def test_a_resumed_checkpoint_is_named_as_it_is_stored(self, bucket, cache, name):
+        bucket.write("out/checkpoint/mobilenetv2-1_4.ckpt", b"epoch 1")
+        cfg = localised("train", *MOBILENET, *cache, f"--train_url=s3://{bucket.name}/out", f"--resume={name}")
+        assert Path(cfg.resume).read_bytes() == b"epoch 1"
+
+    @pytest.mark.parametrize("command", ["train", "export"])
+    def test_results_need_a_place(self, cache, command):
+        with pytest.raises(UsageError, match="train_url is not set"):
+            localised(command, *MOBILENET, *cache)
+
+    @pytest.mark.parametrize("value", ["/elsewhere/run", "../run"])
+    def test_a_place_that_would_not_be_sent(self, bucket, cache, value):
+        with pytest.raises(UsageError, match="would not reach train_url; give a relative path"):
+            localised(
+                "train", *MOBILENET, *cache, f"--train_url=s3://{bucket.name}/o", f"--save_checkpoint_path={value}"
+            )
+
+    def test_other_ranks_send_nothing(self, bucket, cache, tmp_path, monkeypatch):
+        monkeypatch.setenv("RANK_ID", "1")
+        cfg = zoo.configure(
+            "export", ["--enable_modelarts=True", *MOBILENET, *cache, f"--train_url=s3://{bucket.name}/out"]
+        )
+        with job.opened("export", cfg) as local:
+            Path(local.file_name).write_bytes(b"")
+        assert not bucket.keys()
+
+
+class TestParameters:
+    @pytest.mark.parametrize("model", zoo.MODELS)
+    def test_every_model_says_which_of_its_keys_a_job_uses(self, model):
+        config_class = importlib.import_module(f"src.{model}.config").Config
+        keys, known = config_class.job_keys(), options_of(config_class)
+        named = [keys.data, *keys.more_data, keys.local_data, keys.run_folder, *keys.results]
+        named += [key for some in keys.checkpoints.values() for key in some]
+        named += ["data_url", "train_url", "checkpoint_url", "output_path", "load_path", "enable_modelarts"]
+        named += ["need_modelarts_dataset_unzip", "modelarts_dataset_unzip_name"]
+        assert set(named) <= set(known)
+        aliases = {alias for option in known.values() for alias in (*option.aliases,)} | set(known)
+        assert {"distribute", "checkpoint", "pretrain_ckpt", "file_name", "file_format"} <= aliases
+
+    def test_what_the_platform_adds_is_named_without_its_value_and_ignored(self, capsys):
+        flags = [
+            "--enable_modelarts=True",
+            *MOBILENET,
+            "--train_url=/out",
+            "--init_method=tcp://1.2.3.4:5",
+            "--ak",
+            SECRET,
+        ]
+        cfg = zoo.configure("train", flags)
+        assert cfg.train_url == "/out"
+        said = capsys.readouterr().err
+        assert "--init_method, --ak" in said and SECRET not in said and "1.2.3.4" not in said
+
+    def test_only_in_a_job(self):
+        with pytest.raises(UsageError, match="unknown flag '--init_method'"):
+            zoo.configure("train", [*MOBILENET, "--init_method=x"])
+
+    def test_unknown_keys_of_a_file_are_errors_even_so(self, tmp_path):
+        path = tmp_path / "c.yaml"
+        path.write_text(f"__BASE__: {zoo.ROOT / 'default_config_cpu.yaml'}\nenable_modelarts: True\nepoch_sise: 3\n")
+        with pytest.raises(UsageError, match="did you mean 'epoch_size'"):
+            zoo.configure("train", ["--config_path", str(path)])

@@ -1,0 +1,158 @@
+"""One process of a server works, the others get its result; nothing waits for ever, nothing is left over."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from src.cloud import once as module
+from src.cloud.once import once
+from src.cloud.surroundings import process
+from tests.conftest import ROOT
+
+PROCESS = """
+import os, sys, time
+from pathlib import Path
+from src.cloud.once import once
+from src.engine.errors import ZooError
+folder, job, how, patience = Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4])
+
+def work(beat):
+    (folder / f"worker-{os.getpid()}").touch()
+    if how == "fails":
+        raise ZooError("the bucket is empty")
+    if how == "hangs":
+        time.sleep(60)
+    for _ in range(5):
+        time.sleep(0.1)
+        beat()
+    return {"root": "/data/ä"}
+
+try:
+    print(once(folder, "copying", job, work, patience))
+except ZooError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start processes that share a folder; they are gone when the test ends."""
+    started = []
+
+    def start(count: int, job: str = "job 1", how: str = "works", patience: float = 30) -> list[subprocess.Popen]:
+        new = [
+            subprocess.Popen(
+                [sys.executable, "-c", PROCESS, str(tmp_path), job, how, str(patience)],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(count)
+        ]
+        started.extend(new)
+        return new
+
+    yield start
+    for one in started:
+        one.kill()
+        one.communicate()
+
+
+def ends(processes) -> list[tuple[int, str]]:
+    """(status, last line) of each."""
+    outputs = [one.communicate(timeout=60) for one in processes]
+    return [(one.returncode, (out + err).strip()) for one, (out, err) in zip(processes, outputs)]
+
+
+def workers(folder) -> int:
+    return len(list(folder.glob("worker-*")))
+
+
+def test_one_works_and_all_have_its_result(start, tmp_path):
+    assert ends(start(4)) == [(0, "{'root': '/data/ä'}")] * 4
+    assert workers(tmp_path) == 1
+    assert oct((tmp_path / module.FOLDER).stat().st_mode)[-3:] == "700"
+
+
+def test_another_job_does_not_trust_the_marker_of_an_earlier_one(start, tmp_path):
+    ends(start(2, "job 1"))
+    ends(start(2, "job 2"))
+    assert workers(tmp_path) == 2
+
+
+def test_the_failure_of_one_ends_all_with_its_reason(start, tmp_path):
+    found = ends(start(3, how="fails"))
+    assert workers(tmp_path) == 1
+    assert sorted(text.split(" in process")[0] for _, text in found) == [
+        "error: copying failed", "error: copying failed", "error: the bucket is empty",
+    ]  # fmt: skip
+    assert {status for status, _ in found} == {1}
+
+
+def test_the_death_of_one_ends_all(start, tmp_path):
+    processes = start(3, how="hangs")
+    deadline = time.monotonic() + 30
+    while not workers(tmp_path):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    pid = int(next(tmp_path.glob("worker-*")).name.partition("-")[2])
+    os.kill(pid, signal.SIGKILL)
+    found = ends(processes)
+    assert sorted(status for status, _ in found) == [-9, 1, 1]
+    assert all(f"process {pid} ended while it was copying" in text for status, text in found if status == 1)
+
+
+def test_no_progress_ends_those_that_wait(start, tmp_path):
+    processes = start(2, how="hangs", patience=1)
+    deadline = time.monotonic() + 30
+    while all(one.poll() is None for one in processes):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    gave_up = next(one for one in processes if one.poll() is not None)
+    assert "shows no progress for 1 seconds" in gave_up.communicate()[1]
+
+
+def test_a_clock_that_jumps_is_no_progress_and_no_timeout(tmp_path, monkeypatch):
+    """Waiting is measured with the monotonic clock, and a beat is any change of the lock's time."""
+    monkeypatch.setattr(module.time, "time", lambda: 0.0)
+    assert once(tmp_path, "copying", "j", lambda beat: beat() or 5) == 5
+    assert once(tmp_path, "copying", "j", lambda beat: 6) == 5
+
+
+def test_a_damaged_marker_counts_as_none(tmp_path):
+    (tmp_path / module.FOLDER).mkdir()
+    for content in ("", "{", "[]", "null", json.dumps({"job": "j2"})):
+        (tmp_path / module.FOLDER / "marker.json").write_text(content)
+        assert once(tmp_path, "copying", "j", lambda beat: 7) == 7
+
+
+def test_a_job_of_one_process_always_works(tmp_path):
+    results = iter((1, 2))
+    assert [once(tmp_path, "copying", "", lambda beat: next(results)) for _ in range(2)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("variables", "writes", "knows_others"),
+    [
+        ({}, True, False),
+        ({"RANK_ID": "0", "RANK_SIZE": "8", "JOB_ID": "7"}, True, True),
+        ({"RANK_ID": "3", "RANK_SIZE": "8", "JOB_ID": "7"}, False, True),
+        ({"RANK_ID": "0", "RANK_SIZE": "2", "LAUNCH_ID": "launch-x", "MS_ROLE": "MS_SCHED"}, False, True),
+        ({"RANK_ID": "1", "RANK_SIZE": "2", "DEVICE_ID": "3"}, False, False),
+        ({"RANK_ID": "0", "RANK_SIZE": "0", "JOB_ID": ""}, True, False),
+    ],
+)
+def test_who_this_process_is(monkeypatch, variables, writes, knows_others):
+    for name in ("RANK_ID", "RANK_SIZE", "JOB_ID", "MA_JOB_ID", "BATCH_JOB_ID", "MA_TASK_NAME", "LAUNCH_ID", "MS_ROLE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert (process().writes, bool(process().job)) == (writes, knows_others)

@@ -1,0 +1,163 @@
+"""A training that is killed, or meets a full disk, damaged checkpoints, a jumping clock or a second run, loses nothing.
+
+The loop, the run folder and the checkpoints are the real ones; tests/fault_training.py has sums in place of a network,
+so that a start takes milliseconds. test_recipes.py and test_ranks.py kill real networks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.needs_mindspore
+ms = pytest.importorskip("mindspore")
+
+from src.engine import checkpoint  # noqa: E402
+from src.engine.errors import ZooError  # noqa: E402
+from src.engine.loop import Score  # noqa: E402
+from tests import fault_training  # noqa: E402
+from tests.conftest import ROOT, run_command  # noqa: E402
+from tests.fault_training import BEST, LAST, NAMES  # noqa: E402
+
+KILLS = 24
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Every array of two checkpoints is equal to the last bit, and so is the position."""
+    first, second = checkpoint.read(one), checkpoint.read(other)
+    assert first.arrays.keys() == second.arrays.keys()
+    for name, array in first.arrays.items():
+        assert (array == second.arrays[name]).all(), name
+    assert first.meta.get("position") == second.meta.get("position")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    fault_training.train(folder)
+    return folder
+
+
+def test_killed_at_random_moments_and_resumed_it_reaches_the_same_weights(undisturbed, tmp_path):
+    seed = int.from_bytes(os.urandom(3), "big")
+    result = run_command("-m", "tests.fault_training", tmp_path / "run", "--kills", KILLS, "--seed", seed)
+    assert result.returncode == 0, (seed, result.stderr)
+    hits = json.loads(result.stdout)
+    finished = hits.pop("finished first")
+    assert sum(hits.values()) >= KILLS and len(hits) > 1, (seed, hits, finished)
+    assert_same(tmp_path / "run" / LAST, undisturbed / LAST)
+    assert not list(tmp_path.glob("run/.writing-*"))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"mounting is not allowed here: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_disk_that_is_full_leaves_the_last_good_checkpoint_and_room_lets_it_go_on(small_disk, tmp_path):
+    size = 40_000  # a checkpoint of 320 kB, and of 160 kB for the best weights
+    filler = small_disk / "other people's files"
+    filler.write_bytes(bytes(1_100_000))
+    with pytest.raises(ZooError, match=r"cannot write .*: No space left on device; make room or choose another folder"):
+        fault_training.train(small_disk / "run", size)
+    said = []
+    good = NAMES.newest_good(small_disk / "run", said.append)
+    assert good is not None and said == [], "no damaged file has the name of a checkpoint"
+    filler.unlink()
+    fault_training.train(small_disk / "run", size)
+    fault_training.train(tmp_path / "undisturbed", size)
+    assert_same(small_disk / "run" / LAST, tmp_path / "undisturbed" / LAST)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "zeroed"])
+def test_damaged_checkpoints_are_named_and_the_one_before_is_taken(undisturbed, tmp_path, capsys, damage):
+    rng = np.random.default_rng()
+    shutil.copytree(undisturbed, tmp_path / "run")
+    newest, before = [path for *_, path in reversed(NAMES.find(tmp_path / "run"))][:2]
+    whole = newest.read_bytes()
+    for _ in range(20):
+        position = int(rng.integers(3, len(whole) - 20))
+        if damage == "truncated":
+            newest.write_bytes(whole[:position])
+        elif damage == "flipped":
+            flipped = bytearray(whole)
+            flipped[position] ^= 1 << int(rng.integers(8))
+            newest.write_bytes(flipped)
+        else:  # what a machine that lost power may leave: the right size without the content
+            newest.write_bytes(whole[:position] + bytes(len(whole) - position))
+        said = []
+        assert NAMES.newest_good(tmp_path / "run", said.append).path == before, position
+        assert newest.name in said[0] and "trying the checkpoint before it" in said[0]
+    fault_training.train(tmp_path / "run")
+    assert f"resumed from {before}" in capsys.readouterr().out
+    assert_same(newest, undisturbed / LAST)
+
+
+def test_a_clock_that_jumps_changes_nothing(undisturbed, tmp_path, capsys, monkeypatch):
+    """Neither while it trains, nor by the times of files: the newest checkpoint is the one with the highest number."""
+    shutil.copytree(undisturbed, tmp_path / "run")
+    (tmp_path / "run" / LAST).unlink()
+    for number, (*_, path) in enumerate(NAMES.find(tmp_path / "run")):
+        os.utime(path, (1e9 - 1e6 * number, 1e9 - 1e6 * number))
+    real, rng = time.time, np.random.default_rng()
+    monkeypatch.setattr(time, "time", lambda: real() + rng.uniform(-1e9, 1e9))
+    fault_training.train(tmp_path / "run")
+    assert f"resumed from {tmp_path}/run/toy-5_5.ckpt" in capsys.readouterr().out
+    assert_same(tmp_path / "run" / LAST, undisturbed / LAST)
+
+
+def test_a_second_run_on_the_same_folder_is_refused_and_harms_nothing(undisturbed, tmp_path):
+    command = [sys.executable, "-m", "tests.fault_training", str(tmp_path / "run")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as first:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "run" / "train.log").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        first.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(ZooError, match="another run is writing to"):
+                fault_training.train(tmp_path / "run")
+        finally:
+            first.send_signal(signal.SIGCONT)
+    assert first.returncode == 0
+    assert_same(tmp_path / "run" / LAST, undisturbed / LAST)
+    assert_same(tmp_path / "run" / BEST, undisturbed / BEST)
+
+
+@pytest.mark.parametrize("key", ["samples", "images"])
+def test_an_evaluation_that_could_read_nothing_is_no_score_of_zero(tmp_path, monkeypatch, key):
+    monkeypatch.setattr(fault_training.loop, "Score", lambda value, values: Score(value, {key: 0}))
+    with pytest.raises(ZooError, match="the evaluation after epoch 1 could read nothing"):
+        fault_training.train(tmp_path / "run")
+
+
+def test_the_toy_notices_a_step_that_is_lost_or_repeated(undisturbed, tmp_path, monkeypatch):
+    """Else the tests above would prove nothing."""
+    monkeypatch.setattr(fault_training.loop, "_train_epoch", without_its_third_step(fault_training.loop._train_epoch))
+    fault_training.train(tmp_path / "run")
+    with pytest.raises(AssertionError):
+        assert_same(tmp_path / "run" / LAST, undisturbed / LAST)
+
+
+def without_its_third_step(original):
+    def train_epoch(step, *arguments):
+        calls = iter(range(10**6))
+        return original(lambda rate, noise: step(rate * (next(calls) != 2), noise), *arguments)
+
+    return train_epoch
