@@ -170,6 +170,16 @@ def test_mobilenetv2_by_mindspore(zoo, run_script, tmp_path):
     assert largest_difference(zoo / "net.onnx", data, found) <= 1e-3
 
 
+def test_mobilenetv2_quant_gives_the_answers_of_its_file(zoo, run_script, tmp_path):
+    """Integers all the way; the application adds nothing of its own but the rounding of the image's bytes."""
+    data = zoo / "data" / "val" / "7"
+    done = run_script(zoo / "quant.onnx", data, "None", "CPU")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = scores(tmp_path / "result_Files")
+    assert len(found) == len(list(data.iterdir()))
+    assert largest_difference(zoo / "quant.onnx", data, found) <= 1e-3
+
+
 def test_segformer_writes_the_pictures_of_inference(zoo, run_script, tmp_path):
     """The class of every pixel as infer.py has it, on at least 99.9 % of the pixels."""
     done = run_script(zoo / "seg.onnx", zoo / "pictures" / "images", "None", "CPU", "--", "--label_pictures", "labels")

@@ -77,6 +77,16 @@ def export_mobilenetv2(digits: Path, out: Path) -> None:
     (out / "air" / "net.mindir").rename(out / "air" / "net.air")
 
 
+def export_quant(digits: Path, out: Path) -> None:
+    """quant.onnx: integers, calibrated on the digits."""
+    flags = ["--config_path", "configs/mobilenetv2_quant/digits_cpu.yaml", "--width_mult", WIDTH]
+    flags += ["--image_height", SIZE, "--image_width", SIZE, "--dataset_path", digits]
+    trained = ["--pretrain_ckpt", out / "net.ckpt", "--save_checkpoint_path", out / "calibrated"]
+    command("train", *flags, *trained, "--calibrate_only", 2)
+    calibrated = out / "calibrated" / "mobilenetv2_quant-calibrated.ckpt"
+    command("export", *flags, "--ckpt_file", calibrated, "--file_format", "ONNX", "--file_name", out / "quant")
+
+
 def export_segformer(pictures: Path, out: Path) -> None:
     """seg.onnx, and what infer.py predicts on the pictures when it pads them as the application does."""
     classes = read_class_list(pictures / "classes.csv")
@@ -96,4 +106,5 @@ if __name__ == "__main__":
     device.setup("CPU")
     (made / "air").mkdir()
     export_mobilenetv2(Path(sys.argv[1]), made)
+    export_quant(Path(sys.argv[1]), made)
     export_segformer(Path(sys.argv[2]), made)

@@ -156,6 +156,7 @@ def test_evaluation_and_export_jobs_take_the_result_from_the_store(finished, tmp
     assert job.bucket.read("scores/mobilenetv2.mindir") == (tmp_path / "out/mobilenetv2.mindir").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_lost_machine_loses_only_what_was_not_sent_yet(endpoint, zipped, trained, tmp_path):
     """SIGKILL once a checkpoint is in the store, then everything local is gone; the job goes on from the store."""
     job = Job("s3", Bucket("lost", endpoint), tmp_path)

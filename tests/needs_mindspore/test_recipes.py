@@ -131,6 +131,7 @@ class TestTrain:
 
 
 class TestResume:
+    @pytest.mark.slow
     def test_killed_at_any_moment_and_resumed_gives_the_same_weights(self, undisturbed, tiny, images, tmp_path):
         """SIGKILL three times, each a little later than the first checkpoint that is new."""
         command = [sys.executable, ROOT / "train.py", "--config_path", tiny, "--dataset_path", images / "train"]
