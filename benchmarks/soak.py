@@ -10,6 +10,7 @@ has to save and end by itself, and nothing of it may be left.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import statistics
 import subprocess
@@ -59,7 +60,10 @@ def median(samples: list[Held]) -> Held:
 def watch(command: list[str], run: Path, seconds: float) -> list[Held]:
     """Samples of a training over `seconds`, counted from its first checkpoint on; it has ended well then."""
     log = run.parent / "output.log"
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as child:
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(log.open("wb"))
+        child = stack.enter_context(subprocess.Popen(command, stdout=output, stderr=output))
+        stack.callback(child.terminate)  # where watching ends otherwise than by its end
         process, samples, began, asked = psutil.Process(child.pid), [], None, False
         while child.poll() is None:
             time.sleep(min(5.0, seconds / (2 * FEWEST)))
@@ -116,6 +120,7 @@ def main() -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0, help="how long to watch (default 30)")
     parser.add_argument("--folder", type=Path, help="where to train (default: a temporary folder)")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         given = parser.parse_args()
         if not given.minutes > 0:
@@ -125,6 +130,9 @@ def main() -> int:
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.status
+    except KeyboardInterrupt:
+        print("stopped before the end", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":
