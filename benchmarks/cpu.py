@@ -22,6 +22,7 @@ from pathlib import Path
 
 from benchmarks import cpu_report, machine
 from benchmarks.cpu_plan import INT8_FILE, MOBILENET, SECTIONS, SEGFORMER, Row, Section
+from benchmarks.flag_types import positive, some_of
 from src.engine.config import Parser
 from src.engine.errors import UsageError, ZooError
 from src.engine.stream import usable_cores
@@ -177,24 +178,10 @@ def measure(args: argparse.Namespace) -> int:
     return 1 if runner.notes else 0
 
 
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def sections(text: str) -> list[str]:
-    wanted = [name.strip() for name in text.split(",")]
-    unknown = [name for name in wanted if name not in SECTIONS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(SECTIONS)}")
-    return [name for name in SECTIONS if name in wanted]
-
-
 def main(argv: list[str]) -> int:
     """Returns the exit status: 0, 1 where a contender failed, 2 for a wrong command line."""
     flags = Parser(prog="python -m benchmarks.cpu", description=__doc__.split("\n")[0], allow_abbrev=False)
-    flags.add_argument("--only", type=sections, default=list(SECTIONS), help=f"some of {','.join(SECTIONS)}")
+    flags.add_argument("--only", type=some_of(SECTIONS), default=list(SECTIONS), help=f"some of {','.join(SECTIONS)}")
     flags.add_argument("--rounds", type=positive, default=3, help="how often each contender runs (default 3)")
     flags.add_argument("--steps", type=positive, default=5, help="timed steps per run (default 5)")
     flags.add_argument("--images", help="folder of class folders; without it, cuts of two photographs are written")

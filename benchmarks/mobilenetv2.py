@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.contenders import SECTIONS
+from benchmarks.flag_types import positive, some_of
 from src.engine.config import Parser
 from src.engine.errors import UsageError, ZooError
 
@@ -23,27 +24,13 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--steps", type=positive, default=8, help="timed steps per run (default 8; data: four times)")
     flags.add_argument("--images", metavar="FOLDER", help="folder of class folders for the data section")
     flags.add_argument("--out", type=Path, metavar="FOLDER", help="also write mobilenetv2.json and mobilenetv2.md")
-    flags.add_argument("--only", type=sections, default=list(SECTIONS), help=f"some of {','.join(SECTIONS)}")
+    flags.add_argument("--only", type=some_of(SECTIONS), default=list(SECTIONS), help=f"some of {','.join(SECTIONS)}")
     # How a round calls its contenders; not for users.
     flags.add_argument("--worker", help=argparse.SUPPRESS)
     flags.add_argument("--threads", type=positive, default=1, help=argparse.SUPPRESS)
     flags.add_argument("--width", type=float, default=1.0, help=argparse.SUPPRESS)
     flags.add_argument("--onnx", type=Path, help=argparse.SUPPRESS)
     return flags
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def sections(text: str) -> list[str]:
-    wanted = [name.strip() for name in text.split(",")]
-    unknown = [name for name in wanted if name not in SECTIONS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(SECTIONS)}")
-    return [name for name in SECTIONS if name in wanted]
 
 
 def main(argv: list[str]) -> int:

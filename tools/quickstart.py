@@ -94,17 +94,22 @@ def size(path: Path) -> str:
     return f"{path.stat().st_size / 1e6:.1f} MB"
 
 
+def median_speed(run: Path) -> float:
+    """Images per second of a run's median epoch."""
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    speed = sorted(row["images_per_s"] for row in metrics if row["kind"] == "epoch")
+    return speed[len(speed) // 2]
+
+
 def summary(scores: dict[str, dict], seconds: float) -> str:
     """The closing table."""
-    metrics = [json.loads(line) for line in (RUN / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    speed = sorted(row["images_per_s"] for row in metrics if row["kind"] == "epoch")
     network, samples = scores["checkpoint"], scores["checkpoint"]["samples"]
     return table(
         [
             ("top-1 on held-out digits", f"{network['top1']:.4f}"),
             ("top-5", f"{network['top5']:.4f}"),
             ("held-out digits seen", f"{samples}"),
-            ("training, images/s (median epoch)", f"{speed[len(speed) // 2]:.0f}"),
+            ("training, images/s (median epoch)", f"{median_speed(RUN):.0f}"),
             ("MINDIR gives the network's answer", f"{scores[MINDIR.name]['agree']} of {samples}"),
             ("ONNX gives the network's answer", f"{scores[ONNX.name]['agree']} of {samples}"),
             ("checkpoint", f"{size(BEST)}  {BEST}"),

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from src.engine import environment  # noqa: E402  (needs the line above)
 from src.engine.report import table  # noqa: E402
-from tools.quickstart import run, size  # noqa: E402
+from tools.quickstart import median_speed, run, size  # noqa: E402
 
 OUT = Path("quickstart_segformer")
 CONFIG = Path("configs/segformer/street_scenes_cpu.yaml")
@@ -78,8 +78,6 @@ def compare() -> dict[str, float]:
 def summary(agree: dict[str, float], seconds: float) -> str:
     """The closing table."""
     scores = json.loads(SCORES.read_text(encoding="utf-8"))
-    metrics = [json.loads(line) for line in (RUN / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    speed = sorted(row["images_per_s"] for row in metrics if row["kind"] == "epoch")
     present = sum(row["iou"] is not None for row in scores["classes"].values())
     return table(
         [
@@ -87,7 +85,7 @@ def summary(agree: dict[str, float], seconds: float) -> str:
             ("mean accuracy of the classes", f"{scores['macc']:.4f}"),
             ("pixel accuracy", f"{scores['pixel_accuracy']:.4f}"),
             ("held-out scenes seen", f"{scores['images']}"),
-            ("training, crops/s (median epoch)", f"{speed[len(speed) // 2]:.1f}"),
+            ("training, crops/s (median epoch)", f"{median_speed(RUN):.1f}"),
             ("MINDIR finds the network's class", f"{100 * agree[MINDIR.name]:.3f} % of pixels"),
             ("ONNX finds the network's class", f"{100 * agree[ONNX.name]:.3f} % of pixels"),
             ("checkpoint", f"{size(BEST)}  {BEST}"),

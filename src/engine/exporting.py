@@ -78,8 +78,7 @@ def finish_onnx(path: Path, about: dict, dynamic_batch: bool, renamed: dict[str,
     model = onnx.load(str(path))
     for node in model.graph.node:
         node.op_type = renamed.get(node.op_type, node.op_type)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = onnx_model.META_KEY, json.dumps(about)
+    onnx_model.store_about(model, about)
     if dynamic_batch:
         for value in (*model.graph.input[:1], *model.graph.output):
             value.type.tensor_type.shape.dim[0].dim_param = BATCH_NAME

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -15,6 +16,12 @@ from src.engine.errors import ZooError, first_line
 
 META_KEY = "zoo_meta"
 MOST_AT_ONCE, PARTS_PER_THREAD = 4, 4  # images per call of the session, and calls that a thread should find
+
+
+def store_about(model: Any, about: dict) -> None:
+    """Put what the exporter knows into an onnx.ModelProto, where `load` finds it as `meta`."""
+    entry = model.metadata_props.add()
+    entry.key, entry.value = META_KEY, json.dumps(about)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import NamedTuple
 
 import numpy as np
@@ -89,7 +88,6 @@ class Graph:
         )
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="mobile-zoo")
         made.ir_version = IR_VERSION
-        entry = made.metadata_props.add()
-        entry.key, entry.value = onnx_model.META_KEY, json.dumps(about)
+        onnx_model.store_about(made, about)
         onnx.checker.check_model(made, full_check=True)
         return made

@@ -6,8 +6,6 @@ that of network.py, with its parameter names; batch normalisation and the head's
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -173,7 +171,6 @@ def model(weights: dict[str, np.ndarray], backbone: str, about: dict) -> onnx.Mo
         opset_imports=[helper.make_opsetid("", OPSET)],
     )
     made.ir_version = IR_VERSION
-    entry = made.metadata_props.add()
-    entry.key, entry.value = onnx_model.META_KEY, json.dumps(about)
+    onnx_model.store_about(made, about)
     onnx.checker.check_model(made, full_check=True)
     return made
