@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import psutil
 
@@ -46,7 +46,14 @@ class Follower:
                 sys.stdout.buffer.write(data)
                 sys.stdout.buffer.flush()
             except BrokenPipeError:  # `| head` has seen enough, which is no reason to stop the training
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                discard(sys.stdout)
+
+
+def discard(stream: TextIO) -> None:
+    """Send what follows nowhere, also what Python still holds: failing to write that would change the exit status."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 class Asked:
@@ -226,8 +233,11 @@ def report(plan: Plan, folder: Path, started: list[subprocess.Popen], asked: Ask
         lines += text.splitlines()[-TAIL:]
     if plan.world > 1 or len(ended) < len(plan.ranks):
         text = "\n".join(["error: " + lines[0], *lines[1:]]) + "\n"
-        with contextlib.suppress(BrokenPipeError):
+        try:
             sys.stderr.write(text)
+            sys.stderr.flush()
+        except BrokenPipeError:
+            discard(sys.stderr)
         with contextlib.suppress(OSError), Path(plan.ranks[0].log).open("a", encoding="utf-8") as log:
             log.write(text)
     return status

@@ -84,7 +84,7 @@ class Job:
         ]
 
 
-@pytest.fixture(scope="module", params=["s3", "moxing"])
+@pytest.fixture(scope="module", params=["s3", pytest.param("moxing", marks=pytest.mark.slow)])
 def job(request, endpoint, zipped, trained, tmp_path_factory) -> Job:
     folder = tmp_path_factory.mktemp("job")
     if request.param == "s3":

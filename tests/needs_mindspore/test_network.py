@@ -137,6 +137,7 @@ class TestStep:
         assert (plain[2][0].asnumpy() == looked[2][0].asnumpy()).all()
 
 
+@pytest.mark.slow
 def test_boosted_step_learns_and_keeps_the_names():
     """Without gradient centralisation, which has no CPU operator, the rest of boost runs here too."""
     from src.engine import boost

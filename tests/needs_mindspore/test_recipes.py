@@ -117,11 +117,13 @@ class TestTrain:
         assert (meta["position"]["epoch"], meta["position"]["step"]) == (2, 0)
         assert meta["epoch_of"] == {"samples": 24, "images_per_step": 6}
 
+    @pytest.mark.slow
     def test_same_seed_same_losses_even_from_the_saved_configuration(self, undisturbed, images, tmp_path):
         again = train(undisturbed[0] / "config.yaml", images, tmp_path, "--num_workers", "1")
         assert again.returncode == 0, again.stderr
         assert_same_state(undisturbed[0] / "mobilenetv2-3_4.ckpt", tmp_path / "run" / "mobilenetv2-3_4.ckpt")
 
+    @pytest.mark.slow
     def test_a_new_run_moves_the_old_files_aside(self, undisturbed, tiny, images, tmp_path):
         shutil.copytree(undisturbed[0], tmp_path / "run")
         result = train(tiny, images, tmp_path, "--epoch_size", "1")
@@ -177,6 +179,7 @@ class TestResume:
         assert result.returncode == 0
         assert "nothing left to do: 3 of 3 epochs are done" in result.stdout
 
+    @pytest.mark.slow
     def test_going_back_to_an_older_checkpoint_moves_the_newer_ones_aside(self, undisturbed, tiny, images, tmp_path):
         shutil.copytree(undisturbed[0], tmp_path / "run")
         result = train(tiny, images, tmp_path, "--run_eval", "True", "--resume", "run/mobilenetv2-2_4.ckpt")
@@ -184,6 +187,7 @@ class TestResume:
         assert (tmp_path / "run" / "previous" / "1" / "mobilenetv2-3_4.ckpt").is_file()
         assert_same_state(undisturbed[0] / "mobilenetv2-3_4.ckpt", tmp_path / "run" / "mobilenetv2-3_4.ckpt")
 
+    @pytest.mark.slow
     def test_damaged_newest_checkpoint_is_passed_over(self, undisturbed, tiny, images, tmp_path):
         shutil.copytree(undisturbed[0], tmp_path / "run")
         damaged = tmp_path / "run" / "mobilenetv2-3_4.ckpt"
@@ -212,12 +216,9 @@ class TestResume:
 
 
 class TestFineTune:
-    def test_head_only_uses_cached_features_and_never_stale_ones(self, undisturbed, tiny, images, tmp_path):
-        data = tmp_path / "data"
-        shutil.copytree(images, data)
+    def test_head_only_leaves_the_backbone_as_it_is(self, undisturbed, tiny, images, tmp_path):
         flags = ["--pretrain_ckpt", undisturbed[0] / "mobilenetv2-best.ckpt", "--freeze_layer", "backbone"]
-        flags += ["--mixup_alpha", "0", "--run_eval", "True"]
-        first = train(tiny, data, tmp_path, *flags)
+        first = train(tiny, images, tmp_path, *flags, "--mixup_alpha", "0", "--run_eval", "True")
         assert first.returncode == 0, first.stderr
         assert first.stdout.count("features of 24 images written") == 1
         whole = checkpoint.read(tmp_path / "run" / "mobilenetv2_head_3.ckpt")
@@ -226,6 +227,14 @@ class TestFineTune:
             same = (whole.arrays[name] == array).all()
             assert same == name.startswith("backbone."), name
 
+    @pytest.mark.slow
+    def test_cached_features_are_never_stale(self, undisturbed, tiny, images, tmp_path):
+        data = tmp_path / "data"
+        shutil.copytree(images, data)
+        flags = ["--pretrain_ckpt", undisturbed[0] / "mobilenetv2-best.ckpt", "--freeze_layer", "backbone"]
+        flags += ["--mixup_alpha", "0", "--run_eval", "True"]
+        first = train(tiny, data, tmp_path, *flags, "--epoch_size", "1")
+        assert first.stdout.count("features of 24 images written") == 1
         again = train(tiny, data, tmp_path, *flags, "--epoch_size", "1")
         assert "features of 24 images from" in again.stdout
         assert "written" not in again.stdout
@@ -243,6 +252,7 @@ class TestFineTune:
         fourth = train(tiny, data, tmp_path, *flags, "--epoch_size", "1")
         assert fourth.stdout.count("features of 24 images written") == 1
 
+    @pytest.mark.slow
     def test_starting_from_the_best_weights_in_the_same_folder_works_twice(self, undisturbed, tiny, images, tmp_path):
         shutil.copytree(undisturbed[0], tmp_path / "run")
         flags = ["--pretrain_ckpt", "run/mobilenetv2-best.ckpt", "--freeze_layer", "backbone", "--mixup_alpha", "0"]
@@ -299,7 +309,7 @@ class TestEvalAndExport:
         assert strict.returncode == 1
         assert "is no usable image" in strict.stderr
 
-    @pytest.mark.parametrize("dynamic", ["True", "False"])
+    @pytest.mark.parametrize("dynamic", ["True", pytest.param("False", marks=pytest.mark.slow)])
     def test_onnx_has_the_networks_answers(self, best, tiny, images, tmp_path, dynamic):
         flags = ["--ckpt_file", best, "--file_format", "ONNX", "--file_name", "net", "--dynamic_batch", dynamic]
         exported = run_command(ROOT / "export.py", "--config_path", tiny, *flags, cwd=tmp_path)
@@ -347,6 +357,7 @@ class TestEvalAndExport:
             assert len(result.stderr.splitlines()) == 1, result.stderr
 
 
+@pytest.mark.slow
 def test_profile_is_written_and_explained(tiny, images, tmp_path):
     result = train(tiny, images, tmp_path, "--enable_profiling", "True", "--epoch_size", "2")
     assert result.returncode == 0, result.stderr
@@ -378,6 +389,7 @@ def test_loss_that_is_not_finite_stops_the_run(tiny, images, tmp_path):
     assert re.search(r"the loss is (nan|inf) at epoch 1, step \d, learning rate [\d.]+e\+\d+", result.stderr)
 
 
+@pytest.mark.slow
 def test_disk_full_during_a_checkpoint_keeps_the_last_good_one(tiny, images, tmp_path):
     """A limit on the size of files stands in for the full disk; the second checkpoint does not fit under it."""
     import resource

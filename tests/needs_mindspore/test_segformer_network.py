@@ -259,6 +259,7 @@ class TestSmall:
         train = make_step(loss, AdamW(net.trainable_params(), 0.01, True))
         return [float(train(1e-3, image, label, *masks).asnumpy()) for _ in range(steps)]
 
+    @pytest.mark.slow
     def test_mixed_precision_trains_and_predicts(self):
         net = network.build("mit_b0", 5, 0, seed=1)
         forward = ms.amp.auto_mixed_precision(net, "O2")

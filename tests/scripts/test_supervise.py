@@ -210,8 +210,9 @@ class TestOneProcess:
         assert process.stderr.read() == ""
         assert process.wait(WAIT) == 0
 
-    def test_a_failure_that_nobody_reads_keeps_its_status(self, launched, table):
-        process = launched.start(*table, orders=("exit0=6",))
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    def test_a_failure_that_nobody_reads_keeps_its_status(self, launched, table, unbuffered):
+        process = launched.start(*table, orders=("exit0=6",), PYTHONUNBUFFERED=unbuffered)
         process.stdout.close()
         process.stderr.close()
         assert process.wait(WAIT) == 6

@@ -11,8 +11,9 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import numpy as np
 
@@ -54,9 +55,20 @@ def serve(path: str) -> None:
             connection, _ = listener.accept()
             with connection:
                 if os.fork() == 0:
-                    with connection.makefile("rb") as source, connection.makefile("wb") as target:
-                        answer(Path(os.fsdecode(source.readline()).rstrip("\n")), source, target)
-                    return
+                    answer_one(connection)
+
+
+def answer_one(connection: socket.socket) -> NoReturn:
+    """The work of a forked process, which ends without Python's own clean-up: that waits for onnxruntime's threads."""
+    status = 1
+    try:
+        with connection.makefile("rb") as source, connection.makefile("wb") as target:
+            answer(Path(os.fsdecode(source.readline()).rstrip("\n")), source, target)
+        status = 0
+    except Exception:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
 
 
 def main() -> int:
