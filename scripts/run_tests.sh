@@ -7,7 +7,7 @@ main() {
   ensure_environment requirements.txt requirements-dev.txt
   cd -- "$REPO_ROOT"
   if (($# == 0)); then
-    set -- -m "not parity and not slow" -n 2 --dist loadscope tests
+    set -- -m "not parity and not slow" -n 2 --dist loadfile tests
   fi
   exec "$VENV/bin/python" -m pytest "$@"
 }

@@ -114,9 +114,34 @@ def call_head(kernels: Kernels) -> list[np.ndarray]:
     return found + kernels("PixelLoss", [logits, label, weights, ignore], [(1,), logits.shape])
 
 
+def call_quantised(kernels: Kernels) -> list[np.ndarray]:
+    """Fake quantisation, and the layers on whole numbers."""
+    n, c, h, w = SHAPE
+    x, weight, found = random(*SHAPE) * 3, random(c, 1, 3, 3), []
+    limits, extent = np.array([-128, 127], np.float32), np.array([-1.5, 2.5], np.float32)
+    for scale in (np.array([0.01], np.float32), np.abs(random(c)) / 50):
+        zero_point = np.zeros_like(scale)
+        tensor = x if len(scale) == 1 else weight
+        found += kernels("FakeQuantForward", [tensor, scale, zero_point, limits], [tensor.shape, (2,)])
+        backward = [tensor, scale, zero_point, limits, tensor]
+        found += kernels("FakeQuantBackward", backward, [tensor.shape, scale.shape])
+    settings = np.array([-128, 127, 0, 0.9], np.float32)
+    found += kernels("RangeFakeQuantForward", [x, extent, settings], [SHAPE, (2,), (1,), (1,)])
+    gamma, variance = random(c), np.abs(random(c)) + 1
+    settings = np.array([-127, 127, 1, 1, 1e-5], np.float32)
+    found += kernels("FoldedFakeQuantForward", [weight, gamma, variance, settings], [weight.shape, (c,)])
+    found += kernels("FoldedFakeQuantBackward", [weight, gamma, found[-1], settings, weight], [weight.shape, (c,)])
+    vectors = [gamma, random(c, seed=1), random(c, seed=2), variance]
+    one, settings = np.ones(1, np.float32), np.array([-127, 127, 1, 1, 1e-5, 0], np.float32)
+    found += kernels("WholeFilters", [weight, *vectors, one, one / 50, one / 40, settings], [weight.shape, (c,), (c,)])
+    found += kernels("WholeRequantise", [np.rint(x * 900), *found[-2:], limits], [SHAPE])
+    numbers = np.array([3, 130, 0.7, 0.9, 128, 0, 255], np.float32)
+    return found + kernels("WholeSum", [found[-1], found[-1][::-1].copy(), numbers], [SHAPE])
+
+
 def main(path: str) -> None:
     kernels, digest = Kernels(path), hashlib.sha256()
-    for array in (*call_mobile(kernels), *call_layers(kernels), *call_head(kernels)):
+    for array in (*call_mobile(kernels), *call_layers(kernels), *call_head(kernels), *call_quantised(kernels)):
         assert np.isfinite(array).all()
         digest.update(array.tobytes())
     print(digest.hexdigest())

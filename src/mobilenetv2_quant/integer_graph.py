@@ -9,8 +9,7 @@ from src.mobilenetv2.network import InvertedResidual, MobileNetV2
 from src.mobilenetv2_quant import folding
 from src.mobilenetv2_quant.network import ACTIVATION_QUANTISERS, QuantConv, QuantDense, QuantSum
 from src.mobilenetv2_quant.onnx_graph import IMAGE, SCORES, Graph
-
-RELU6 = 6.0
+from src.mobilenetv2_quant.whole_numbers import RELU6
 
 
 class Writer:
@@ -88,7 +87,7 @@ class Writer:
         """The layer's tensors, int8 and int32 where it and its input `x` are quantised; output channels on `axis`."""
         folded, name, source = folding.fold(layer), layer.name, self.graph.grids.get(x)
         if folded.whole is not None and source is not None:
-            folded, changed = folding.with_room_for_bias(folded, float(source.scale), layer.quantiser.grid)
+            folded, changed = folding.with_room_for_bias(folded, source.scale, layer.quantiser.grid)
             self.coarser += changed
         self.folded.append(folded)
         if folded.whole is None:
@@ -99,5 +98,5 @@ class Writer:
         if source is None:
             return weight, self.graph.constant(f"{name}.bias", folded.bias)
         scale = source.scale * folded.scale
-        whole = np.rint(folded.bias / scale.astype(np.float64)).astype(np.int32)
+        whole = folding.whole_bias(folded.bias, scale)
         return weight, self.graph.dequantised(f"{name}.bias", whole, scale, np.zeros(len(scale)), axis=0)

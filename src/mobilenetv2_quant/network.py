@@ -15,6 +15,7 @@ from mindspore import Tensor, nn, ops
 from src.engine.cpu_kernels import cells
 from src.engine.errors import UsageError
 from src.mobilenetv2 import network
+from src.mobilenetv2_quant import whole_numbers
 from src.mobilenetv2_quant.config import Config
 from src.mobilenetv2_quant.quantiser import (
     ActivationQuantiser,
@@ -72,6 +73,10 @@ class QuantConv(nn.Cell):
         """w * s"""
         return self.weight * fold_factor(self.gamma, self.moving_variance)
 
+    def folded_bias(self) -> Tensor:
+        """beta - mean * s, (C_out,)"""
+        return self.beta - self.moving_mean * fold_factor(self.gamma, self.moving_variance).reshape(-1)
+
     def construct(self, x: Tensor) -> Tensor:
         if not self.quantising or (self.training and self.delayed):
             return self.convolve(x, self.weight)
@@ -92,6 +97,10 @@ class QuantDense(nn.Cell):
         """The weight (K, C); there is no BN to fold in."""
         return self.weight
 
+    def folded_bias(self) -> Tensor:
+        """(K,)"""
+        return self.bias
+
     def construct(self, x: Tensor) -> Tensor:
         is_float = not self.quantising or (self.training and self.delayed)
         return self.matmul(x, self.weight if is_float else self.quantiser(self.weight)) + self.bias
@@ -109,14 +118,21 @@ class QuantSum(nn.Cell):
 
 
 class QuantBackbone(nn.Cell):
-    """Image (N, 3, H, W) -> pooled features (N, C), with the image and the features quantised (None: left float)."""
+    """Image (N, 3, H, W) -> pooled features (N, C), with the image and the features quantised (None: left float).
 
-    def __init__(self, backbone: network.Backbone, image: nn.Cell | None, pooled: nn.Cell | None):
+    `whole` computes the same in evaluation, on whole numbers; None without the compiled kernels.
+    """
+
+    def __init__(self, backbone: network.Backbone, image: nn.Cell | None, pooled: nn.Cell | None, library: Path | None):
         super().__init__(auto_prefix=False)
         self.features, self.out_channels = backbone.features, backbone.out_channels
         self.image, self.pooled = image, pooled
+        self.whole = whole_backbone(self, library) if library else None
+        self.calibrating = False
 
     def construct(self, image: Tensor) -> Tensor:
+        if self.whole is not None and not self.training and not self.calibrating:
+            return self.whole(image)
         if self.image is not None:
             image = self.image(image)
         features = self.features(image).mean((2, 3))
@@ -126,7 +142,8 @@ class QuantBackbone(nn.Cell):
 def build(num_classes: int, cfg: Config, kernels: str = "off", activation: str = "None") -> network.MobileNetV2:
     """The quantised network; training, evaluation and export all start here.
 
-    `kernels` other than "off" is for platform CPU and not for export; see src.engine.cpu_kernels.cells.
+    `kernels` other than "off" is for platform CPU and not for export; see src.engine.cpu_kernels.cells. With them,
+    evaluation works on whole numbers, as the exported integer file does.
     """
     net = network.build(num_classes, cfg.width_mult, cfg.seed, activation)
     library = cells.find_library(kernels)[0]
@@ -140,7 +157,7 @@ def build(num_classes: int, cfg: Config, kernels: str = "off", activation: str =
     image = quantisers.activation("backbone.image") if FIRST not in skipped else None
     pooled = quantisers.activation("backbone.pooled") if LAST not in skipped else None
     # Written to `_cells` directly: assigning through the cell would put the prefix into the parameter names again.
-    net._cells["backbone"] = QuantBackbone(net.backbone, image, pooled)
+    net._cells["backbone"] = QuantBackbone(net.backbone, image, pooled, library)
     dense = net.head.dense
     net.head._cells["dense"] = QuantDense(LAST, dense, quantisers.weight(LAST, dense.out_channels))
     known = {layer.name for layer in layers(net)}
@@ -169,6 +186,36 @@ def quantise_sequence(sequence: nn.SequentialCell, name: str, quantisers: Quanti
     sequence.cell_list = result
 
 
+def whole_backbone(backbone: QuantBackbone, library: Path) -> whole_numbers.InTurn:
+    """Image (N, 3, H, W) -> pooled features (N, C) on whole numbers, with the parameters of `backbone`."""
+    parts, source = [], backbone.image
+    if source is not None:
+        parts.append(whole_numbers.WholeImage(source))
+    for block in backbone.features.cell_list:
+        inner = block.block if isinstance(block, QuantSum) else block
+        convs = whole_convs(inner.conv if isinstance(inner, network.InvertedResidual) else inner, source, library)
+        if isinstance(block, QuantSum):
+            parts.append(whole_numbers.WholeResidual(convs, source, block.quantiser, library))
+            source = block.quantiser
+        else:
+            parts += convs
+            source = convs[-1].target
+    return whole_numbers.InTurn([*parts, whole_numbers.WholeMean(source, backbone.pooled)])
+
+
+def whole_convs(sequence: nn.SequentialCell, source: nn.Cell | None, library: Path) -> list[whole_numbers.WholeConv]:
+    """The convolutions of a quantised sequence, whose input is on the grid of `source`."""
+    found = []
+    for part in sequence.cell_list:
+        if isinstance(part, nn.SequentialCell):
+            found += whole_convs(part, source, library)
+            source = found[-1].target
+        elif isinstance(part, QuantConv):
+            relu6 = isinstance(sequence, network.ConvBNReLU6)
+            found.append(whole_numbers.WholeConv(part, source, sequence.cell_list[-1], relu6, library))
+    return found
+
+
 def layers(net: network.MobileNetV2) -> Iterator[QuantConv | QuantDense]:
     """Convolutions and classifier in the order of computation."""
     return (cell for _, cell in net.cells_and_names() if isinstance(cell, (QuantConv, QuantDense)))
@@ -180,6 +227,7 @@ def activation_quantisers(net: network.MobileNetV2) -> Iterator[nn.Cell]:
 
 def set_calibrating(net: network.MobileNetV2, calibrating: bool) -> None:
     """Whether activations are summed up and nothing is quantised. For graphs that are compiled afterwards."""
+    net.backbone.calibrating = calibrating
     for cell in activation_quantisers(net):
         cell.summing = calibrating
     for layer in layers(net):

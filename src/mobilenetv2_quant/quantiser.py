@@ -26,7 +26,8 @@ LEAST_SCALE = float(np.finfo(np.float32).eps)  # as in PyTorch
 # times as long for a network with more than a hundred quantisers.
 MINIMUM, MAXIMUM, ROUND, SELECT = ops.Minimum(), ops.Maximum(), ops.Round(), ops.Select()
 ABOVE, BELOW, BOTH = ops.GreaterEqual(), ops.LessEqual(), ops.LogicalAnd()
-LEAST_OF, GREATEST_OF = ops.ReduceMin(), ops.ReduceMax()
+LEAST_OF, GREATEST_OF, ABSOLUTE = ops.ReduceMin(), ops.ReduceMax(), ops.Abs()
+BIAS_LIMIT = 2.0**30  # of an int32; an integer kernel adds the products to the bias
 UNSEEN = 6.0  # range before anything was seen is -6..6, the original's
 
 
@@ -185,7 +186,8 @@ class WeightQuantiser(nn.Cell):
 
     def __init__(self, name: str, grid: Grid, per_channel: bool, library: Path | None = None):
         super().__init__(auto_prefix=False)
-        self.name, self.grid, self.numbers, self.per_channel = name, grid, grid.numbers(), per_channel
+        self.name, self.grid, self.numbers = name, grid, grid.numbers()
+        self.per_channel, self.is_learned = per_channel, False
         self.snap = Snap(grid, library)
         self.settings = Tensor([grid.low, grid.high, grid.symmetric, per_channel, BN_EPS], ms.float32)
         self.folded_kernel = folded_fake_quant_operator(library) if library else None
@@ -213,6 +215,7 @@ class LearnedWeightQuantiser(nn.Cell):
     def __init__(self, name: str, grid: Grid, rows: int, library: Path | None = None):
         super().__init__(auto_prefix=False)
         self.name, self.grid, self.rows, self.high = name, grid, rows, float(grid.high)
+        self.per_channel, self.is_learned = rows > 1, True
         self.scale = Parameter(Tensor(np.ones(rows), ms.float32), name=f"{name}.scale")
         self.snap = Snap(grid, library)
 
@@ -241,6 +244,17 @@ def fold_factor(gamma: Tensor, variance: Tensor) -> Tensor:
     """What BN multiplies each channel by, from (C_out,) to (C_out, 1, 1, 1)."""
     # Not rsqrt: divisions and square roots are rounded correctly everywhere, so kernel and export get the same bits.
     return (gamma * (1.0 / ops.sqrt(variance + BN_EPS))).reshape(-1, 1, 1, 1)
+
+
+def room_for_bias(scale: Tensor, bias: Tensor, input_scale: Tensor) -> Tensor:
+    """A weight's scale (R,), coarser where the bias (C_out,) would not fit into an int32 of the sums' scale.
+
+    Only channels whose weights are next to nothing beside their bias are like that.
+    """
+    needed = ABSOLUTE(bias) / (input_scale * BIAS_LIMIT)
+    if scale.shape[0] == 1:
+        needed = GREATEST_OF(needed, 0).reshape(1)
+    return MAXIMUM(scale, needed)
 
 
 def divisor_of(factor: Tensor) -> Tensor:

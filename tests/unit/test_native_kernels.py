@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -229,6 +230,94 @@ def test_pixel_loss_of_nothing_is_zero_and_of_no_class_is_refused(kernels):
     label[0, 3, 3] = 3
     with pytest.raises(ValueError, match="PixelLoss"):
         kernels("PixelLoss", [logits, label, weights, ignore], [(1,), logits.shape])
+
+
+def snapped(x: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Fake quantisation in float32, by its definition."""
+    whole = np.clip(np.rint(x / scale) + zero_point, low, high)
+    return (whole - zero_point) * scale
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_fake_quantisation(kernels, rows):
+    x, scale = random(7, 33, 5), np.float32([0.02, 0.013, 0.5, 0.007, 0.1, 1.0, 0.03])[:rows]
+    zero_point, limits = np.float32([3, 0, -128, 127, 1, 2, -5])[:rows], np.float32([-128, 127])
+    columns = scale.reshape(-1, 1, 1), zero_point.reshape(-1, 1, 1)
+    y, extremes = kernels("FakeQuantForward", [x, scale, zero_point, limits], [x.shape, (2,)])
+    np.testing.assert_array_equal(y, snapped(x, *columns, -128, 127))
+    np.testing.assert_array_equal(extremes, [x.min(), x.max()])
+    dy = random(*x.shape, seed=1)
+    dx, dscale = kernels("FakeQuantBackward", [x, scale, zero_point, limits, dy], [x.shape, scale.shape])
+    whole = np.rint(x / columns[0]) + columns[1]
+    inside = (whole >= -128) & (whole <= 127)
+    np.testing.assert_array_equal(dx, np.where(inside, dy, 0))
+    share = np.clip(whole, -128, 127) - columns[1] - np.where(inside, x / columns[0], 0)
+    assert_close(dscale, (dy * share.astype(np.float64)).reshape(rows, -1).sum(1))
+
+
+def test_whole_filters(kernels):
+    """Every step in float32, as integer kernels' parameters are made; the last channel's bias leaves no room."""
+    c, eps = 6, np.float32(1e-5)
+    weight, gamma, beta, mean = random(c, 4, 3, 3), random(c), random(c, seed=1), random(c, seed=2)
+    gamma[-1], variance = 1e-12, np.abs(random(c, seed=3)) + np.float32(0.5)
+    source, target = np.float32([0.02]), np.float32([0.05])
+    settings = np.float32([-127, 127, 1, 1, eps, 0])
+    inputs = [weight, gamma, beta, mean, variance, np.ones(1, np.float32), source, target, settings]
+    whole, bias, factor = kernels("WholeFilters", inputs, [weight.shape, (c,), (c,)])
+    fold = gamma * (np.float32(1) / np.sqrt(variance + eps))
+    folded, expected_bias = weight * fold.reshape(-1, 1, 1, 1), beta - mean * fold
+    scale = np.maximum(np.abs(folded).max((1, 2, 3)) * np.float32(2) / np.float32(254), np.finfo(np.float32).eps)
+    scale = np.maximum(scale, np.abs(expected_bias) / (source * np.float32(2**30)))
+    np.testing.assert_array_equal(whole, np.clip(np.rint(folded / scale.reshape(-1, 1, 1, 1)), -127, 127))
+    np.testing.assert_array_equal(bias, np.rint(expected_bias / (source * scale)))
+    np.testing.assert_array_equal(factor, source * scale / target)
+    assert np.abs(bias).max() < 2**31
+
+
+@pytest.mark.parametrize("shape", [*MAPS, (4, 6)])
+def test_requantisation(kernels, shape):
+    c = shape[1]
+    x, bias = np.rint(random(*shape) * 5000), np.rint(random(c) * 500)
+    factor, limits = np.abs(random(c, seed=1)) / 20, np.float32([0, 100])
+    found = kernels("WholeRequantise", [x, bias, factor, limits], [shape])[0]
+    by_channel = (-1, *[1] * (len(shape) - 2))
+    np.testing.assert_array_equal(
+        found, np.clip(np.rint((x + bias.reshape(by_channel)) * factor.reshape(by_channel)), 0, 100)
+    )
+
+
+def test_whole_sum_is_that_of_onnxruntime(kernels):
+    """All pairs of uint8; with the first scales half of them lie between two numbers of the grid."""
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    if platform.machine() != "x86_64" or "avx2" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("onnxruntime adds in another order here")
+    a, b = (side.reshape(1, 1, 256, 256).astype(np.uint8) for side in np.meshgrid(np.arange(256), np.arange(256)))
+    rng = np.random.default_rng(0)
+    for scales in [np.float32([0.05, 0.1, 0.1]), *rng.uniform(0.01, 0.2, (10, 3)).astype(np.float32)]:
+        zeros = rng.integers(90, 160, 3)
+        model = sum_of_quantised(onnx.helper, onnx.numpy_helper, scales, zeros, a.shape)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        numbers = np.float32([*zeros[:2], scales[0] / scales[2], scales[1] / scales[2], zeros[2], 0, 255])
+        inputs = [side.astype(np.float32) - zero for side, zero in zip((a, b), zeros.astype(np.float32))]
+        (found,) = kernels("WholeSum", [*inputs, numbers], [a.shape])
+        np.testing.assert_array_equal(found + zeros[2], session.run(None, {"a": a, "b": b})[0])
+
+
+def sum_of_quantised(helper, numpy_helper, scales: np.ndarray, zeros: np.ndarray, shape: tuple[int, ...]):
+    """An ONNX model q = a + b of three uint8 tensors, which onnxruntime makes one QLinearAdd of."""
+    constants = {f"{name}.scale": np.float32(scale) for name, scale in zip("abq", scales)}
+    constants.update({f"{name}.zero": np.uint8(zero) for name, zero in zip("abq", zeros)})
+    nodes = [
+        *(helper.make_node("DequantizeLinear", [x, f"{x}.scale", f"{x}.zero"], [f"{x}.float"]) for x in "ab"),
+        helper.make_node("Add", ["a.float", "b.float"], ["sum"]),
+        helper.make_node("QuantizeLinear", ["sum", "q.scale", "q.zero"], ["q"]),
+    ]
+    tensors = [helper.make_tensor_value_info(name, 2, shape) for name in "abq"]  # 2: uint8
+    stored = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "sum", tensors[:2], tensors[2:], stored)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    made.ir_version = 8
+    return made
 
 
 def test_nan_is_not_hidden(kernels):

@@ -1,0 +1,152 @@
+"""The quantised network in evaluation on whole numbers: what integer kernels compute, in onnxruntime's order.
+
+Fifty layers of rounding magnify the last bit of a sum, so fake quantisation in floats and integer kernels disagree on
+about one image in fifty where margins are small. Here whole numbers are added up, which float32 does exactly below
+2**24, and scaled as onnxruntime's QLinearConv, QLinearAdd and QLinearGlobalAveragePool do it on x86.
+
+Between the layers goes q - zero_point, as float32. For platform CPU with the compiled kernels; training, files other
+than ONNX and other platforms stay with floats on grids.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from src.engine.cpu_kernels.custom import custom_operator
+from src.mobilenetv2.network import BN_EPS
+from src.mobilenetv2_quant.quantiser import MAXIMUM, MINIMUM, ROUND
+
+RELU6 = 6.0
+UNSIGNED = 128.0  # onnxruntime's zero points are those of uint8, q + 128
+SUM_OF, CONCATENATED = ops.ReduceSum(), ops.Concat()
+
+
+class WholeImage(nn.Cell):
+    """Image (N, 3, H, W) float -> whole numbers on the grid of `target`."""
+
+    def __init__(self, target: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.target = target
+
+    def construct(self, image: Tensor) -> Tensor:
+        return on_grid(image / self.target.scale_and_zero_point()[0], self.target)
+
+
+def on_grid(exact: Tensor, target: nn.Cell) -> Tensor:
+    """x / scale -> the nearest whole number of the target's grid, less its zero point."""
+    least, greatest = limits(target, False)
+    return MINIMUM(MAXIMUM(ROUND(exact), least), greatest)
+
+
+def limits(target: nn.Cell, relu6: bool) -> tuple[Tensor, Tensor]:
+    """(1,), (1,): least and greatest q - zero_point of a grid, between those of 0 and 6 if `relu6`."""
+    scale, zero_point = target.scale_and_zero_point()
+    least, greatest = target.grid.low - zero_point, target.grid.high - zero_point
+    if not relu6:
+        return least, greatest
+    return MAXIMUM(least, 0.0), MINIMUM(greatest, ROUND(RELU6 / scale))
+
+
+class WholeConv(nn.Cell):
+    """Whole numbers (N, C_in, H, W) -> whole numbers (N, C_out, h, w): convolution, BN as a bias, ReLU6 if `relu6`.
+
+    `source` and `target` are the quantisers of what goes in and out; `source` None stands for a float image.
+    """
+
+    def __init__(self, layer: nn.Cell, source: nn.Cell | None, target: nn.Cell, relu6: bool, library: Path):
+        super().__init__(auto_prefix=False)
+        self.layer, self.source, self.target, self.relu6 = layer, source, target, relu6
+        self.is_float = layer.quantiser is None or source is None
+        self.requantise = custom_operator(library, "WholeRequantise", lambda x, bias, factor, limits: x)
+        if self.is_float:
+            return
+        self.filters = custom_operator(
+            library, "WholeFilters", lambda weight, gamma, *_others: (weight, gamma, gamma), outputs=3
+        )
+        quantiser, grid = layer.quantiser, layer.quantiser.grid
+        settings = [grid.low, grid.high, grid.symmetric, quantiser.per_channel, BN_EPS, quantiser.is_learned]
+        self.settings, self.not_learned = Tensor(settings, ms.float32), Tensor([1.0], ms.float32)
+
+    def construct(self, x: Tensor) -> Tensor:
+        weight, bias, factor = self.float_filters() if self.is_float else self.whole_filters()
+        sums = self.layer.convolve(x, weight)
+        return self.requantise(sums, bias, factor, CONCATENATED(limits(self.target, self.relu6)))
+
+    def whole_filters(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Whole weight (C_out, ...), whole bias (C_out,), and their factor (C_out,) for the grid of the output."""
+        layer, source, target = self.layer, self.source, self.target
+        learned = (
+            layer.quantiser.scale_and_zero_point(layer.weight)[0] if layer.quantiser.is_learned else self.not_learned
+        )
+        found = self.filters(
+            layer.weight, layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance, learned,
+            source.scale_and_zero_point()[0], target.scale_and_zero_point()[0], self.settings,
+        )  # fmt: skip
+        return found[0], found[1], found[2]
+
+    def float_filters(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of a layer that is left in float."""
+        bias, step = self.layer.folded_bias(), self.target.scale_and_zero_point()[0]
+        source = self.source.scale_and_zero_point()[0] if self.source is not None else ops.ones_like(step)
+        return self.layer.folded_weight(), bias / source, ops.ones_like(bias) * (source / step)
+
+
+class WholeSum(nn.Cell):
+    """Whole numbers a, b of two grids, same shape -> their sum on the grid of `target`."""
+
+    def __init__(self, a: nn.Cell, b: nn.Cell, target: nn.Cell, library: Path):
+        super().__init__(auto_prefix=False)
+        self.a, self.b, self.target = a, b, target
+        self.limits = Tensor([target.grid.low + UNSIGNED, target.grid.high + UNSIGNED], ms.float32)
+        self.operator = custom_operator(library, "WholeSum", lambda a, b, numbers: a)
+
+    def construct(self, a: Tensor, b: Tensor) -> Tensor:
+        scale_a, zero_a = self.a.scale_and_zero_point()
+        scale_b, zero_b = self.b.scale_and_zero_point()
+        scale, zero = self.target.scale_and_zero_point()
+        zero_a, zero_b, zero = zero_a + UNSIGNED, zero_b + UNSIGNED, zero + UNSIGNED
+        numbers = CONCATENATED((zero_a, zero_b, scale_a / scale, scale_b / scale, zero, self.limits))
+        return self.operator(a, b, numbers)
+
+
+class WholeMean(nn.Cell):
+    """Whole numbers (N, C, h, w) -> pooled features (N, C) as float, on the grid of `target` unless that is None."""
+
+    def __init__(self, source: nn.Cell, target: nn.Cell | None):
+        super().__init__(auto_prefix=False)
+        self.source, self.target = source, target
+
+    def construct(self, x: Tensor) -> Tensor:
+        area, step = float(x.shape[2] * x.shape[3]), self.source.scale_and_zero_point()[0]
+        sums = SUM_OF(x, (2, 3))
+        if self.target is None:
+            return sums * step / area
+        scale = self.target.scale_and_zero_point()[0]
+        return on_grid(sums * (step / (scale * area)), self.target) * scale
+
+
+class InTurn(nn.Cell):
+    """One cell after the other. Not a SequentialCell, which renames their parameters."""
+
+    def __init__(self, parts: list[nn.Cell]):
+        super().__init__(auto_prefix=False)
+        self.parts = nn.CellList(parts, auto_prefix=False)
+
+    def construct(self, x: Tensor) -> Tensor:
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+class WholeResidual(nn.Cell):
+    """Whole numbers on the grid of `source` -> their sum with what `convs` make of them, on that of `target`."""
+
+    def __init__(self, convs: list[WholeConv], source: nn.Cell, target: nn.Cell, library: Path):
+        super().__init__(auto_prefix=False)
+        self.convs, self.total = InTurn(convs), WholeSum(source, convs[-1].target, target, library)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.total(x, self.convs(x))
