@@ -69,6 +69,11 @@ def call_mobile(kernels: Kernels) -> list[np.ndarray]:
         found += kernels(f"BatchNormTrainBackward{suffix}", backward, [SHAPE, (c,), (c,)])
         found += kernels(f"BatchNormInfer{suffix}", [x, *vectors], [SHAPE])
         found += kernels(f"BatchNormInferBackward{suffix}", [x, *vectors, y], [SHAPE, (c,), (c,)])
+    for stride in (1, 2):
+        weight, small = random(c, 1, 3, 3), (n, c, (h - 1) // stride + 1, (w - 1) // stride + 1)
+        found += kernels(f"NormDepthwiseS{stride}", [x, *vectors, weight], [small, (c,), (c,), (c,), (c,)])
+        backward = [x, gamma, vectors[1], *found[-4:-2], weight, random(*small)]
+        found += kernels(f"NormDepthwiseBackwardS{stride}", backward, [SHAPE, (c,), (c,), weight.shape])
     return found
 
 

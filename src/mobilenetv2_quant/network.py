@@ -148,7 +148,7 @@ def build(num_classes: int, cfg: Config, kernels: str = "off", activation: str =
     net = network.build(num_classes, cfg.width_mult, cfg.seed, activation)
     library = cells.find_library(kernels)[0]
     if library:
-        cells.accelerate(net, kernels)
+        cells.accelerate(net, kernels, join=False)
     quantisers = Quantisers(cfg, library)
     for name, cell in list(net.backbone.features.cells_and_names()):
         if isinstance(cell, nn.SequentialCell):

@@ -232,6 +232,28 @@ def test_pixel_loss_of_nothing_is_zero_and_of_no_class_is_refused(kernels):
         kernels("PixelLoss", [logits, label, weights, ignore], [(1,), logits.shape])
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (2, 5, 9, 7), (3, 4, 8, 8), (2, 3, 80, 61)])
+def test_joined_normalisation_and_depthwise_convolution(kernels, shape, stride):
+    """The same numbers as of the two kernels, one after the other."""
+    n, c, h, w = shape
+    x, weight, small = random(*shape), random(c, 1, 3, 3), (n, c, (h - 1) // stride + 1, (w - 1) // stride + 1)
+    settings, sizes = np.array([1e-5, 0.9], np.float32), [(c,)] * 4
+    vectors = [random(c) + 3, random(c, seed=1) * 3, random(c, seed=2), np.abs(random(c)), settings]
+    between, *expected = kernels("BatchNormTrainReLU6", [x, *vectors], [shape, *sizes])
+    y, *found = kernels(f"NormDepthwiseS{stride}", [x, *vectors, weight], [small, *sizes])
+    np.testing.assert_array_equal(found, expected)
+    assert_close(y, kernels(f"DepthwiseForwardS{stride}", [between, weight], [small])[0], 1e-6)
+
+    dy, mean_and_scale = random(*small, seed=3), expected[:2]
+    dbetween, dweight = kernels(f"DepthwiseBackwardS{stride}", [between, weight, dy], [shape, weight.shape])
+    inputs = [x, *vectors[:2], *mean_and_scale]
+    gradients = kernels("BatchNormTrainBackwardReLU6", [*inputs, dbetween], [shape, (c,), (c,)])
+    joined = kernels(f"NormDepthwiseBackwardS{stride}", [*inputs, weight, dy], [shape, (c,), (c,), weight.shape])
+    for ours, theirs in zip(joined, [*gradients, dweight]):
+        assert_close(ours, theirs, 1e-6)
+
+
 def snapped(x: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, low: float, high: float) -> np.ndarray:
     """Fake quantisation in float32, by its definition."""
     whole = np.clip(np.rint(x / scale) + zero_point, low, high)

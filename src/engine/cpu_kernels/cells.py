@@ -86,6 +86,27 @@ def _infer_operator(library: Path, suffix: str) -> ops.Custom:
     )
 
 
+def _norm_depthwise_operator(library: Path, stride: int) -> ops.Custom:
+    """x, gamma, beta, moving mean, moving variance, settings, weight -> as _train_operator, y after the convolution."""
+    backward = _operator(
+        library,
+        f"NormDepthwiseBackwardS{stride}",
+        lambda x, gamma, beta, mean, inverse_std, weight, dy: (x, gamma, beta, weight),
+        outputs=4,
+    )
+
+    def bprop(x, gamma, beta, moving_mean, moving_variance, settings, weight, out, dout):
+        dx, dgamma, dbeta, dweight = backward(x, gamma, beta, out[1], out[2], weight, dout[0])
+        zeros = ops.zeros_like(moving_mean), ops.zeros_like(moving_variance), ops.zeros_like(settings)
+        return dx, dgamma, dbeta, *zeros, dweight
+
+    def out_shape(x, gamma, beta, mean, variance, settings, weight):
+        y = [x[0], x[1], (x[2] - 1) // stride + 1, (x[3] - 1) // stride + 1]
+        return y, mean, mean, mean, variance
+
+    return _operator(library, f"NormDepthwiseS{stride}", out_shape, outputs=5, bprop=bprop)
+
+
 def fake_quant_operator(library: Path) -> ops.Custom:
     """x, scale (R,), zero point (R,), (low, high) -> x on the grid, (least, greatest x); R is 1 or the length of x."""
     backward = _operator(library, "FakeQuantBackward", lambda x, scale, zero_point, limits, dy: (x, scale), outputs=2)
@@ -145,7 +166,8 @@ class DepthwiseConv3x3(nn.Cell):
         super().__init__()
         self.weight = conv.weight
         self.bias = conv.bias if conv.has_bias else None
-        self.operator = _depthwise_operator(library, conv.stride[0])
+        self.stride = conv.stride[0]
+        self.operator = _depthwise_operator(library, self.stride)
 
     def construct(self, x: Tensor) -> Tensor:
         out = self.operator(x, self.weight)
@@ -166,6 +188,29 @@ class PointwiseConv(nn.Cell):
         return out if self.bias is None else ops.bias_add(out, self.bias)
 
 
+class NormDepthwise(nn.Cell):
+    """(N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)): `norm` with ReLU6, then `conv`.
+
+    In training with the batch's statistics what lies between the two is never stored.
+    """
+
+    def __init__(self, norm: "FusedBatchNorm", conv: DepthwiseConv3x3, library: Path):
+        super().__init__(auto_prefix=False)
+        self.norm, self.conv = norm, conv
+        self.operator = _norm_depthwise_operator(library, conv.stride)
+
+    def construct(self, x: Tensor) -> Tensor:
+        norm = self.norm
+        if not norm.uses_batch():
+            return self.conv(norm(x))
+        outputs = self.operator(
+            x, norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance, norm.settings, self.conv.weight
+        )
+        ops.assign(norm.moving_mean, outputs[3])
+        ops.assign(norm.moving_variance, outputs[4])
+        return outputs[0]
+
+
 class FusedBatchNorm(nn.Cell):
     """(N, C, H, W) -> same shape: `norm` with its own Parameters, followed by ReLU6 if `relu6`."""
 
@@ -179,13 +224,17 @@ class FusedBatchNorm(nn.Cell):
         self.use_batch_statistics = norm.use_batch_statistics
         # nn.BatchNorm2d stores the share of the new value; the kernels want the share of the old one.
         self.settings = Tensor([norm.eps, 1.0 - norm.momentum], ms.float32)
+        self.relu6 = relu6
         suffix = "ReLU6" if relu6 else "Linear"
         self.train_operator = _train_operator(library, suffix)
         self.infer_operator = _infer_operator(library, suffix)
 
+    def uses_batch(self) -> bool:
+        """Whether the batch's statistics normalise, rather than the moving ones."""
+        return self.training if self.use_batch_statistics is None else self.use_batch_statistics
+
     def construct(self, x: Tensor) -> Tensor:
-        batch_statistics = self.training if self.use_batch_statistics is None else self.use_batch_statistics
-        if not batch_statistics:
+        if not self.uses_batch():
             return self.infer_operator(x, self.gamma, self.beta, self.moving_mean, self.moving_variance, self.settings)
         # Indices instead of unpacking: graph mode warns about every output that is unpacked and not used.
         outputs = self.train_operator(x, self.gamma, self.beta, self.moving_mean, self.moving_variance, self.settings)
@@ -208,10 +257,11 @@ def find_library(mode: str) -> tuple[Optional[Path], str]:
         return None, str(reason)
 
 
-def accelerate(net: nn.Cell, mode: str = "auto") -> str:
+def accelerate(net: nn.Cell, mode: str = "auto", join: bool = True) -> str:
     """Replace depthwise and pointwise convolutions and batch normalisations in place; returns one sentence for the log.
 
-    Parameter objects, their names and their order stay as they are. "off" changes nothing, "auto" neither if the
+    Parameter objects, their names and their order stay as they are. `join` also makes one cell of a batch normalisation
+    with ReLU6 and the depthwise convolution in the sequence after it. "off" changes nothing, "auto" neither if the
     kernels cannot be compiled here, and "on" raises ZooError then.
     """
     library, reason = find_library(mode)
@@ -220,14 +270,35 @@ def accelerate(net: nn.Cell, mode: str = "auto") -> str:
     replaced = {}
     for _, parent in list(net.cells_and_names()):
         _replace_children(parent, library, replaced)
+    joined = sum(_join(parent, library) for _, parent in list(net.cells_and_names())) if join else 0
     depthwise, pointwise, norms = (
         sum(isinstance(cell, kind) for cell in replaced.values())
         for kind in (DepthwiseConv3x3, PointwiseConv, FusedBatchNorm)
     )
     return (
         f"CPU kernels: {depthwise} depthwise and {pointwise} pointwise convolutions "
-        f"and {norms} batch normalisations replaced"
+        f"and {norms} batch normalisations replaced" + (f", {joined} of them joined" if joined else "")
     )
+
+
+def _join(parent: nn.Cell, library: Path) -> int:
+    """Join normalisations at the end of one sequence with the depthwise convolution that begins the next; how many."""
+    if not isinstance(parent, nn.SequentialCell):
+        return 0
+    joined = 0
+    for before, after in zip(parent.cell_list, parent.cell_list[1:]):
+        if not (isinstance(before, nn.SequentialCell) and isinstance(after, nn.SequentialCell)):
+            continue
+        norms = [name for name, cell in before._cells.items() if not isinstance(cell, nn.Identity)][-1:]
+        first = next(iter(after._cells))
+        norm, conv = before._cells[norms[0]], after._cells[first]
+        if isinstance(norm, FusedBatchNorm) and norm.relu6 and isinstance(conv, DepthwiseConv3x3) and conv.bias is None:
+            after._cells[first] = NormDepthwise(norm, conv, library).set_train(conv.training)
+            before._cells[norms[0]] = nn.Identity()
+            for sequence in (before, after):
+                sequence.cell_list = list(sequence._cells.values())
+            joined += 1
+    return joined
 
 
 def _replace_children(parent: nn.Cell, library: Path, replaced: dict) -> None:

@@ -140,4 +140,44 @@ void AccumulateWeightGradient(const Layout<kStride>& layout, const float* phases
   }
 }
 
+// Gradients of one channel: Begin with its weight, Add every plane, End with the sum for the weight. Holds the buffers
+// of one thread.
+template <int kStride>
+class DepthwiseGradients {
+ public:
+  explicit DepthwiseGradients(const Layout<kStride>& layout)
+      : layout_(layout),
+        phases_(layout.kPhases * layout.phase_size),
+        grads_(phases_.size()),
+        padded_dy_(layout.margin + layout.phase_size) {}
+
+  void Begin(const float* weight) {
+    weight_ = weight;
+    sums_.fill(0);
+  }
+
+  // x and dx are H x W, dy is as large as the output.
+  void Add(const float* x, const float* dy, float* dx) {
+    float* rows = padded_dy_.data() + layout_.margin;
+    layout_.Split(x, phases_.data());
+    layout_.CopyRows(dy, layout_.out_w, rows, layout_.pitch);
+    AccumulateWeightGradient(layout_, phases_.data(), rows, sums_.data());
+    PhaseGradient<kStride, 0>(layout_, rows, weight_, grads_.data());
+    if constexpr (kStride == 2) {
+      PhaseGradient<kStride, 1>(layout_, rows, weight_, grads_.data());
+      PhaseGradient<kStride, 2>(layout_, rows, weight_, grads_.data());
+      PhaseGradient<kStride, 3>(layout_, rows, weight_, grads_.data());
+    }
+    layout_.Join(grads_.data(), dx);
+  }
+
+  void End(float* dweight) const { std::copy(sums_.begin(), sums_.end(), dweight); }
+
+ private:
+  const Layout<kStride>& layout_;
+  std::vector<float> phases_, grads_, padded_dy_;
+  const float* weight_ = nullptr;
+  std::array<double, kTaps> sums_{};
+};
+
 }  // namespace

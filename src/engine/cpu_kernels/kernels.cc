@@ -47,27 +47,15 @@ int DepthwiseBackward(const Arguments& args) {
   }
 #pragma omp parallel
   {
-    std::vector<float> phases(layout.kPhases * layout.phase_size), grads(phases.size());
-    std::vector<float> padded_dy(layout.margin + layout.phase_size);
-    float* dy = padded_dy.data() + layout.margin;
+    DepthwiseGradients<kStride> gradients(layout);
 #pragma omp for schedule(static)
     for (int64_t channel = 0; channel < c; ++channel) {
-      const float* weight = args[1] + channel * kTaps;
-      double sums[kTaps] = {};
+      gradients.Begin(args[1] + channel * kTaps);
       for (int64_t image = 0; image < n; ++image) {
         const int64_t plane = image * c + channel;
-        layout.Split(args[0] + plane * h * w, phases.data());
-        layout.CopyRows(args[2] + plane * out_size, layout.out_w, dy, layout.pitch);
-        AccumulateWeightGradient(layout, phases.data(), dy, sums);
-        PhaseGradient<kStride, 0>(layout, dy, weight, grads.data());
-        if constexpr (kStride == 2) {
-          PhaseGradient<kStride, 1>(layout, dy, weight, grads.data());
-          PhaseGradient<kStride, 2>(layout, dy, weight, grads.data());
-          PhaseGradient<kStride, 3>(layout, dy, weight, grads.data());
-        }
-        layout.Join(grads.data(), args[3] + plane * h * w);
+        gradients.Add(args[0] + plane * h * w, args[2] + plane * out_size, args[3] + plane * h * w);
       }
-      std::copy(sums, sums + kTaps, args[4] + channel * kTaps);
+      gradients.End(args[4] + channel * kTaps);
     }
   }
   return 0;
@@ -157,16 +145,37 @@ struct Affine {
 };
 
 template <bool kReLU6>
-void NormalizeChannel(const Images& images, int64_t channel, Affine affine, const float* x, float* y) {
-  images.ForEachChunk(channel, [=](int64_t offset, int64_t length) {
-    const float* from = x + offset;
-    float* __restrict to = y + offset;
+void Normalize(Affine affine, const float* from, float* __restrict to, int64_t length) {
 #pragma omp simd
-    for (int64_t i = 0; i < length; ++i) {
-      const float value = affine.Output(from[i]);
-      to[i] = kReLU6 ? Clamp6(value) : value;
-    }
-  });
+  for (int64_t i = 0; i < length; ++i) {
+    const float value = affine.Output(from[i]);
+    to[i] = kReLU6 ? Clamp6(value) : value;
+  }
+}
+
+template <bool kReLU6>
+void NormalizeChannel(const Images& images, int64_t channel, Affine affine, const float* x, float* y) {
+  images.ForEachChunk(
+      channel, [=](int64_t offset, int64_t length) { Normalize<kReLU6>(affine, x + offset, y + offset, length); });
+}
+
+// The batch's statistics of one channel of args[0], as what normalises it. Arguments 1 to 5 are gamma, beta, moving mean,
+// moving variance, (eps, momentum); four outputs from `output` on get batch mean, batch inverse standard deviation, new
+// moving mean, new moving variance.
+Affine BatchAffine(const Arguments& args, const Images& images, int64_t channel, int output) {
+  const double eps = args[5][0], momentum = args[5][1];
+  Moments moments;
+  images.ForEachChunk(channel, [&](int64_t offset, int64_t length) { moments.Add(args[0] + offset, length); });
+  const double variance = moments.squares / moments.count;
+  const Affine affine = {static_cast<float>(moments.mean), static_cast<float>(1.0 / std::sqrt(variance + eps)),
+                         args[1][channel], args[2][channel]};
+  args[output][channel] = affine.mean;
+  args[output + 1][channel] = affine.inverse_std;
+  args[output + 2][channel] = static_cast<float>(momentum * args[3][channel] + (1.0 - momentum) * moments.mean);
+  // The stock operator keeps the unbiased variance. A batch of one value has none; 0 keeps NaN out of the average.
+  const double unbiased = moments.squares / std::max(moments.count - 1.0, 1.0);
+  args[output + 3][channel] = static_cast<float>(momentum * args[4][channel] + (1.0 - momentum) * unbiased);
+  return affine;
 }
 
 // x, gamma, beta, moving mean, moving variance, (eps, momentum)
@@ -177,21 +186,10 @@ int BatchNormTrain(const Arguments& args) {
   const Images images(args);
   const int64_t n = images.n, c = images.c, h = args.shapes[0][2], w = args.shapes[0][3];
   if (!Matches(args, {{n, c, h, w}, {c}, {c}, {c}, {c}, {2}, {n, c, h, w}, {c}, {c}, {c}, {c}})) return kBadArguments;
-  const double eps = args[5][0], momentum = args[5][1];
 #pragma omp parallel for schedule(static)
   for (int64_t channel = 0; channel < c; ++channel) {
-    Moments moments;
-    images.ForEachChunk(channel, [&](int64_t offset, int64_t length) { moments.Add(args[0] + offset, length); });
-    const double variance = moments.squares / moments.count;
-    const Affine affine = {static_cast<float>(moments.mean), static_cast<float>(1.0 / std::sqrt(variance + eps)),
-                           args[1][channel], args[2][channel]};
+    const Affine affine = BatchAffine(args, images, channel, 7);
     NormalizeChannel<kReLU6>(images, channel, affine, args[0], args[6]);
-    args[7][channel] = affine.mean;
-    args[8][channel] = affine.inverse_std;
-    args[9][channel] = static_cast<float>(momentum * args[3][channel] + (1.0 - momentum) * moments.mean);
-    // The stock operator keeps the unbiased variance. A batch of one value has none; 0 keeps NaN out of the average.
-    const double unbiased = moments.squares / std::max(moments.count - 1.0, 1.0);
-    args[10][channel] = static_cast<float>(momentum * args[4][channel] + (1.0 - momentum) * unbiased);
   }
   return 0;
 }
@@ -249,7 +247,7 @@ void BackwardChannel(const Images& images, int64_t channel, Affine affine, const
   images.ForEachChunk(channel, [=](int64_t offset, int64_t length) {
     const float* value = x + offset;
     const float* grad = dy + offset;
-    float* __restrict out = dx + offset;
+    float* out = dx + offset;  // may be grad itself
 #pragma omp simd
     for (int64_t i = 0; i < length; ++i) {
       const float normalized = affine.Normalized(value[i]);
@@ -294,6 +292,73 @@ int BatchNormInferBackward(const Arguments& args) {
   return 0;
 }
 
+// Batch normalisation in training, ReLU6 and the depthwise convolution that follows. What lies between is computed a
+// plane at a time and never stored: backward computes it again.
+
+// x, gamma, beta, moving mean, moving variance, (eps, momentum), weight
+//   -> y, batch mean, batch inverse standard deviation, new moving mean, new moving variance
+template <int kStride>
+int NormDepthwise(const Arguments& args) {
+  if (!HasImages(args)) return kBadArguments;
+  const Images images(args);
+  const int64_t n = images.n, c = images.c, h = args.shapes[0][2], w = args.shapes[0][3];
+  const Layout<kStride> layout(h, w);
+  const int64_t out_size = layout.out_h * layout.out_w;
+  if (!Matches(args, {{n, c, h, w}, {c}, {c}, {c}, {c}, {2}, {c, 1, 3, 3}, {n, c, layout.out_h, layout.out_w}, {c}, {c},
+                      {c}, {c}})) {
+    return kBadArguments;
+  }
+#pragma omp parallel
+  {
+    std::vector<float> plane(h * w), phases(layout.kPhases * layout.phase_size), flat(layout.flat_size);
+#pragma omp for schedule(static)
+    for (int64_t channel = 0; channel < c; ++channel) {
+      const Affine affine = BatchAffine(args, images, channel, 8);
+      for (int64_t image = 0; image < n; ++image) {
+        const int64_t index = image * c + channel;
+        Normalize<true>(affine, args[0] + index * h * w, plane.data(), h * w);
+        layout.Split(plane.data(), phases.data());
+        DepthwisePlane(layout, phases.data(), args[6] + channel * kTaps, flat.data());
+        layout.CopyRows(flat.data(), layout.pitch, args[7] + index * out_size, layout.out_w);
+      }
+    }
+  }
+  return 0;
+}
+
+// x, gamma, beta, batch mean, batch inverse standard deviation, weight, dy -> dx, dgamma, dbeta, dweight
+template <int kStride>
+int NormDepthwiseBackward(const Arguments& args) {
+  if (!HasImages(args)) return kBadArguments;
+  const Images images(args);
+  const int64_t n = images.n, c = images.c, h = args.shapes[0][2], w = args.shapes[0][3];
+  const Layout<kStride> layout(h, w);
+  const int64_t out_size = layout.out_h * layout.out_w;
+  if (!Matches(args, {{n, c, h, w}, {c}, {c}, {c}, {c}, {c, 1, 3, 3}, {n, c, layout.out_h, layout.out_w}, {n, c, h, w},
+                      {c}, {c}, {c, 1, 3, 3}})) {
+    return kBadArguments;
+  }
+#pragma omp parallel
+  {
+    DepthwiseGradients<kStride> gradients(layout);
+    std::vector<float> plane(h * w);
+#pragma omp for schedule(static)
+    for (int64_t channel = 0; channel < c; ++channel) {
+      const Affine affine = {args[3][channel], args[4][channel], args[1][channel], args[2][channel]};
+      gradients.Begin(args[5] + channel * kTaps);
+      for (int64_t image = 0; image < n; ++image) {
+        const int64_t index = image * c + channel;
+        Normalize<true>(affine, args[0] + index * h * w, plane.data(), h * w);
+        gradients.Add(plane.data(), args[6] + index * out_size, args[7] + index * h * w);
+      }
+      gradients.End(args[10] + channel * kTaps);
+      BackwardChannel<true, true>(images, channel, affine, args[0], args[7], args[7], args[8] + channel,
+                                  args[9] + channel);
+    }
+  }
+  return 0;
+}
+
 }  // namespace
 
 EXPORT(DepthwiseForwardS1, DepthwiseForward<1>)
@@ -310,3 +375,7 @@ EXPORT(BatchNormInferLinear, BatchNormInfer<false>)
 EXPORT(BatchNormInferReLU6, BatchNormInfer<true>)
 EXPORT(BatchNormInferBackwardLinear, BatchNormInferBackward<false>)
 EXPORT(BatchNormInferBackwardReLU6, BatchNormInferBackward<true>)
+EXPORT(NormDepthwiseS1, NormDepthwise<1>)
+EXPORT(NormDepthwiseS2, NormDepthwise<2>)
+EXPORT(NormDepthwiseBackwardS1, NormDepthwiseBackward<1>)
+EXPORT(NormDepthwiseBackwardS2, NormDepthwiseBackward<2>)
