@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Check style: ruff (lint and format) on Python, ShellCheck on bash, clang-format on the 310 application's C++. Makes .venv
-# first.
+# Check style: ruff (lint and format) on Python, ShellCheck on bash, clang-format on C++. Makes .venv first.
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
@@ -10,7 +9,7 @@ main() {
   "$VENV/bin/ruff" check .
   "$VENV/bin/ruff" format --check .
   "$VENV/bin/shellcheck" -x scripts/*.sh scripts/*/*.sh ascend310_infer/*.sh .ci/run
-  find ascend310_infer tests/ascend310 -name out -prune -o \( -name '*.cc' -o -name '*.h' \) \
+  find src/engine/cpu_kernels ascend310_infer tests/ascend310 -name out -prune -o \( -name '*.cc' -o -name '*.h' \) \
     -exec "$VENV/bin/clang-format" --dry-run --Werror {} +
   echo "lint: clean"
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Evaluate a MobileNetV2-quant checkpoint with simulated quantisation; the result is in val/infer.log.
+# Evaluate a MobileNetV2-quant checkpoint; the result is in val/infer.log.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh run_infer.sh
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"

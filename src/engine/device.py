@@ -17,7 +17,7 @@ def setup(platform: str, device_id: int = 0, distribute: bool = False, graph_ker
     """Select the device, graph mode and, for `distribute`, join the other processes."""
     if platform == "CPU" and os.environ.get("MS_COMPILER_CACHE_ENABLE") == "1":
         raise UsageError(
-            "MS_COMPILER_CACHE_ENABLE is 1, and on CPU MindSpore computes wrong numbers from its compile cache; unset it"
+            "MS_COMPILER_CACHE_ENABLE is 1, and on CPU MindSpore computes wrong numbers from that cache; unset it"
         )
     ms.set_context(mode=ms.GRAPH_MODE)
     try:

@@ -21,7 +21,7 @@ class Config:
     device_id: int = option("card of this machine; the environment variable DEVICE_ID wins", 0, low=0)
     run_distribute: bool = option("data parallel, one process per card", False, aliases=("distribute",))
     seed: int = option("fixes initial weights, data order, augmentation and dropout", 1, low=0, high=2**31 - 1)
-    cpu_kernels: str = option("fused training kernels on CPU", "auto", choices=("auto", "on", "off"))
+    cpu_kernels: str = option("compiled kernels on CPU", "auto", choices=("auto", "on", "off"))
     amp_level: str = option("mixed precision: O0 is float32, O2 float16 with float32 BN", "O0", choices=("O0", "O2"))
     enable_graph_kernel: bool = option("fuse operators (GPU)", False)
     boost_mode: str = option("level of MindSpore's boost (Ascend)", "O0", choices=("O0", "O1", "O2"))

@@ -148,7 +148,7 @@ def build(num_classes: int, cfg: Config, kernels: str = "off", activation: str =
     net = network.build(num_classes, cfg.width_mult, cfg.seed, activation)
     library = cells.find_library(kernels)[0]
     if library:
-        cells.accelerate(net, kernels, join=False)
+        cells.accelerate(net, kernels, weights_vary=True)
     quantisers = Quantisers(cfg, library)
     for name, cell in list(net.backbone.features.cells_and_names()):
         if isinstance(cell, nn.SequentialCell):
@@ -190,7 +190,7 @@ def whole_backbone(backbone: QuantBackbone, library: Path) -> whole_numbers.InTu
     """Image (N, 3, H, W) -> pooled features (N, C) on whole numbers, with the parameters of `backbone`."""
     parts, source = [], backbone.image
     if source is not None:
-        parts.append(whole_numbers.WholeImage(source))
+        parts.append(whole_numbers.WholeImage(source, library))
     for block in backbone.features.cell_list:
         inner = block.block if isinstance(block, QuantSum) else block
         convs = whole_convs(inner.conv if isinstance(inner, network.InvertedResidual) else inner, source, library)
@@ -200,7 +200,8 @@ def whole_backbone(backbone: QuantBackbone, library: Path) -> whole_numbers.InTu
         else:
             parts += convs
             source = convs[-1].target
-    return whole_numbers.InTurn([*parts, whole_numbers.WholeMean(source, backbone.pooled)])
+    parts.append(whole_numbers.WholeMean(source, backbone.pooled, backbone.out_channels, library))
+    return whole_numbers.InTurn(parts)
 
 
 def whole_convs(sequence: nn.SequentialCell, source: nn.Cell | None, library: Path) -> list[whole_numbers.WholeConv]:

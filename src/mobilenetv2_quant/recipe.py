@@ -9,6 +9,7 @@ from mindspore import ParameterTuple, nn
 
 from src.engine import checkpoint, device, loop
 from src.engine.config import to_yaml
+from src.engine.cpu_kernels import cells
 from src.engine.image_folder import TRAIN_FOLDERS, require_classes, scan
 from src.engine.ranks import Rank
 from src.engine.run import Run, open_run
@@ -37,6 +38,7 @@ def train(cfg: Config) -> int:
     with open_run(output, NAMES, BEST, cfg.resume, about, to_yaml(cfg), cfg.pretrain_ckpt, rank) as run:
         say = run.journal.line
         say(f"{len(folder)} images of {classes} classes in {folder.root}; {loaded}")
+        tell_kernels(cfg, say)
         if run.resumed is None:
             bad = dataset.bad_files(folder, cfg, say)
             wanted = cfg.calibrate_only or cfg.calibration_batches
@@ -76,17 +78,26 @@ def train_step(
 
 
 def kernels_of(cfg: Config) -> str:
+    """The mode of the CPU kernels, which training and evaluation use on the platform CPU."""
     return cfg.cpu_kernels if cfg.platform == "CPU" else "off"
 
 
+def tell_kernels(cfg: Config, say: Callable[[str], None]) -> None:
+    """Say that the compiled kernels are missing, where they are: evaluation then computes in another way."""
+    library, reason = cells.find_library(kernels_of(cfg))
+    if cfg.platform == "CPU" and library is None:
+        say(f"CPU kernels off: {reason}; evaluation computes with floats on grids, not with whole numbers")
+
+
 def evaluate(cfg: Config) -> int:
-    """Score a quantised checkpoint (simulated), or an exported ONNX file (integers), on every image of a folder."""
+    """Score a quantised checkpoint, or an exported ONNX file, on every image of a folder."""
     return evaluation.run(cfg, open_checkpoint)
 
 
 def open_checkpoint(cfg: Config) -> tuple[checkpoint.Checkpoint, MobileNetV2]:
     """The checkpoint to evaluate and its network."""
     stored = pretrained.read(cfg.pretrain_ckpt)
+    tell_kernels(cfg, print)
     return stored, pretrained.network_of(stored, cfg, kernels_of(cfg))
 
 
@@ -97,5 +108,6 @@ def export(cfg: Config) -> int:
     net = pretrained.network_of(stored, cfg, activation=cfg.activation)
     if cfg.file_format != "ONNX":
         return conversion.run(net, stored, cfg)
+    tell_kernels(cfg, print)
     simulated = pretrained.network_of(stored, cfg, kernels_of(cfg), cfg.activation, tell=False)
     return integer_file.run(net, simulated, stored, cfg)

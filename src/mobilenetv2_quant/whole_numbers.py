@@ -2,7 +2,9 @@
 
 Fifty layers of rounding magnify the last bit of a sum, so fake quantisation in floats and integer kernels disagree on
 about one image in fifty where margins are small. Here whole numbers are added up, which float32 does exactly below
-2**24, and scaled as onnxruntime's QLinearConv, QLinearAdd and QLinearGlobalAveragePool do it on x86.
+2**24, and scaled as onnxruntime's QLinearConv, QLinearAdd and QLinearGlobalAveragePool do it on x86 with VNNI (older
+ones clip some sums of two products to 16 bits). Layers that are left float, and ReLU6 where the grid after it does not
+do its work, are computed in float there and equal to a rounding only.
 
 Between the layers goes q - zero_point, as float32. For platform CPU with the compiled kernels; training, files other
 than ONNX and other platforms stay with floats on grids.
@@ -13,6 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 
 from src.engine.cpu_kernels.custom import custom_operator
@@ -24,30 +27,42 @@ UNSIGNED = 128.0  # onnxruntime's zero points are those of uint8, q + 128
 SUM_OF, CONCATENATED = ops.ReduceSum(), ops.Concat()
 
 
+class OnGrid(nn.Cell):
+    """x / scale (N, C, ...) -> the nearest whole numbers of the target's grid, less its zero point. NaN stays NaN."""
+
+    def __init__(self, target: nn.Cell, channels: int, library: Path):
+        super().__init__(auto_prefix=False)
+        self.target = target
+        self.zeros, self.ones = Tensor(np.zeros(channels), ms.float32), Tensor(np.ones(channels), ms.float32)
+        self.requantise = requantise_operator(library)
+
+    def construct(self, exact: Tensor) -> Tensor:
+        return self.requantise(exact, self.zeros, self.ones, limits(self.target, False))
+
+
+def requantise_operator(library: Path) -> ops.Custom:
+    """x (N, C, ...), bias (C,), factor (C,), limits (2,) -> (x + bias) * factor, whole and within the limits."""
+    return custom_operator(library, "WholeRequantise", lambda x, bias, factor, limits: x)
+
+
+def limits(target: nn.Cell, relu6: bool) -> Tensor:
+    """(2,): least and greatest q - zero_point of a grid, between those of 0 and 6 if `relu6`."""
+    scale, zero_point = target.scale_and_zero_point()
+    least, greatest = target.grid.low - zero_point, target.grid.high - zero_point
+    if relu6:
+        least, greatest = MAXIMUM(least, 0.0), MINIMUM(greatest, ROUND(RELU6 / scale))
+    return CONCATENATED((least, greatest))
+
+
 class WholeImage(nn.Cell):
     """Image (N, 3, H, W) float -> whole numbers on the grid of `target`."""
 
-    def __init__(self, target: nn.Cell):
+    def __init__(self, target: nn.Cell, library: Path):
         super().__init__(auto_prefix=False)
-        self.target = target
+        self.target, self.on_grid = target, OnGrid(target, 3, library)
 
     def construct(self, image: Tensor) -> Tensor:
-        return on_grid(image / self.target.scale_and_zero_point()[0], self.target)
-
-
-def on_grid(exact: Tensor, target: nn.Cell) -> Tensor:
-    """x / scale -> the nearest whole number of the target's grid, less its zero point."""
-    least, greatest = limits(target, False)
-    return MINIMUM(MAXIMUM(ROUND(exact), least), greatest)
-
-
-def limits(target: nn.Cell, relu6: bool) -> tuple[Tensor, Tensor]:
-    """(1,), (1,): least and greatest q - zero_point of a grid, between those of 0 and 6 if `relu6`."""
-    scale, zero_point = target.scale_and_zero_point()
-    least, greatest = target.grid.low - zero_point, target.grid.high - zero_point
-    if not relu6:
-        return least, greatest
-    return MAXIMUM(least, 0.0), MINIMUM(greatest, ROUND(RELU6 / scale))
+        return self.on_grid(image / self.target.scale_and_zero_point()[0])
 
 
 class WholeConv(nn.Cell):
@@ -60,7 +75,7 @@ class WholeConv(nn.Cell):
         super().__init__(auto_prefix=False)
         self.layer, self.source, self.target, self.relu6 = layer, source, target, relu6
         self.is_float = layer.quantiser is None or source is None
-        self.requantise = custom_operator(library, "WholeRequantise", lambda x, bias, factor, limits: x)
+        self.requantise = requantise_operator(library)
         if self.is_float:
             return
         self.filters = custom_operator(
@@ -73,7 +88,7 @@ class WholeConv(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         weight, bias, factor = self.float_filters() if self.is_float else self.whole_filters()
         sums = self.layer.convolve(x, weight)
-        return self.requantise(sums, bias, factor, CONCATENATED(limits(self.target, self.relu6)))
+        return self.requantise(sums, bias, factor, limits(self.target, self.relu6))
 
     def whole_filters(self) -> tuple[Tensor, Tensor, Tensor]:
         """Whole weight (C_out, ...), whole bias (C_out,), and their factor (C_out,) for the grid of the output."""
@@ -115,9 +130,10 @@ class WholeSum(nn.Cell):
 class WholeMean(nn.Cell):
     """Whole numbers (N, C, h, w) -> pooled features (N, C) as float, on the grid of `target` unless that is None."""
 
-    def __init__(self, source: nn.Cell, target: nn.Cell | None):
+    def __init__(self, source: nn.Cell, target: nn.Cell | None, channels: int, library: Path):
         super().__init__(auto_prefix=False)
         self.source, self.target = source, target
+        self.on_grid = OnGrid(target, channels, library) if target is not None else None
 
     def construct(self, x: Tensor) -> Tensor:
         area, step = float(x.shape[2] * x.shape[3]), self.source.scale_and_zero_point()[0]
@@ -125,7 +141,7 @@ class WholeMean(nn.Cell):
         if self.target is None:
             return sums * step / area
         scale = self.target.scale_and_zero_point()[0]
-        return on_grid(sums * (step / (scale * area)), self.target) * scale
+        return self.on_grid(sums * (step / (scale * area))) * scale
 
 
 class InTurn(nn.Cell):

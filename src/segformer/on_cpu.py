@@ -30,23 +30,6 @@ class MapNorm(nn.Cell):
         return self.operator(x, self.gamma, self.beta, self.eps)[0]
 
 
-class Conv(nn.Cell):
-    """(N, C_in, H, W) -> (N, C_out, h, w), with the Parameters of `conv`, which has equal sides and a bias."""
-
-    def __init__(self, conv: nn.Conv2d, library: Path):
-        super().__init__(auto_prefix=False)
-        self.weight = conv.weight
-        self.bias = conv.bias
-        kernel, stride, padding = conv.kernel_size[0], conv.stride[0], 0
-        if conv.pad_mode == "pad":
-            padding = conv.padding if isinstance(conv.padding, int) else conv.padding[0]
-        self.settings = Tensor([stride, padding], ms.float32)
-        self.operator = map_operators.conv(library, kernel, stride, padding)
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.operator(x, self.weight, self.bias, self.settings)
-
-
 class MapAttention(nn.Cell):
     """x + keep * attention(normalised x), on maps; the Parameters of `attention`."""
 
@@ -57,7 +40,7 @@ class MapAttention(nn.Cell):
         self.proj = attention.proj
         self.reduction = attention.reduction
         if attention.reduction > 1:
-            self.sr = Conv(attention.sr, library)
+            self.sr = cells.Conv(attention.sr, library)
             self.norm = MapNorm(attention.norm, library)
         self.heads = Tensor([attention.heads], ms.float32)
         self.dense = map_operators.dense(library)
@@ -111,7 +94,7 @@ class MapStage(nn.Cell):
 
     def __init__(self, stage: Stage, library: Path):
         super().__init__(auto_prefix=False)
-        self.proj = Conv(stage.patch_embed.proj, library)
+        self.proj = cells.Conv(stage.patch_embed.proj, library)
         self.patch_norm = MapNorm(stage.patch_embed.norm, library)
         self.blocks = nn.CellList([MapBlock(block, library) for block in stage.blocks], auto_prefix=False)
         self.norm = MapNorm(stage.norm, library)

@@ -1,4 +1,4 @@
-"""Cells that run the kernels of kernels.cc, and `accelerate`, which puts them into a network. Platform CPU only.
+"""Cells that run the compiled kernels, and `accelerate`, which puts them into a network. Platform CPU only.
 
 The cells hold custom operators, so export a freshly built network rather than an accelerated one.
 Shapes: N images, C channels, H x W pixels.
@@ -10,6 +10,7 @@ from typing import Optional
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from src.engine.cpu_kernels import map_operators
 from src.engine.cpu_kernels.build import KernelsUnavailable, library_path
 from src.engine.cpu_kernels.custom import custom_operator as _operator
 from src.engine.errors import ZooError
@@ -188,6 +189,23 @@ class PointwiseConv(nn.Cell):
         return out if self.bias is None else ops.bias_add(out, self.bias)
 
 
+class Conv(nn.Cell):
+    """(N, C_in, H, W) -> (N, C_out, h, w), with the Parameters of `conv`, whose filter has equal sides."""
+
+    def __init__(self, conv: nn.Conv2d, library: Path):
+        super().__init__(auto_prefix=False)
+        self.weight = conv.weight
+        self.bias = conv.bias if conv.has_bias else Tensor([0.0] * conv.out_channels, ms.float32)
+        kernel, stride, padding = conv.kernel_size[0], conv.stride[0], 0
+        if conv.pad_mode == "pad":
+            padding = conv.padding if isinstance(conv.padding, int) else conv.padding[0]
+        self.settings = Tensor([stride, padding], ms.float32)
+        self.operator = map_operators.conv(library, kernel, stride, padding)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.operator(x, self.weight, self.bias, self.settings)
+
+
 class NormDepthwise(nn.Cell):
     """(N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)): `norm` with ReLU6, then `conv`.
 
@@ -257,27 +275,28 @@ def find_library(mode: str) -> tuple[Optional[Path], str]:
         return None, str(reason)
 
 
-def accelerate(net: nn.Cell, mode: str = "auto", join: bool = True) -> str:
+def accelerate(net: nn.Cell, mode: str = "auto", weights_vary: bool = False) -> str:
     """Replace depthwise and pointwise convolutions and batch normalisations in place; returns one sentence for the log.
 
-    Parameter objects, their names and their order stay as they are. `join` also makes one cell of a batch normalisation
-    with ReLU6 and the depthwise convolution in the sequence after it. "off" changes nothing, "auto" neither if the
-    kernels cannot be compiled here, and "on" raises ZooError then.
+    Parameter objects, their names and their order stay as they are. A batch normalisation with ReLU6 becomes one cell
+    with the depthwise convolution in the sequence after it. `weights_vary` leaves that out, and larger filters:
+    then every convolution can be called with another weight, by its `operator` or, where it is stock, `conv2d`.
+    "off" changes nothing, "auto" neither if the kernels cannot be compiled here, and "on" raises ZooError then.
     """
     library, reason = find_library(mode)
     if library is None:
         return f"CPU kernels off: {reason}; stock operators are used"
     replaced = {}
     for _, parent in list(net.cells_and_names()):
-        _replace_children(parent, library, replaced)
-    joined = sum(_join(parent, library) for _, parent in list(net.cells_and_names())) if join else 0
-    depthwise, pointwise, norms = (
+        _replace_children(parent, library, replaced, route_large=not weights_vary)
+    joined = sum(_join(parent, library) for _, parent in list(net.cells_and_names())) if not weights_vary else 0
+    depthwise, pointwise, larger, norms = (
         sum(isinstance(cell, kind) for cell in replaced.values())
-        for kind in (DepthwiseConv3x3, PointwiseConv, FusedBatchNorm)
+        for kind in (DepthwiseConv3x3, PointwiseConv, Conv, FusedBatchNorm)
     )
-    return (
-        f"CPU kernels: {depthwise} depthwise and {pointwise} pointwise convolutions "
-        f"and {norms} batch normalisations replaced" + (f", {joined} of them joined" if joined else "")
+    kinds = [f"{depthwise} depthwise", f"{pointwise} pointwise", *([f"{larger} larger"] if larger else [])]
+    return f"CPU kernels: {' and '.join(kinds)} convolutions and {norms} batch normalisations replaced" + (
+        f", {joined} of them joined" if joined else ""
     )
 
 
@@ -285,23 +304,24 @@ def _join(parent: nn.Cell, library: Path) -> int:
     """Join normalisations at the end of one sequence with the depthwise convolution that begins the next; how many."""
     if not isinstance(parent, nn.SequentialCell):
         return 0
-    joined = 0
-    for before, after in zip(parent.cell_list, parent.cell_list[1:]):
-        if not (isinstance(before, nn.SequentialCell) and isinstance(after, nn.SequentialCell)):
+    parts, joined = parent.cell_list, 0
+    for before, after in zip(parts, parts[1:]):
+        once = parts.count(before) == parts.count(after) == 1  # else their parts would have another neighbour too
+        if not (once and isinstance(before, nn.SequentialCell) and isinstance(after, nn.SequentialCell)):
             continue
-        norms = [name for name, cell in before._cells.items() if not isinstance(cell, nn.Identity)][-1:]
-        first = next(iter(after._cells))
-        norm, conv = before._cells[norms[0]], after._cells[first]
+        last = next((name for name, cell in reversed(before._cells.items()) if type(cell) is not nn.Identity), None)
+        first = next(iter(after._cells), None)
+        norm, conv = before._cells.get(last), after._cells.get(first)
         if isinstance(norm, FusedBatchNorm) and norm.relu6 and isinstance(conv, DepthwiseConv3x3) and conv.bias is None:
             after._cells[first] = NormDepthwise(norm, conv, library).set_train(conv.training)
-            before._cells[norms[0]] = nn.Identity()
+            before._cells[last] = nn.Identity()
             for sequence in (before, after):
                 sequence.cell_list = list(sequence._cells.values())
             joined += 1
     return joined
 
 
-def _replace_children(parent: nn.Cell, library: Path, replaced: dict) -> None:
+def _replace_children(parent: nn.Cell, library: Path, replaced: dict, route_large: bool) -> None:
     """Replace the children of one cell; `replaced` maps a stock cell to its successor, for cells used twice."""
     # Written to `_cells` directly: assigning through the cell would put the prefix into the parameter names again.
     children = parent._cells
@@ -310,7 +330,7 @@ def _replace_children(parent: nn.Cell, library: Path, replaced: dict) -> None:
         cell = children[name]
         relu6 = is_sequence and following is not None and type(children[following]) is nn.ReLU6
         key = (cell, relu6)
-        successor = replaced.get(key) or _successor(cell, library, relu6)
+        successor = replaced.get(key) or _successor(cell, library, relu6, route_large)
         if successor is None:
             continue
         children[name] = replaced[key] = successor.set_train(cell.training)
@@ -320,7 +340,7 @@ def _replace_children(parent: nn.Cell, library: Path, replaced: dict) -> None:
         parent.cell_list = list(children.values())
 
 
-def _successor(cell: nn.Cell, library: Path, relu6: bool) -> Optional[nn.Cell]:
+def _successor(cell: nn.Cell, library: Path, relu6: bool, route_large: bool) -> Optional[nn.Cell]:
     """The cell to put in place of a stock cell, or None; `relu6` tells whether nn.ReLU6 comes next."""
     # Exact types: a subclass may compute something else.
     if type(cell) is nn.BatchNorm2d:
@@ -329,7 +349,29 @@ def _successor(cell: nn.Cell, library: Path, relu6: bool) -> Optional[nn.Cell]:
         return None
     if _is_depthwise_3x3(cell):
         return DepthwiseConv3x3(cell, library)
-    return PointwiseConv(cell, library) if _is_pointwise(cell) else None
+    if _is_pointwise(cell):
+        return PointwiseConv(cell, library)
+    return Conv(cell, library) if route_large and stock_convolutions_are_slow() and _is_large(cell) else None
+
+
+def stock_convolutions_are_slow() -> bool:
+    """From 2.9 on, MindSpore's filters larger than 1x1 run oneDNN's reference code on CPU, twenty times slower."""
+    return tuple(int(part) for part in ms.__version__.split(".")[:2]) >= (2, 9)
+
+
+def _is_large(conv: nn.Conv2d) -> bool:
+    """True for a dense filter of equal sides, larger than 1x1, with one stride and one padding."""
+    return (
+        conv.group == 1
+        and conv.kernel_size[0] == conv.kernel_size[1] > 1
+        and conv.stride[0] == conv.stride[1]
+        and tuple(conv.dilation) == (1, 1)
+        and (conv.pad_mode == "valid" or conv.pad_mode == "pad" and len(set(_sides(conv.padding))) == 1)
+    )
+
+
+def _sides(padding: "int | tuple[int, ...]") -> tuple:
+    return padding if isinstance(padding, tuple) else (padding,)
 
 
 def _is_depthwise_3x3(conv: nn.Conv2d) -> bool:

@@ -1,8 +1,8 @@
-// Depthwise 3x3 convolution, padding 1. A plane is copied into a zero-bordered buffer and then treated as one long
-// row: output p is a sum over taps of
-// weight * plane[p + offset], including a few outputs between two rows that nobody reads. That keeps the vector
-// units busy for 7 x 7 planes too and needs no border cases. With stride 2 the bordered plane is split into four
-// phases (even / odd rows times even / odd columns), after which the offsets are contiguous again.
+// Depthwise 3x3 convolution, padding 1. A plane is copied into a zero-bordered buffer and then treated as one long row:
+// output p is a sum over taps of weight * plane[p + offset], including a few outputs between two rows that nobody
+// reads. That keeps the vector units busy for 7 x 7 planes too and needs no border cases. With stride 2 the bordered
+// plane is split into four phases (even / odd rows times even / odd columns), after which the offsets are contiguous
+// again.
 
 #pragma once
 

@@ -159,9 +159,9 @@ void NormalizeChannel(const Images& images, int64_t channel, Affine affine, cons
       channel, [=](int64_t offset, int64_t length) { Normalize<kReLU6>(affine, x + offset, y + offset, length); });
 }
 
-// The batch's statistics of one channel of args[0], as what normalises it. Arguments 1 to 5 are gamma, beta, moving mean,
-// moving variance, (eps, momentum); four outputs from `output` on get batch mean, batch inverse standard deviation, new
-// moving mean, new moving variance.
+// The batch's statistics of one channel of args[0], as what normalises it. Arguments 1 to 5 are gamma, beta, moving
+// mean, moving variance, (eps, momentum); four outputs from `output` on get batch mean, batch inverse standard
+// deviation, new moving mean, new moving variance.
 Affine BatchAffine(const Arguments& args, const Images& images, int64_t channel, int output) {
   const double eps = args[5][0], momentum = args[5][1];
   Moments moments;
@@ -221,8 +221,8 @@ inline float Passed(float dy, float x, const Affine& affine) {
 
 // Gradients of one channel. kBatch: mean and variance were those of the batch, so x acts through them as well.
 template <bool kReLU6, bool kBatch>
-void BackwardChannel(const Images& images, int64_t channel, Affine affine, const float* x, const float* dy,
-                     float* dx, float* dgamma, float* dbeta) {
+void BackwardChannel(const Images& images, int64_t channel, Affine affine, const float* x, const float* dy, float* dx,
+                     float* dgamma, float* dbeta) {
   double sum = 0, sum_normalized = 0;
   images.ForEachChunk(channel, [&](int64_t offset, int64_t length) {
     const float* value = x + offset;
@@ -304,8 +304,18 @@ int NormDepthwise(const Arguments& args) {
   const int64_t n = images.n, c = images.c, h = args.shapes[0][2], w = args.shapes[0][3];
   const Layout<kStride> layout(h, w);
   const int64_t out_size = layout.out_h * layout.out_w;
-  if (!Matches(args, {{n, c, h, w}, {c}, {c}, {c}, {c}, {2}, {c, 1, 3, 3}, {n, c, layout.out_h, layout.out_w}, {c}, {c},
-                      {c}, {c}})) {
+  if (!Matches(args, {{n, c, h, w},
+                      {c},
+                      {c},
+                      {c},
+                      {c},
+                      {2},
+                      {c, 1, 3, 3},
+                      {n, c, layout.out_h, layout.out_w},
+                      {c},
+                      {c},
+                      {c},
+                      {c}})) {
     return kBadArguments;
   }
 #pragma omp parallel
@@ -334,8 +344,17 @@ int NormDepthwiseBackward(const Arguments& args) {
   const int64_t n = images.n, c = images.c, h = args.shapes[0][2], w = args.shapes[0][3];
   const Layout<kStride> layout(h, w);
   const int64_t out_size = layout.out_h * layout.out_w;
-  if (!Matches(args, {{n, c, h, w}, {c}, {c}, {c}, {c}, {c, 1, 3, 3}, {n, c, layout.out_h, layout.out_w}, {n, c, h, w},
-                      {c}, {c}, {c, 1, 3, 3}})) {
+  if (!Matches(args, {{n, c, h, w},
+                      {c},
+                      {c},
+                      {c},
+                      {c},
+                      {c, 1, 3, 3},
+                      {n, c, layout.out_h, layout.out_w},
+                      {n, c, h, w},
+                      {c},
+                      {c},
+                      {c, 1, 3, 3}})) {
     return kBadArguments;
   }
 #pragma omp parallel

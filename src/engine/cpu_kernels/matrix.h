@@ -229,10 +229,31 @@ inline void AccumulateProducts(const float* a, const float* b, float* products, 
   });
 }
 
+// Planes from which it pays to treat images one by one.
+constexpr int64_t kOwnPlane = 64;
+
+// x (N, C, size) as (C, N * size): one wide plane instead of many small ones.
+inline std::vector<float> SideBySide(const float* x, int64_t n, int64_t c, int64_t size) {
+  std::vector<float> planes(n * c * size);
+#pragma omp parallel for schedule(static)
+  for (int64_t channel = 0; channel < c; ++channel) {
+    for (int64_t image = 0; image < n; ++image) {
+      const float* from = x + (image * c + channel) * size;
+      std::copy(from, from + size, &planes[(channel * n + image) * size]);
+    }
+  }
+  return planes;
+}
+
 // result[narrow * narrow_stride + wide * wide_stride] (+)= sum over images and pixels of a[narrow] * b[wide]. The sum
 // is cut into slices whose number depends on the shapes alone, so the result does not depend on threads.
 inline void Products(const float* a, const float* b, float* result, int64_t n, int64_t narrow, int64_t wide,
                      int64_t size, int64_t narrow_stride, int64_t wide_stride, bool add = false) {
+  if (n > 1 && size < kOwnPlane) {
+    Products(SideBySide(a, n, narrow, size).data(), SideBySide(b, n, wide, size).data(), result, 1, narrow, wide,
+             n * size, narrow_stride, wide_stride, add);
+    return;
+  }
   const int64_t panels = CeilDiv(wide, kColumns), pitch = panels * kColumns;
   const PixelBlocks blocks{n, size};
   const int64_t slices = std::min(blocks.count, CeilDiv(32, panels));

@@ -31,11 +31,12 @@ void LeaveRoom(std::vector<Grid>* grids, const std::vector<float>& bias, float s
   }
 }
 
-// weight (channels, ...), gamma, beta, moving mean, moving variance, learned scales (1 or channels), scale of the input,
-// scale of the output, settings -> whole weights less their zero points, whole bias (channels), and by what their sum
-// is multiplied for the scale of the output (channels).
+// weight (channels, ...), gamma, beta, moving mean, moving variance, learned scales (1 or channels), scale of the
+// input, scale of the output, settings -> whole weights less their zero points, whole bias (channels), and by what
+// their sum is multiplied for the scale of the output (channels).
 int FilterNumbers(const Arguments& args) {
-  if (args.count != 12 || args.ndims[0] < 2 || SizeOf(args, 0) < 1 || !HasSize(args, 8, kSettings)) return kBadArguments;
+  if (args.count != 12 || args.ndims[0] < 2 || SizeOf(args, 0) < 1 || !HasSize(args, 8, kSettings))
+    return kBadArguments;
   const int64_t channels = args.shapes[0][0];
   for (int vector : {1, 2, 3, 4}) {
     if (!HasSize(args, vector, channels)) return kBadArguments;
