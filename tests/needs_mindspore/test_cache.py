@@ -93,6 +93,7 @@ def losses(run: Path) -> list[float]:
     return [row["loss"] for row in found if row["kind"] == "train"]
 
 
+@pytest.mark.slow
 def test_cached_training_gives_the_same_losses_and_stops_its_server(images, tmp_path):
     port = free_port()
     (tmp_path / "cached").mkdir()

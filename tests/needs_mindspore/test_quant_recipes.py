@@ -64,6 +64,7 @@ def undisturbed(tiny, images, float_checkpoint, tmp_path_factory) -> tuple[Path,
     return cwd / "run", result.stdout
 
 
+@pytest.mark.slow
 def test_training_says_what_it_does(undisturbed):
     run, output = undisturbed
     assert re.search(r"262 arrays matched by name and shape, 0 missing, \d+ of the quantisers new", output)
@@ -75,6 +76,7 @@ def test_training_says_what_it_does(undisturbed):
     assert checkpoint.read(run / LAST).meta["model"] == "mobilenetv2_quant"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_reaches_the_same_state(undisturbed, tiny, images, float_checkpoint, tmp_path):
     shutil.copytree(undisturbed[0], tmp_path / "run")
     flags = ("--pretrain_ckpt", float_checkpoint, "--resume", "run/mobilenetv2_quant-1_4.ckpt")

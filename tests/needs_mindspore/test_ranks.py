@@ -20,7 +20,7 @@ import psutil
 import pytest
 import yaml
 
-pytestmark = pytest.mark.needs_mindspore
+pytestmark = [pytest.mark.needs_mindspore, pytest.mark.slow]
 ms = pytest.importorskip("mindspore")
 
 from src.engine import checkpoint, config, device, step  # noqa: E402
@@ -219,7 +219,6 @@ def test_evaluation_on_two_ranks_counts_every_sample_once(disturbed, settings, p
     assert results[0] == results[1]
 
 
-@pytest.mark.slow
 def test_head_only_training_on_two_ranks_is_that_of_one(disturbed, settings, photos, tmp_path):
     """No batch normalisation takes part, so nothing has to be left aside: losses and weights are equal."""
     model = disturbed / "run" / "mobilenetv2-3_2.ckpt"

@@ -105,6 +105,7 @@ class TestTrain:
             ["street", "house", "tree"],
         )
 
+    @pytest.mark.slow
     def test_killed_in_the_middle_of_an_epoch_and_resumed_it_reaches_the_same_weights(
         self, undisturbed, tiny, data, tmp_path
     ):
