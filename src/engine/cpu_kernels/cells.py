@@ -196,9 +196,8 @@ class Conv(nn.Cell):
         super().__init__(auto_prefix=False)
         self.weight = conv.weight
         self.bias = conv.bias if conv.has_bias else Tensor([0.0] * conv.out_channels, ms.float32)
-        kernel, stride, padding = conv.kernel_size[0], conv.stride[0], 0
-        if conv.pad_mode == "pad":
-            padding = conv.padding if isinstance(conv.padding, int) else conv.padding[0]
+        kernel, stride = conv.kernel_size[0], conv.stride[0]
+        padding = _sides(conv.padding)[0] if conv.pad_mode == "pad" else 0
         self.settings = Tensor([stride, padding], ms.float32)
         self.operator = map_operators.conv(library, kernel, stride, padding)
 

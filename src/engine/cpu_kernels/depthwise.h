@@ -18,13 +18,14 @@ constexpr int kTaps = 9;
 template <int kStride>
 struct Layout {
   static constexpr int kPhases = kStride * kStride;
-  int64_t h, w, out_h, out_w, pitch, phase_size, flat_size, margin;
+  int64_t h, w, out_h, out_w, out_size, pitch, phase_size, flat_size, margin;
 
   Layout(int64_t height, int64_t width)
       : h(height),
         w(width),
         out_h((height - 1) / kStride + 1),
         out_w((width - 1) / kStride + 1),
+        out_size(out_h * out_w),
         pitch(kStride == 1 ? out_w + 2 : out_w + 1),
         phase_size((kStride == 1 ? out_h + 2 : out_h + 1) * pitch),
         flat_size((out_h - 1) * pitch + out_w),

@@ -29,7 +29,7 @@ int DepthwiseForward(const Arguments& args) {
     for (int64_t plane = 0; plane < n * c; ++plane) {
       layout.Split(x + plane * h * w, phases.data());
       DepthwisePlane(layout, phases.data(), weight + plane % c * kTaps, flat.data());
-      layout.CopyRows(flat.data(), layout.pitch, y + plane * layout.out_h * layout.out_w, layout.out_w);
+      layout.CopyRows(flat.data(), layout.pitch, y + plane * layout.out_size, layout.out_w);
     }
   }
   return 0;
@@ -41,7 +41,6 @@ int DepthwiseBackward(const Arguments& args) {
   if (!HasImages(args)) return kBadArguments;
   const int64_t n = args.shapes[0][0], c = args.shapes[0][1], h = args.shapes[0][2], w = args.shapes[0][3];
   const Layout<kStride> layout(h, w);
-  const int64_t out_size = layout.out_h * layout.out_w;
   if (!Matches(args, {{n, c, h, w}, {c, 1, 3, 3}, {n, c, layout.out_h, layout.out_w}, {n, c, h, w}, {c, 1, 3, 3}})) {
     return kBadArguments;
   }
@@ -53,7 +52,7 @@ int DepthwiseBackward(const Arguments& args) {
       gradients.Begin(args[1] + channel * kTaps);
       for (int64_t image = 0; image < n; ++image) {
         const int64_t plane = image * c + channel;
-        gradients.Add(args[0] + plane * h * w, args[2] + plane * out_size, args[3] + plane * h * w);
+        gradients.Add(args[0] + plane * h * w, args[2] + plane * layout.out_size, args[3] + plane * h * w);
       }
       gradients.End(args[4] + channel * kTaps);
     }
@@ -303,7 +302,6 @@ int NormDepthwise(const Arguments& args) {
   const Images images(args);
   const int64_t n = images.n, c = images.c, h = args.shapes[0][2], w = args.shapes[0][3];
   const Layout<kStride> layout(h, w);
-  const int64_t out_size = layout.out_h * layout.out_w;
   if (!Matches(args, {{n, c, h, w},
                       {c},
                       {c},
@@ -329,7 +327,7 @@ int NormDepthwise(const Arguments& args) {
         Normalize<true>(affine, args[0] + index * h * w, plane.data(), h * w);
         layout.Split(plane.data(), phases.data());
         DepthwisePlane(layout, phases.data(), args[6] + channel * kTaps, flat.data());
-        layout.CopyRows(flat.data(), layout.pitch, args[7] + index * out_size, layout.out_w);
+        layout.CopyRows(flat.data(), layout.pitch, args[7] + index * layout.out_size, layout.out_w);
       }
     }
   }
@@ -343,7 +341,6 @@ int NormDepthwiseBackward(const Arguments& args) {
   const Images images(args);
   const int64_t n = images.n, c = images.c, h = args.shapes[0][2], w = args.shapes[0][3];
   const Layout<kStride> layout(h, w);
-  const int64_t out_size = layout.out_h * layout.out_w;
   if (!Matches(args, {{n, c, h, w},
                       {c},
                       {c},
@@ -368,7 +365,7 @@ int NormDepthwiseBackward(const Arguments& args) {
       for (int64_t image = 0; image < n; ++image) {
         const int64_t index = image * c + channel;
         Normalize<true>(affine, args[0] + index * h * w, plane.data(), h * w);
-        gradients.Add(plane.data(), args[6] + index * out_size, args[7] + index * h * w);
+        gradients.Add(plane.data(), args[6] + index * layout.out_size, args[7] + index * h * w);
       }
       gradients.End(args[10] + channel * kTaps);
       BackwardChannel<true, true>(images, channel, affine, args[0], args[7], args[7], args[8] + channel,
