@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,23 +14,27 @@ LOOK_EVERY = 5.0  # seconds
 THREADS = 16  # a size is one request per file
 
 
-def watch(folder: Path, moved: Callable[[int], None], ended: threading.Event) -> None:
-    """Tell when the files of a folder grow: moxing says nothing during a copy, which may take an hour."""
-    before = total(folder)
-    while not ended.wait(LOOK_EVERY):
-        now = total(folder)
-        if now > before:
-            moved(now - before)
-        before = now
+def watch(path: Path, moved: Callable[[int], None], ended: threading.Event) -> None:
+    """Tell how many bytes of a file arrive: moxing says nothing during a copy, which may take an hour.
+
+    It may write under another name first, so a folder that grows is a sign of progress too, of 0 bytes of this file.
+    The last look is after the end: all bytes are counted, however short the copy was and whenever this thread ran.
+    """
+    counted, folder, last = 0, 0, False
+    while not last:
+        last = ended.wait(LOOK_EVERY)
+        arrived, now = size(path), sum(map(size, path.parent.glob("*")))
+        if arrived > counted or now > folder:
+            moved(max(arrived - counted, 0))
+        counted, folder = max(arrived, counted), now
 
 
-def total(folder: Path) -> int:
-    """Bytes of the files in a folder, some of which may be renamed meanwhile."""
-    found = 0
-    for path in folder.glob("*"):
-        with contextlib.suppress(OSError):
-            found += path.stat().st_size
-    return found
+def size(path: Path) -> int:
+    """Bytes of a file, 0 where it was renamed meanwhile."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 class MoxingStore:
@@ -70,7 +73,7 @@ class MoxingStore:
 
     def fetch(self, url: str, path: Path, offset: int, moved: Callable[[int], None]) -> None:
         ended = threading.Event()
-        watcher = threading.Thread(target=watch, args=(path.parent, moved, ended), daemon=True)
+        watcher = threading.Thread(target=watch, args=(path, moved, ended), daemon=True)
         watcher.start()
         try:
             self._file.copy(url, str(path))

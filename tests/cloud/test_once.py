@@ -15,6 +15,7 @@ from src.cloud import once as module
 from src.cloud.once import once
 from src.cloud.surroundings import process
 from tests.conftest import ROOT
+from tests.waiting import wait_until
 
 PROCESS = """
 import os, sys, time
@@ -99,10 +100,7 @@ def test_the_failure_of_one_ends_all_with_its_reason(start, tmp_path):
 
 def test_the_death_of_one_ends_all(start, tmp_path):
     processes = start(3, how="hangs")
-    deadline = time.monotonic() + 30
-    while not workers(tmp_path):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: workers(tmp_path), "a worker", seconds=60)
     pid = int(next(tmp_path.glob("worker-*")).name.partition("-")[2])
     os.kill(pid, signal.SIGKILL)
     found = ends(processes)

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from src.mobilenetv2 import network  # noqa: E402
 from tests.conftest import CLASSES, ROOT, default_signals, run_command  # noqa: E402
 from tests.object_storage import SECRET, Bucket, Folder  # noqa: E402
 from tests.scripts.ports import free_port  # noqa: E402
+from tests.waiting import wait_until  # noqa: E402
 
 SETTINGS = {
     "__BASE__": str(ROOT / "default_config_cpu.yaml"),
@@ -170,10 +170,12 @@ def test_a_lost_machine_loses_only_what_was_not_sent_yet(endpoint, zipped, train
         stdout=subprocess.DEVNULL,
         preexec_fn=default_signals,
     ) as process:
-        deadline = time.monotonic() + 200
-        while not [key for key in job.bucket.keys("out/") if key.endswith(".ckpt")]:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(
+            lambda: any(key.endswith(".ckpt") for key in job.bucket.keys("out/")),
+            "a checkpoint in the store",
+            process=process,
+            pause=0.1,
+        )
         process.send_signal(signal.SIGKILL)
     shutil.rmtree(job.cache)
     epochs = [int(found[1]) for key in job.bucket.keys("out/") if (found := re.search(r"head_(\d+)\.ckpt", key))]

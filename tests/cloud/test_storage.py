@@ -11,10 +11,11 @@ import time
 
 import pytest
 
-from src.cloud import copies, storage, surroundings
+from src.cloud import copies, moxing_store, storage, surroundings
 from src.cloud.storage import Remote, StorageError, open_store
 from src.engine.errors import ZooError
 from tests.object_storage import SECRET, forget_moxing
+from tests.waiting import wait_until
 
 CONTENT = {"a.ckpt": b"x" * 5000, "sub/ä b.txt": b"", "sub/deep/c.bin": os.urandom(3000)}
 
@@ -133,8 +134,12 @@ class TestCopies:
         assert begun == [offset]
         assert (tmp_path / "big.bin").read_bytes() == again * 50_000
 
-    def test_a_long_copy_of_moxing_gives_signs_of_progress(self, moxing_bucket, tmp_path, monkeypatch):
-        monkeypatch.setattr("src.cloud.moxing_store.LOOK_EVERY", 0.01)
+    @pytest.mark.parametrize("late", [0.0, 0.2])
+    def test_a_long_copy_of_moxing_gives_signs_of_progress(self, moxing_bucket, tmp_path, monkeypatch, late):
+        """Also where the watching thread gets its first turn when the whole file is there already."""
+        monkeypatch.setattr(moxing_store, "LOOK_EVERY", 0.01)
+        watch = moxing_store.watch
+        monkeypatch.setattr(moxing_store, "watch", lambda *args: time.sleep(late) or watch(*args))
         moxing_bucket.write("big.bin", b"x" * 100)
         url, beats = f"obs://{moxing_bucket.name}/big.bin", []
         store = open_store(url)
@@ -142,13 +147,22 @@ class TestCopies:
 
         def slow(source, target):
             copy(source, target)
-            while not beats:
-                time.sleep(0.01)
-            assert beats == [100]
+            wait_until(lambda: beats, "a sign of progress", seconds=60)
 
         monkeypatch.setattr(store._file, "copy", slow)
         store.fetch(url, tmp_path / "big.bin", 0, beats.append)
+        assert beats == [100]
         assert (tmp_path / "big.bin").stat().st_size == 100
+
+    def test_the_files_of_one_folder_are_counted_once_each(self, moxing_bucket, tmp_path, monkeypatch):
+        monkeypatch.setattr(moxing_store, "LOOK_EVERY", 0.001)
+        for name in range(40):
+            moxing_bucket.write(f"data/{name}.bin", bytes(1000))
+        url, moved = f"obs://{moxing_bucket.name}/data", []
+        store = open_store(url)
+        monkeypatch.setattr(copies.Progress, "add", lambda self, count: moved.append(count))
+        copies.bring(store, url, store.list(url), tmp_path, nothing, nothing)
+        assert sum(moved) == 40_000
 
     def test_how_far_a_long_copy_is(self, bucket, tmp_path, monkeypatch):
         monkeypatch.setattr(copies, "REPORT_EVERY", -1.0)

@@ -12,6 +12,7 @@ from src.cloud import copies, uploads
 from src.cloud.storage import StorageError, open_store
 from src.cloud.uploads import Mirror, mirrored
 from src.engine.errors import ZooError
+from tests.waiting import wait_until
 
 
 def nothing(*arguments):
@@ -143,8 +144,5 @@ class TestMirrored:
             pytest.raises(ZooError, match="not all results were stored, all are in .*train; cannot write"),
             mirrored(place[0], run, place[1], said.append, {}),
         ):
-            deadline = time.monotonic() + 60
-            while not said:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            wait_until(lambda: said, "a line about the failure", seconds=60)
         assert "is sent again" in said[0]

@@ -27,6 +27,7 @@ from src.engine.loop import Score  # noqa: E402
 from tests import fault_training  # noqa: E402
 from tests.conftest import ROOT, run_command  # noqa: E402
 from tests.fault_training import BEST, LAST, NAMES  # noqa: E402
+from tests.waiting import wait_until  # noqa: E402
 
 KILLS = 24
 
@@ -125,10 +126,7 @@ def test_a_clock_that_jumps_changes_nothing(undisturbed, tmp_path, capsys, monke
 def test_a_second_run_on_the_same_folder_is_refused_and_harms_nothing(undisturbed, tmp_path):
     command = [sys.executable, "-m", "tests.fault_training", str(tmp_path / "run")]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as first:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "run" / "train.log").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_until((tmp_path / "run" / "train.log").exists, "the log", process=first, pause=0.005)
         first.send_signal(signal.SIGSTOP)
         try:
             with pytest.raises(ZooError, match="another run is writing to"):

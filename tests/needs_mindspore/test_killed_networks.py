@@ -15,6 +15,7 @@ pytest.importorskip("mindspore")
 
 from tests.conftest import ROOT, run_command  # noqa: E402
 from tests.needs_mindspore.test_faults import assert_same  # noqa: E402
+from tests.waiting import wait_until  # noqa: E402
 
 KILLS = 20
 EPOCHS = 200  # of 4 steps; 20 kills may see 20 of them pass each
@@ -52,10 +53,12 @@ def test_killed_twenty_times(images, tmp_path):
         with subprocess.Popen(
             [sys.executable, *flags, "--resume", "auto"], cwd=tmp_path, stdout=subprocess.DEVNULL
         ) as process:
-            deadline = time.monotonic() + 200
-            while not (metrics.exists() and metrics.stat().st_size > before):
-                assert process.poll() is None and time.monotonic() < deadline, (seed, kill)
-                time.sleep(0.002)
+            wait_until(
+                lambda size=before: metrics.exists() and metrics.stat().st_size > size,
+                f"a step (seed {seed}, kill {kill})",
+                process=process,
+                pause=0.002,
+            )
             time.sleep(rng.uniform(0, 0.5))
             process.kill()
         assert process.returncode == -9, (seed, kill)

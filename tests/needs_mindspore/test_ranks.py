@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -34,6 +33,7 @@ from src.mobilenetv2.lr_generator import get_lr  # noqa: E402
 from tests.conftest import CLASSES, ROOT, run_command  # noqa: E402
 from tests.networks import calm  # noqa: E402
 from tests.scripts.ports import free_port  # noqa: E402
+from tests.waiting import wait_until  # noqa: E402
 
 HALF = 12  # images per step and rank
 SIZE = 64
@@ -104,13 +104,6 @@ def start(*arguments, cwd: Path) -> subprocess.Popen:
     )
 
 
-def wait_for(path: Path, process: subprocess.Popen, seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.1)
-
-
 def rows(run: Path, kind: str) -> dict[int, dict]:
     """What metrics.jsonl says last about each step or epoch."""
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -163,7 +156,7 @@ def disturbed(settings, photos, initial, tmp_path_factory) -> Path:
     cwd = tmp_path_factory.mktemp("two_ranks")
     flags = ("--pretrain_ckpt", initial, "--freeze_layer", "none", "--save_checkpoint_steps", "1")
     first = start("train.py", settings, photos / "train", *flags, cwd=cwd)
-    wait_for(cwd / "run" / "mobilenetv2-1_1.ckpt", first)
+    wait_until((cwd / "run" / "mobilenetv2-1_1.ckpt").exists, "the first checkpoint", process=first)
     first.send_signal(signal.SIGTERM)
     output, errors = first.communicate(timeout=120)
     assert first.returncode == 143, output + errors
@@ -173,7 +166,7 @@ def disturbed(settings, photos, initial, tmp_path_factory) -> Path:
     stopped_at = sorted(path.name for path in (cwd / "run").glob("*.ckpt"))[-1]
     flags += ("--resume", "auto")
     second = start("train.py", settings, photos / "train", *flags, cwd=cwd)
-    wait_for(cwd / "run" / "mobilenetv2-2_2.ckpt", second)
+    wait_until((cwd / "run" / "mobilenetv2-2_2.ckpt").exists, "the second checkpoint", process=second)
     for worker in workers_in(cwd):
         told = worker.environ()
         is_training = str(ROOT / "train.py") in worker.cmdline()

@@ -26,6 +26,7 @@ from src.engine import checkpoint, device, step  # noqa: E402
 from src.mobilenetv2 import network  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402
 from tests.conftest import ROOT, run_command, write_images  # noqa: E402
+from tests.waiting import wait_until  # noqa: E402
 
 TINY = {
     "__BASE__": str(ROOT / "default_config_cpu.yaml"),
@@ -144,10 +145,11 @@ class TestResume:
             with subprocess.Popen(
                 command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             ) as process:
-                deadline = time.time() + 120
-                while set(tmp_path.glob("run/*.ckpt")) <= before and process.poll() is None:
-                    assert time.time() < deadline, "no checkpoint appeared"
-                    time.sleep(0.01)
+                wait_until(
+                    lambda seen=before, run=process: set(tmp_path.glob("run/*.ckpt")) - seen or run.poll() is not None,
+                    "a checkpoint",
+                    process=process,
+                )
                 time.sleep(rng.uniform(0, 0.3))
                 process.kill()
         last = run_command(*command[1:], cwd=tmp_path)
@@ -161,9 +163,7 @@ class TestResume:
         command += ["--run_eval", "True", "--save_checkpoint_steps", "0", "--save_checkpoint_epochs", "3"]
         with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
             metrics = tmp_path / "run" / "metrics.jsonl"
-            while not (metrics.is_file() and metrics.stat().st_size):
-                assert process.poll() is None
-                time.sleep(0.01)
+            wait_until(lambda: metrics.is_file() and metrics.stat().st_size, "a step", process=process)
             process.send_signal(signal.SIGTERM)
             output = process.communicate(timeout=120)[0]
         assert process.returncode == 128 + signal.SIGTERM

@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -26,6 +25,7 @@ from src.engine import checkpoint, device, exporting, loop, onnx_model  # noqa: 
 from src.segformer import names, network, pictures, pretrained, recipe, work  # noqa: E402
 from tests.conftest import ROOT, run_command  # noqa: E402
 from tests.segmentation_data import write_generic  # noqa: E402
+from tests.waiting import wait_until  # noqa: E402
 
 TINY = {
     "__BASE__": str(ROOT / "configs" / "segformer" / "segformer.b0.cpu.yaml"),
@@ -111,10 +111,8 @@ class TestTrain:
     ):
         command = [sys.executable, ROOT / "train.py", "--config_path", tiny, "--data_path", data, "--resume", "auto"]
         with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            deadline = time.time() + 240
-            while not list(tmp_path.glob("run/segformer_mit_b0-*_*.ckpt")) and process.poll() is None:
-                assert time.time() < deadline, "no checkpoint appeared"
-                time.sleep(0.01)
+            pattern = "run/segformer_mit_b0-*_*.ckpt"
+            wait_until(lambda: list(tmp_path.glob(pattern)), "a checkpoint", process=process)
             process.kill()
         result = run_command(*command[1:], cwd=tmp_path)
         assert result.returncode == 0, result.stderr

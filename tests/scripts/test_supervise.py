@@ -16,6 +16,7 @@ import pytest
 
 from src.launch import plan, rank_table, supervise
 from tests.conftest import ROOT, default_signals
+from tests.waiting import wait_until
 
 WAIT = 180  # seconds for anything that takes less than one on an idle machine
 
@@ -107,7 +108,7 @@ class Launched:
 
     def until(self, *names: str) -> None:
         """Wait until these files of the folder exist."""
-        wait_for(lambda: all((self.folder / name).exists() for name in names), f"{names} did not appear")
+        wait_until(lambda: all((self.folder / name).exists() for name in names), str(names))
 
     def left(self) -> list[psutil.Process]:
         """The processes that carry the mark and still run."""
@@ -122,13 +123,6 @@ class Launched:
 
     def text(self, name: str) -> str:
         return (self.folder / name).read_text()
-
-
-def wait_for(condition, message: str) -> None:
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < deadline, message
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -178,7 +172,7 @@ class TestOneProcess:
     def test_a_signal_before_it_has_started_is_not_lost(self, launched):
         process = launched.start(*FIRST)
         # the log is made before the rank, and the launcher takes signals from then on
-        wait_for(lambda: (launched.folder / "train.log").exists(), "no log")
+        wait_until(lambda: (launched.folder / "train.log").exists(), "a log")
         time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         assert "did not end by themselves" not in process.communicate(timeout=WAIT)[1]
@@ -288,14 +282,14 @@ class TestRankTable:
         process = launched.start(*table)
         launched.until(*ALL_UP)
         process.kill()
-        wait_for(lambda: not launched.left(), "somebody is left behind")
+        wait_until(lambda: not launched.left(), "the end of all ranks")
         assert [launched.text(f"signals{rank}") for rank in range(4)] == [f"{int(signal.SIGTERM)}\n"] * 4
 
     def test_killing_the_launcher_at_once_leaves_nobody_behind(self, launched, table):
         process = launched.start(*table)
-        wait_for(lambda: len(launched.left()) > 2, "no rank started")
+        wait_until(lambda: len(launched.left()) > 2, "a rank")
         process.kill()
-        wait_for(lambda: not launched.left(), "somebody is left behind")
+        wait_until(lambda: not launched.left(), "the end of all ranks")
 
     def test_what_the_ranks_started_is_not_left_behind(self, launched, table):
         result = launched.run(*table, orders=("child", "wait", "exit3=9"))
@@ -364,7 +358,7 @@ class TestMpirun:
         process = launched.start(*self.OPTIONS, PATH=path)
         launched.until("up0", "up1")
         process.kill()
-        wait_for(lambda: not launched.left(), "somebody is left behind")
+        wait_until(lambda: not launched.left(), "the end of all ranks")
 
     def test_an_mpirun_that_fails_is_shown(self, launched, path):
         (launched.folder / "bin/mpirun").write_text("#!/bin/sh\necho there are not enough slots >&2\nexit 3\n")

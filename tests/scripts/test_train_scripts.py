@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from src.launch import rank_table
 from tests.conftest import ROOT, default_signals, write_images
+from tests.waiting import wait_until
 
 WAIT = 180  # seconds for anything that takes less than one on an idle machine
 SCRIPTS = ROOT / "scripts"
@@ -137,10 +137,7 @@ class Place:
         return words
 
     def until(self, *steps: str) -> None:
-        deadline = time.monotonic() + WAIT
-        while self.steps()[-len(steps) :] != list(steps):
-            assert time.monotonic() < deadline, self.steps()
-            time.sleep(0.05)
+        wait_until(lambda: self.steps()[-len(steps) :] == list(steps), f"the steps {steps}")
 
 
 @pytest.fixture
@@ -397,10 +394,8 @@ class TestRunning:
         if shutil.which("mpirun", path=environment["PATH"] + ":" + str(Path(sys.executable).parent)):
             pytest.skip("there is an mpirun")
         assert place.run(TRAIN, *arguments, **environment).returncode == 0
-        log, deadline = place.folder / "background.log", time.monotonic() + WAIT
-        while not (log.exists() and log.read_text().endswith("--engine msrun\n")):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        log = place.folder / "background.log"
+        wait_until(lambda: log.exists() and log.read_text().endswith("--engine msrun\n"), "the error in the log")
         assert "error: mpirun is not installed" in log.read_text()
 
 
