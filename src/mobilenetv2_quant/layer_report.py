@@ -121,6 +121,8 @@ def draw(rows: list[Row], path: Path) -> None:
         left.set(ylabel=f"{kind}: signal / noise, dB", xlabel="tensor, in order of computation")
         right.vlines(at, [row.least for row in chosen], [row.greatest for row in chosen], color="C2")
         right.set(ylabel=f"{kind}: range", xlabel="tensor, in order of computation")
-        for index in np.argsort([row.sqnr_db for row in chosen])[:3]:
-            left.annotate(chosen[index].name.replace("backbone.", ""), (index, chosen[index].sqnr_db), fontsize=7)
+        worst = np.argsort([row.sqnr_db for row in chosen])[:3]
+        left.plot(worst, [chosen[index].sqnr_db for index in worst], "o", color="C3", fillstyle="none")
+        names = [chosen[index].name.replace("backbone.", "") for index in worst]
+        left.set_title("lowest: " + ", ".join(names), fontsize=8, loc="left")
     plots.save(drawing, path)
