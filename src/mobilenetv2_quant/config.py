@@ -93,5 +93,6 @@ class Config(config.Config):
             raise UsageError("quant_method lsq learns symmetric weight steps; leave weight_symmetric True")
 
     def skipped(self) -> tuple[str, ...]:
-        """float_layers as names."""
-        return tuple(name.strip() for name in self.float_layers.split(",") if name.strip())
+        """float_layers as names of layers; those of their tensors in the report do too."""
+        given = [name.strip() for name in self.float_layers.split(",") if name.strip()]
+        return tuple(name.removesuffix(".weight").removesuffix(".output") for name in given)

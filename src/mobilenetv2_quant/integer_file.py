@@ -42,6 +42,11 @@ def run(net: MobileNetV2, simulated: MobileNetV2, stored: Checkpoint, cfg: Confi
     conversion.tell(path, found)
     if writer.coarser:
         print(f"{writer.coarser} channels have coarser weights than trained, so that their biases fit into 32 bits")
+    if writer.clipped:
+        print(
+            f"{writer.clipped} convolutions run in float: the grid after their ReLU6 does not begin at 0 and end by 6; "
+            "leave activation_symmetric False for integers"
+        )
     kernels = integer_kernels(path)
     print("onnxruntime's integer kernels: " + ", ".join(f"{count} {name}" for name, count in kernels.items()))
     folder = scan(cfg.dataset_path, EVAL_FOLDERS) if cfg.dataset_path else None

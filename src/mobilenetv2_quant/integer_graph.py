@@ -9,7 +9,7 @@ from src.mobilenetv2.network import InvertedResidual, MobileNetV2
 from src.mobilenetv2_quant import folding
 from src.mobilenetv2_quant.network import ACTIVATION_QUANTISERS, QuantConv, QuantDense, QuantSum
 from src.mobilenetv2_quant.onnx_graph import IMAGE, SCORES, Graph
-from src.mobilenetv2_quant.whole_numbers import RELU6
+from src.mobilenetv2_quant.quantiser import RELU6
 
 
 class Writer:
@@ -19,6 +19,7 @@ class Writer:
         self.graph = Graph()
         self.folded: list[folding.Folded] = []
         self.coarser = 0  # channels whose weights were made coarser so that their bias fits
+        self.clipped = 0  # ReLU6 that the grid after it does not do, so that no integer kernel runs the layer
 
     def network(self, net: MobileNetV2) -> None:
         backbone, x = net.backbone, IMAGE
@@ -61,6 +62,7 @@ class Writer:
         grid = quantiser.grid
         if zero_point == grid.low and (grid.high - zero_point - 0.5) * scale <= RELU6:
             return self.quantised(x, quantiser, limits=(0.0, RELU6))
+        self.clipped += 1
         limits = [
             self.graph.constant(f"{x}.{name}", np.float32(value)) for name, value in (("low", 0), ("high", RELU6))
         ]

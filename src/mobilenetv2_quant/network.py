@@ -39,10 +39,11 @@ class Quantisers:
         self.activations = Grid(cfg.activation_bits, cfg.activation_symmetric, cfg.activation_narrow_range)
         self.float_layers = {{"first": FIRST, "last": LAST}.get(name, name) for name in cfg.skipped()}
 
-    def activation(self, name: str) -> nn.Cell:
+    def activation(self, name: str, after_relu6: bool = False) -> nn.Cell:
+        decay = self.cfg.range_decay
         if self.cfg.quant_method == "lsq":
-            return LearnedActivationQuantiser(name, self.activations, self.library)
-        return ActivationQuantiser(name, self.activations, self.cfg.range_decay, self.library)
+            return LearnedActivationQuantiser(name, self.activations, decay, after_relu6, self.library)
+        return ActivationQuantiser(name, self.activations, decay, self.library)
 
     def weight(self, layer: str, channels: int) -> nn.Cell | None:
         if layer in self.float_layers:
@@ -180,7 +181,7 @@ def quantise_sequence(sequence: nn.SequentialCell, name: str, quantisers: Quanti
             result_name = f"{layer}.output"
         result.append(part)
     if any(isinstance(part, QuantConv) for part in result):
-        result.append(quantisers.activation(result_name))
+        result.append(quantisers.activation(result_name, isinstance(sequence, network.ConvBNReLU6)))
     sequence._cells.clear()
     sequence._cells.update({str(index): part for index, part in enumerate(result)})
     sequence.cell_list = result

@@ -29,6 +29,8 @@ ABOVE, BELOW, BOTH = ops.GreaterEqual(), ops.LessEqual(), ops.LogicalAnd()
 LEAST_OF, GREATEST_OF, ABSOLUTE = ops.ReduceMin(), ops.ReduceMax(), ops.Abs()
 BIAS_LIMIT = 2.0**30  # of an int32; an integer kernel adds the products to the bias
 UNSEEN = 6.0  # range before anything was seen is -6..6, the original's
+RELU6 = 6.0
+ENDS_BY_RELU6 = RELU6 * (1 - 2.0**-20)  # a few float32 numbers less, so that rounding cannot lead beyond
 
 
 @dataclass(frozen=True)
@@ -148,11 +150,16 @@ class ActivationQuantiser(nn.Cell):
 
 
 class LearnedActivationQuantiser(nn.Cell):
-    """Activations on a grid whose step is trained (LSQ, arXiv 1902.08153); the zero point stays as calibrated."""
+    """Activations on a grid whose step is trained (LSQ, arXiv 1902.08153); the zero point stays as calibrated.
 
-    def __init__(self, name: str, grid: Grid, library: Path | None = None):
+    After ReLU6 the step ends where the grid reaches 6: a wider one would hold numbers that never come, and integer
+    kernels could not leave ReLU6 to the grid. While `quantising` is False the range moves as ActivationQuantiser's.
+    """
+
+    def __init__(self, name: str, grid: Grid, decay: float, after_relu6: bool, library: Path | None = None):
         super().__init__(auto_prefix=False)
-        self.name, self.grid, self.high = name, grid, float(grid.high)
+        self.name, self.grid, self.high, self.decay = name, grid, float(grid.high), decay
+        self.reach = ENDS_BY_RELU6 if after_relu6 and not grid.symmetric else float("inf")
         self.range = Parameter(Tensor([-UNSEEN, UNSEEN], ms.float32), name=f"{name}.range", requires_grad=False)
         self.scale = Parameter(Tensor([1.0], ms.float32), name=f"{name}.scale")
         self.zero_point = Parameter(Tensor([0.0], ms.float32), name=f"{name}.zero_point", requires_grad=False)
@@ -167,17 +174,20 @@ class LearnedActivationQuantiser(nn.Cell):
 
     def scale_and_zero_point(self) -> tuple[Tensor, Tensor]:
         """(1,), (1,)"""
-        return MAXIMUM(self.scale, LEAST_SCALE), self.zero_point
+        widest = self.reach / (self.high - self.zero_point - 0.5)
+        return MINIMUM(MAXIMUM(self.scale, LEAST_SCALE), widest), self.zero_point
 
     def construct(self, x: Tensor) -> Tensor:
         if self.summing:
             ops.assign(self.range, self.range + extremes(x))
             return x
         if self.training and not self.quantising:
+            ops.assign(self.range, self.range * self.decay + extremes(x) * (1.0 - self.decay))
             return x
         scale, zero_point = self.scale_and_zero_point()
         if self.training:
-            scale = with_gradient_factor(scale, (x.size * self.high) ** -0.5)
+            learned = self.scale + ops.stop_gradient(scale - self.scale)  # the gradient passes the limits
+            scale = with_gradient_factor(learned, (x.size * self.high) ** -0.5)
         return self.snap(x, scale, zero_point)[0]
 
 

@@ -68,8 +68,10 @@ def train_step(
         job.net.set_train(True)
         return work.train_step(job, plan, optimizer, average, cfg, run, rank, start)
 
-    def enter(phase: schedule.Phase) -> None:
+    def enter(phase: schedule.Phase, done: int) -> None:
         network.set_phase(job.net, *phase)
+        if 0 < done == cfg.quant_delay:
+            calibration.start_learning(job.net)  # from what the steps before have observed
         if cfg.quant_delay or phase.frozen:
             run.journal.line(f"from here on: quantising {phase.quantising}, BN frozen {phase.frozen}")
 

@@ -19,9 +19,9 @@ def phase_at(step: int, quant_delay: int, freeze_bn: int) -> Phase:
 
 
 def phased(
-    make_step: Callable[[], Callable], enter: Callable[[Phase], None], done: int, quant_delay: int, freeze_bn: int
+    make_step: Callable[[], Callable], enter: Callable[[Phase, int], None], done: int, quant_delay: int, freeze_bn: int
 ) -> Callable:
-    """`step(lr, *inputs)` that goes through the phases; `done` steps of the run are over, `enter` sets the network up.
+    """`step(lr, *inputs)` that goes through the phases, from `done` steps on; `enter(phase, done)` sets the network up.
 
     Phases are compiled into the graph, so a step holds no conditions; a run has one phase unless the keys ask for more.
     """
@@ -31,7 +31,7 @@ def phased(
         nonlocal done
         phase = phase_at(done, quant_delay, freeze_bn)
         if phase not in steps:
-            enter(phase)
+            enter(phase, done)
             steps[phase] = make_step()
         done += 1
         return steps[phase](lr, *inputs)

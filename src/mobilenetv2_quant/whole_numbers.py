@@ -20,9 +20,8 @@ from mindspore import Tensor, nn, ops
 
 from src.engine.cpu_kernels.custom import custom_operator
 from src.mobilenetv2.network import BN_EPS
-from src.mobilenetv2_quant.quantiser import MAXIMUM, MINIMUM, ROUND
+from src.mobilenetv2_quant.quantiser import MAXIMUM, MINIMUM, RELU6, ROUND
 
-RELU6 = 6.0
 UNSIGNED = 128.0  # onnxruntime's zero points are those of uint8, q + 128
 SUM_OF, CONCATENATED = ops.ReduceSum(), ops.Concat()
 

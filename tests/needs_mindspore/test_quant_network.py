@@ -340,6 +340,66 @@ def test_learned_steps_are_trained(arrays):
         assert all(gradient.any() for gradient in scales.values())
 
 
+def test_learned_steps_beyond_relu6_end_there_and_stay_integers(arrays):
+    """Training may widen a step; a grid that reaches beyond 6 would take the integer kernel away."""
+    nets = [
+        quantised(arrays, configuration(quant_method="lsq"), kernels).set_train(False) for kernels in ("off", "auto")
+    ]
+    for net in nets:
+        calibration.start_learning(net)
+        for quantiser in network.activation_quantisers(net):
+            quantiser.scale.set_data(quantiser.scale * 1.3)
+    writer, x = Writer(), images(4)
+    writer.network(nets[0])
+    assert writer.clipped == 0
+    session = onnxruntime.InferenceSession(writer.graph.model(x.shape, CLASSES, 4, {}).SerializeToString())
+    theirs, ours = session.run(None, {"image": x})[0], nets[1](Tensor(x)).asnumpy()
+    assert np.abs(ours - theirs).max() < (1e-6 if is_exact_here() else 0.05) * np.ptp(ours)
+
+
+def test_the_gradient_of_a_step_passes_its_limit(arrays):
+    cfg = configuration(quant_method="lsq")
+    quantiser = next(q for q in network.activation_quantisers(network.build(CLASSES, cfg)) if "output" in q.name)
+    set_step(quantiser, scale=1.0, zero_point=-128.0)
+    x = Tensor(np.linspace(0, 6, 64, dtype=np.float32))
+    quantiser.set_train(True)
+
+    def objective(x):
+        return quantiser(x).sum()
+
+    value, gradient = ms.value_and_grad(objective, None, [quantiser.scale])(x)
+    assert abs(float(value.asnumpy()) - 192) < 1  # a step of 1 would round to 6 and 12
+    assert gradient[0].asnumpy().any()
+
+
+def set_step(quantiser, scale: float, zero_point: float) -> None:
+    quantiser.scale.set_data(Tensor([scale], ms.float32))
+    quantiser.zero_point.set_data(Tensor([zero_point], ms.float32))
+
+
+def test_symmetric_activations_say_that_they_run_in_float(arrays):
+    net = quantised(arrays, configuration(activation_symmetric=True)).set_train(False)
+    writer = Writer()
+    writer.network(net)
+    assert writer.clipped == 35
+
+
+def test_learned_steps_observe_while_they_wait(weights):
+    net = quantised(weights, configuration(quant_method="lsq"), "auto")
+    calibration.calibrate(net, [images(4, 0)])
+    before = {q.name: q.range.asnumpy().copy() for q in network.activation_quantisers(net)}
+    network.set_phase(net, quantising=False, frozen=False)
+    net.set_train(True)(Tensor(3 * images(4, 7)))
+    image = net.backbone.image
+    expected = before[image.name] * CFG.range_decay + 3 * np.float32(
+        [images(4, 7).min(), images(4, 7).max()]
+    ) * np.float32(1 - CFG.range_decay)
+    np.testing.assert_allclose(image.range.asnumpy(), expected, rtol=1e-5)
+    calibration.start_learning(net)
+    scale = np.ptp(np.float32([min(expected[0], 0), max(expected[1], 0)])) / 255
+    np.testing.assert_allclose(image.scale.asnumpy(), [scale], rtol=1e-5)
+
+
 def test_checkpoints_load_by_name_and_wrong_ones_are_refused(weights, tmp_path):
     about = {"model": "mobilenetv2", "width_mult": CFG.width_mult, "class_to_index": dict(zip("abcde", range(5)))}
     checkpoint.save(tmp_path / "float.ckpt", {**weights, "learning_rate": np.zeros(1, np.float32)}, about)

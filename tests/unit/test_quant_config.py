@@ -85,17 +85,24 @@ def test_phases_switch_at_their_steps_and_after_a_resume(done):
         phase = entered[-1]
         return lambda lr, *inputs: ran.append(phase)
 
-    step = phased(make, entered.append, done, quant_delay=3, freeze_bn=5)
+    began = {}
+
+    def enter(phase, at):
+        entered.append(phase)
+        began[phase] = at
+
+    step = phased(make, enter, done, quant_delay=3, freeze_bn=5)
     for _ in range(done, 8):
         step(0.1)
     expected = [Phase(index >= 3, index >= 5) for index in range(done, 8)]
     assert ran == expected
     assert entered == list(dict.fromkeys(expected))  # each is compiled once
+    assert began == {phase: done + expected.index(phase) for phase in expected}
 
 
 def test_one_phase_unless_asked():
     entered = []
-    step = phased(lambda: lambda lr: None, entered.append, 0, 0, 10_000_000)
+    step = phased(lambda: lambda lr: None, lambda phase, _: entered.append(phase), 0, 0, 10_000_000)
     for _ in range(3):
         step(0.1)
     assert entered == [Phase(True, False)]
