@@ -16,6 +16,7 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PATIENCE = 600  # seconds from asking a rank to stop to killing it; it finishes its step or evaluation and saves
+POLL = 0.1  # seconds
 STOP = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -90,6 +91,19 @@ def run(plan, folder):
     return status
 
 
+def wait_for_all(count, folder):
+    """Wait until every rank of this node has ended, at most PATIENCE.
+
+    msrun and mpirun kill the other ranks as soon as one has ended with an error, also after a signal that all of them
+    got: one that still sends its results to a store would lose them. src/launch/supervise.py ends those that hang.
+    """
+    for number in STOP:
+        signal.signal(number, signal.SIG_DFL)
+    deadline = time.monotonic() + PATIENCE
+    while len(list(folder.glob("rank*.status"))) < count and time.monotonic() < deadline:
+        time.sleep(POLL)
+
+
 def main(argv):
     path = Path(argv[1])
     plans = json.loads(path.read_text(encoding="utf-8"))
@@ -98,7 +112,10 @@ def main(argv):
         plan = plans[0]
         env = {**environment_of(plan), "MS_ROLE": "MS_SCHED", "RANK_ID": "0"}
         os.execvpe(plan["argv"][0], plan["argv"], env)
-    return run(plans[local_rank(argv)], path.parent)
+    status = run(plans[local_rank(argv)], path.parent)
+    if status and len(argv) < 3:  # the framework's launcher has started it
+        wait_for_all(len(plans), path.parent)
+    return status
 
 
 if __name__ == "__main__":

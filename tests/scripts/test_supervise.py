@@ -29,6 +29,9 @@ def note(number, frame):
     signals.append(number)
     with open(f"signals{me}", "a") as out:
         print(number, file=out)
+    if me == 0 and "uploads" in orders:
+        time.sleep(1)  # the time that sending the results takes
+        open("uploaded", "w").close()
     if "stubborn" not in orders:
         sys.exit(0 if "polite" in orders else 40 + number)
 signal.signal(signal.SIGTERM, note)
@@ -52,7 +55,7 @@ while "wait" in orders:
     time.sleep(0.05)
 """
 
-# Open MPI's part: N copies that are told who they are; it ends others when one fails, and passes SIGTERM on.
+# Open MPI's part: N copies that are told who they are; it kills all when one fails, as msrun does, and passes SIGTERM on.
 MPIRUN = f"""#!{sys.executable}
 import os, signal, subprocess, sys, time
 if "SLOW" in os.environ:
@@ -67,6 +70,12 @@ ranks = [
     for i in range(count)
 ]
 signal.signal(signal.SIGTERM, lambda number, frame: [rank.terminate() for rank in ranks])
+while any(rank.poll() is None for rank in ranks):
+    if failed := max(rank.poll() or 0 for rank in ranks):
+        for rank in ranks:
+            rank.kill()
+        sys.exit(failed)
+    time.sleep(0.02)
 sys.exit(max(rank.wait() for rank in ranks))
 """
 
@@ -345,6 +354,15 @@ class TestMpirun:
         process.communicate(timeout=WAIT)
         assert process.returncode == 40 + signal.SIGINT
         assert [launched.text(f"signals{rank}") for rank in range(2)] == [f"{int(signal.SIGINT)}\n"] * 2
+
+    def test_nobody_is_killed_while_it_still_sends_its_results(self, launched, path):
+        process = launched.start(*self.OPTIONS, orders=("wait", "uploads"), PATH=path)
+        launched.until("up0", "up1")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=WAIT)
+        assert process.returncode == 40 + signal.SIGTERM
+        assert (launched.folder / "uploaded").exists()
+        assert launched.left() == []
 
     def test_a_signal_before_the_ranks_have_started_is_not_lost(self, launched, path):
         process = launched.start(*self.OPTIONS, PATH=path, SLOW="1")
