@@ -47,7 +47,7 @@ def default_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def run_command(*arguments: str, cwd: Path | None = None, timeout: float = 300, **environment: str):
+def run_command(*arguments: str, cwd: Path | None = None, timeout: float = 900, **environment: str):
     """Run `python ...` as a user would, from `cwd`; the result has stdout, stderr and returncode."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],

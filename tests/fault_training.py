@@ -45,7 +45,7 @@ class Scalar(float):
         return np.float32(self)
 
 
-def train(folder: Path, size: int = SIZE) -> None:
+def train(folder: Path, size: int = SIZE, pause: float = 0.0) -> None:
     """Momentum on noise that belongs to (epoch, step): any lost or repeated step changes the weights."""
     weight, moment = (ms.Parameter(ms.Tensor(np.zeros(size, np.float32)), name=name) for name in ("weight", "moment"))
 
@@ -54,6 +54,7 @@ def train(folder: Path, size: int = SIZE) -> None:
             yield (np.random.Generator(np.random.Philox(key=[epoch, index])).standard_normal(size, np.float32),)
 
     def step(rate: float, noise: np.ndarray) -> Scalar:
+        time.sleep(pause)
         moved = 0.9 * moment.asnumpy() + noise
         moment.set_data(ms.Tensor(moved))
         weight.set_data(ms.Tensor(weight.asnumpy() - np.float32(rate) * moved))
@@ -151,13 +152,14 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds before each step")
     given = parser.parse_args()
     try:
         if given.kills:
             print(json.dumps(kill_often(given.folder, given.kills, given.seed)))
             pid = child(given.folder)
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        train(given.folder)
+        train(given.folder, pause=given.pause)
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.status

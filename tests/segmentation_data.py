@@ -51,7 +51,9 @@ def write_generic(root: Path, counts: dict[str, int], size: tuple[int, int] = (4
     return root
 
 
-def write_city(root: Path, count: int, split: str = "train", size: tuple[int, int] = (32, 64)) -> Path:
+def write_city(
+    root: Path, count: int, split: str = "train", size: tuple[int, int] = (32, 64), with_images: bool = True
+) -> Path:
     """A Cityscapes tree of images and polygon annotations, not converted yet."""
     rng = np.random.default_rng(0)
     height, width = size
@@ -61,7 +63,8 @@ def write_city(root: Path, count: int, split: str = "train", size: tuple[int, in
         annotation = root / "gtFine" / split / "ulm" / f"{stem}_gtFine_polygons.json"
         for path in (image, annotation):
             path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(image), rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        if with_images:
+            cv2.imwrite(str(image), rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
         objects = [
             {"label": "road", "polygon": [[0, height // 2], [width, height // 2], [width, height], [0, height]]},
             {"label": "sky", "polygon": [[0, 0], [width, 0], [width, height // 4], [0, height // 4]]},

@@ -1,7 +1,7 @@
 """What the processes of a data-parallel run tell each other; with one process every function is the identity.
 
-MindSpore's collectives on CPU know float32 sums only and give up when a rank comes more than 30 seconds after another
-(2.8.0), so everything here is such a sum, and long work that ranks share out is done in step.
+MindSpore's collectives on CPU know float32 sums only and give up when a rank comes more than MS_NODE_TIMEOUT seconds
+after another (2.8.0: 30, 600 under our launcher), so all here is such a sum, and long work of several ranks is in step.
 """
 
 from __future__ import annotations

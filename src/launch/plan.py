@@ -23,6 +23,8 @@ PLAN_FILE = "PLAN.json"  # stands for the temporary file in what --dry_run print
 FOREIGN = ("RANK_TABLE_FILE", "RANK_ID", "RANK_SIZE", "MS_ROLE", "MS_WORKER_NUM", "MS_NODE_ID")  # of an outer launcher
 # seconds; the slowest server of a large job needs more than HCCL's default to compile
 HCCL_DEFAULTS = {"HCCL_CONNECT_TIMEOUT": "600"}
+# seconds; MindSpore's sums on CPU give up after 30 otherwise, and two ranks that compile can be further apart
+CPU_DEFAULTS = {"MS_NODE_TIMEOUT": "600"}
 
 
 @dataclass(frozen=True)
@@ -285,7 +287,7 @@ def _cluster(request: Request, engine: str, cores: list[int], is_root: bool) -> 
             env[VISIBLE_VARIABLE[request.platform]] = ",".join(map(str, cards))
         defaults = HCCL_DEFAULTS if request.platform == "Ascend" else {}
         if request.platform == "CPU":
-            defaults = {"OMP_NUM_THREADS": str(len(shares[index]))}
+            defaults = {**CPU_DEFAULTS, "OMP_NUM_THREADS": str(len(shares[index]))}
         # what msrun has just set stays, but with mpirun it is an outer launcher's
         unset = ("RANK_TABLE_FILE",) if engine == "msrun" else tuple(name for name in FOREIGN if name not in env)
         log = _log(request, rank, cards[index])

@@ -127,7 +127,7 @@ class App:
             env=self.environment(**environment),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
         )
 
     def scores(self, name: str, output: int = 0, folder: str = "result_Files") -> np.ndarray:

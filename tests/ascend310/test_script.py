@@ -52,7 +52,7 @@ def run_script(toolkit, program_folder, tmp_path):
                 env={**os.environ, **known, **environment},
                 capture_output=True,
                 text=True,
-                timeout=300,
+                timeout=900,
             )
 
     return run

@@ -20,7 +20,7 @@ def fetch(folder: Path) -> None:
     """The headers out of the wheel; they are under the vendor's licence and never committed."""
     command = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--python-version=3.11"]
     command += ["--platform=manylinux_2_28_x86_64", "--dest", str(folder), WHEEL]
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=600)
     if done.returncode:
         pytest.skip(f"the vendor's headers cannot be fetched: pip download {WHEEL}: {done.stderr.strip()[-200:]}")
     for wheel in folder.glob("torch_npu*.whl"):

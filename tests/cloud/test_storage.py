@@ -151,7 +151,7 @@ class TestCopies:
 
         monkeypatch.setattr(store._file, "copy", slow)
         store.fetch(url, tmp_path / "big.bin", 0, beats.append)
-        assert beats == [100]
+        assert sum(beats) == 100
         assert (tmp_path / "big.bin").stat().st_size == 100
 
     def test_the_files_of_one_folder_are_counted_once_each(self, moxing_bucket, tmp_path, monkeypatch):
@@ -279,8 +279,8 @@ class TestAccess:
     def test_several_threads_share_a_store(self, bucket, tmp_path):
         for number in range(40):
             bucket.write(f"many/{number}", str(number).encode())
-        url, before = f"s3://{bucket.name}/many", threading.active_count()
+        url = f"s3://{bucket.name}/many"
         store = open_store(url)
         copies.bring(store, url, store.list(url), tmp_path, nothing, nothing)
         assert sorted(int(path.read_bytes()) for path in tmp_path.iterdir()) == list(range(40))
-        assert threading.active_count() <= before + 1  # fsspec's own
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("copy")]

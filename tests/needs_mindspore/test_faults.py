@@ -124,7 +124,7 @@ def test_a_clock_that_jumps_changes_nothing(undisturbed, tmp_path, capsys, monke
 
 
 def test_a_second_run_on_the_same_folder_is_refused_and_harms_nothing(undisturbed, tmp_path):
-    command = [sys.executable, "-m", "tests.fault_training", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "tests.fault_training", str(tmp_path / "run"), "--pause", "0.2"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as first:
         wait_until((tmp_path / "run" / "train.log").exists, "the log", process=first, pause=0.005)
         first.send_signal(signal.SIGSTOP)

@@ -6,6 +6,7 @@ process that it is compared with computes the two halves of each batch in two pa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -159,8 +160,9 @@ def disturbed(settings, photos, initial, tmp_path_factory) -> Path:
     wait_until((cwd / "run" / "mobilenetv2-1_1.ckpt").exists, "the first checkpoint", process=first)
     first.send_signal(signal.SIGTERM)
     output, errors = first.communicate(timeout=120)
-    assert first.returncode == 143, output + errors
-    assert "stopped by SIGTERM; the state is saved" in output
+    if first.returncode:  # else the last step was over before the signal came
+        assert first.returncode == 143, output + errors
+        assert "stopped by SIGTERM; the state is saved" in output
     assert not workers_in(cwd)
 
     stopped_at = sorted(path.name for path in (cwd / "run").glob("*.ckpt"))[-1]
@@ -168,10 +170,11 @@ def disturbed(settings, photos, initial, tmp_path_factory) -> Path:
     second = start("train.py", settings, photos / "train", *flags, cwd=cwd)
     wait_until((cwd / "run" / "mobilenetv2-2_2.ckpt").exists, "the second checkpoint", process=second)
     for worker in workers_in(cwd):
-        told = worker.environ()
-        is_training = str(ROOT / "train.py") in worker.cmdline()
-        if is_training and (told.get("MS_ROLE"), told.get("RANK_ID")) == ("MS_WORKER", "1"):
-            worker.kill()
+        with contextlib.suppress(psutil.Error):
+            told = worker.environ()
+            is_training = str(ROOT / "train.py") in worker.cmdline()
+            if is_training and (told.get("MS_ROLE"), told.get("RANK_ID")) == ("MS_WORKER", "1"):
+                worker.kill()
     output, errors = second.communicate(timeout=120)
     assert f"resumed from run/{stopped_at}" in output
     if second.returncode:  # else the last epoch was over before the signal came

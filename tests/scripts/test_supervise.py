@@ -55,7 +55,7 @@ while "wait" in orders:
     time.sleep(0.05)
 """
 
-# Open MPI's part: N copies that are told who they are; it kills all when one fails, as msrun does, and passes SIGTERM on.
+# Open MPI's part: N copies that are told who they are; it kills all when one fails, and passes SIGTERM on.
 MPIRUN = f"""#!{sys.executable}
 import os, signal, subprocess, sys, time
 if "SLOW" in os.environ:

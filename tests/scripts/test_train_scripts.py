@@ -51,7 +51,7 @@ with open(os.environ["CALLS"], "a") as out:
     print(json.dumps({{"cache": sys.argv[1:]}}), file=out)
 kind, action = os.environ.get("CACHE", "new"), sys.argv[1]
 if kind == "slow" and action == "--start":
-    time.sleep(1)
+    time.sleep(5)
 if kind == "running" and action == "--start":
     sys.exit(print("Duplicate key. Cache server is already up and running") or 1)
 if kind == "broken" and action == "--start":

@@ -167,7 +167,9 @@ class TestMsrun:
             "PLAN.json",
         ]
         assert column(made, "RANK_ID", "RANK_SIZE", "DEVICE_ID") == [("0", "2", "0"), ("1", "2", "1")]
-        assert [rank.defaults for rank in made.ranks] == [{"OMP_NUM_THREADS": "1"}, {"OMP_NUM_THREADS": "2"}]
+        assert [rank.defaults for rank in made.ranks] == [
+            {"MS_NODE_TIMEOUT": "600", "OMP_NUM_THREADS": threads} for threads in ("1", "2")
+        ]
         assert [rank.cpus for rank in made.ranks] == [(0,), (1, 2)]
         assert [rank.log for rank in made.ranks] == [
             str(tmp_path / "train.log"),

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from src.segformer import labels, polygons
 from src.segformer.class_list import read_class_list
 from tests.conftest import ROOT, run_command
 from tests.segmentation_data import CLASS_FILE, write_city
+from tests.waiting import wait_until
 
 
 class TestCityscapes:
@@ -170,14 +170,13 @@ class TestConvertDataset:
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
     def test_a_killed_conversion_leaves_no_process_and_goes_on(self, tmp_path, number):
-        root = write_city(tmp_path, 40, size=(1000, 2000))
+        root = write_city(tmp_path, 40, size=(2000, 4000), with_images=False)
         masks = "gtFine/*/*/*_labelTrainIds.png"
         command = [sys.executable, ROOT / "tools" / "convert_dataset.py", root, "--nproc", "2"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-            while process.poll() is None and not any(root.glob(masks)):
-                time.sleep(0.02)
+            wait_until(lambda: any(root.glob(masks)), "a mask", process=process)
             process.send_signal(number)
-            process.communicate(timeout=30)  # ends when nobody holds the pipe any more
+            process.communicate(timeout=180)  # ends when nobody holds the pipe any more
         assert process.returncode == -number
         done = len(list(root.glob(masks)))
         assert 0 < done < 40
