@@ -30,15 +30,17 @@ read_data() {
 
 read_ascend() {
   (($# >= 1)) || wrong "no RANK_TABLE_FILE"
+  local first=0 # of a table too, whatever its cards
   if [[ $1 == None || $1 == none ]]; then
-    require_number DEVICE_ID "${DEVICE_ID:-0}"
+    first=${DEVICE_ID:-0}
+    require_number DEVICE_ID "$first"
     LAUNCH+=(${DEVICE_ID:+--devices "$DEVICE_ID"})
   else
     [[ -f $1 ]] || wrong "RANK_TABLE_FILE '$1' is not a file"
     LAUNCH+=(--device_num 0 --rank_table "$1")
   fi
   LAUNCH+=(--log 'train/device{device}/train.log')
-  TRAIN+=(--save_checkpoint_path train/device0/checkpoint)
+  TRAIN+=(--save_checkpoint_path "train/device$first/checkpoint")
   read_data "${@:2}"
 }
 

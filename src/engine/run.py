@@ -87,11 +87,13 @@ def open_run(
     config_text: str,
     used: str,
     rank: Rank,
+    results: tuple[str, ...] = (),
 ) -> Iterator[Run]:
     """Lock the folder, find what to resume or move an earlier run's files aside, open the journal.
 
     `about` has to be the same in the checkpoint that is resumed. `used` is the file that the run starts from; where it
-    lies in the folder it stays there, if the run cannot take it for its own. Only the first rank writes.
+    lies in the folder it stays there, if the run cannot take it for its own. `results` are further files that an earlier run may
+    have left and a new one moves aside. Only the first rank writes.
     """
     writes = rank.is_first
     with contextlib.ExitStack() as stack:
@@ -107,6 +109,7 @@ def open_run(
         rank.wait()  # all have seen the folder as it was
         if writes:
             old = _not_of_this_run(folder, names, best_file, resumed)
+            old += () if resumed else results
             moved = files.set_aside(folder, old, _still_needed(folder, names, used))
             if moved:
                 print(f"files of an earlier run moved to {moved}")

@@ -17,7 +17,7 @@ import onnxruntime
 from onnx import helper
 
 from src.engine import files, plots
-from src.mobilenetv2_quant.onnx_graph import IMAGE
+from src.mobilenetv2_quant.onnx_graph import IMAGE, UNSIGNED
 
 if TYPE_CHECKING:
     from src.mobilenetv2_quant.folding import Folded
@@ -26,13 +26,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """One quantised tensor; `scale_*` are the smallest and largest of its scales, `sqnr_db` is in decibel."""
+    """One quantised tensor; `scale_*` are the smallest and largest of its scales, `sqnr_db` is in decibel.
+
+    `least` and `greatest` are the ends of its grid (of a weight: its outermost quantised values), `seen_*` its values
+    before quantisation: an activation's on the report's images.
+    """
 
     name: str
     kind: str
     scales: int
     least: float
     greatest: float
+    seen_least: float
+    seen_greatest: float
     scale_min: float
     scale_max: float
     zero_point: int
@@ -69,10 +75,11 @@ def measure(model: onnx.ModelProto, writer: Writer, images: np.ndarray) -> list[
             )
     rows = []
     for grid in grids:
-        least, greatest, signal, noise = sums[grid.name].tolist()
+        *seen, signal, noise = sums[grid.name].tolist()
         scale = float(grid.scale)
-        ratio = sqnr_db(signal, noise)
-        rows.append(Row(grid.name, "activation", 1, least, greatest, scale, scale, grid.zero_point, ratio))
+        ends = [(end - UNSIGNED - grid.zero_point) * scale for end in (0, 255)]
+        row = Row(grid.name, "activation", 1, *ends, *seen, scale, scale, grid.zero_point, sqnr_db(signal, noise))
+        rows.append(row)
     return rows + [weight_row(folded) for folded in writer.folded if folded.whole is not None]
 
 
@@ -81,8 +88,8 @@ def weight_row(folded: Folded) -> Row:
     ratio = sqnr_db((weight**2).sum(), ((weight - folded.on_grid()) ** 2).sum())
     scale, zero_point = folded.scale, int(folded.zero_point[0])
     low, high = float(scale.min()), float(scale.max())
-    extremes = float(weight.min()), float(weight.max())
-    return Row(f"{folded.name}.weight", "weight", len(scale), *extremes, low, high, zero_point, ratio)
+    ends = [float(extreme) for values in (folded.on_grid(), weight) for extreme in (values.min(), values.max())]
+    return Row(f"{folded.name}.weight", "weight", len(scale), *ends, low, high, zero_point, ratio)
 
 
 def with_outputs(model: onnx.ModelProto, names: list[str]) -> onnxruntime.InferenceSession:
@@ -111,7 +118,7 @@ def write(rows: list[Row], path: Path) -> tuple[Path, Path]:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Signal-to-noise ratio and range of every tensor, activations above, weights below, in order."""
+    """Signal-to-noise ratio, grid and values of every tensor, activations above, weights below, in order."""
     drawing = plots.figure(12, 7)
     axes = drawing.subplots(2, 2, sharex="row")
     for (left, right), kind in zip(axes, ("activation", "weight")):
@@ -119,8 +126,12 @@ def draw(rows: list[Row], path: Path) -> None:
         at = np.arange(len(chosen))
         left.plot(at, [row.sqnr_db for row in chosen], marker=".", color="C0" if kind == "activation" else "C1")
         left.set(ylabel=f"{kind}: signal / noise, dB", xlabel="tensor, in order of computation")
-        right.vlines(at, [row.least for row in chosen], [row.greatest for row in chosen], color="C2")
+        ends = [row.least for row in chosen], [row.greatest for row in chosen]
+        seen = [row.seen_least for row in chosen], [row.seen_greatest for row in chosen]
+        right.vlines(at, *ends, color="0.8", linewidth=4, label="grid")
+        right.vlines(at, *seen, color="C2", label="values")
         right.set(ylabel=f"{kind}: range", xlabel="tensor, in order of computation")
+        right.legend(fontsize=7)
         worst = np.argsort([row.sqnr_db for row in chosen])[:3]
         left.plot(worst, [chosen[index].sqnr_db for index in worst], "o", color="C3", fillstyle="none")
         names = [chosen[index].name.replace("backbone.", "") for index in worst]

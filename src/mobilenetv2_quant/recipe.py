@@ -35,11 +35,14 @@ def train(cfg: Config) -> int:
     loaded = pretrained.load(net, initial, folder.class_to_index, cfg) if initial else "weights start anew"
     about = pretrained.about(cfg, folder.class_to_index)
     output = Path(cfg.save_checkpoint_path).expanduser()
-    with open_run(output, NAMES, BEST, cfg.resume, about, to_yaml(cfg), cfg.pretrain_ckpt, rank) as run:
+    used = cfg.pretrain_ckpt
+    with open_run(output, NAMES, BEST, cfg.resume, about, to_yaml(cfg), used, rank, (CALIBRATED,)) as run:
         say = run.journal.line
         say(f"{len(folder)} images of {classes} classes in {folder.root}; {loaded}")
         tell_kernels(cfg, say)
-        if run.resumed is None:
+        if run.resumed is None and pretrained.has_ranges(initial, cfg):
+            say(f"activation ranges are those of {used}")
+        elif run.resumed is None:
             bad = dataset.bad_files(folder, cfg, say)
             wanted = cfg.calibrate_only or cfg.calibration_batches
             count = calibration.calibrate(net, calibration.batches(folder, cfg, bad, wanted))

@@ -301,6 +301,11 @@ class TestIntegerFile:
         assert [row.name for row in activations] == [q.name for q in sorted_by_graph(net, activations)]
         assert len(rows) - len(activations) == 53
         assert all(row.sqnr_db > 15 for row in rows), [row for row in rows if row.sqnr_db <= 15]
+        for row, quantiser in zip(activations, sorted_by_graph(net, activations)):
+            scale, zero_point = (value.asnumpy().item() for value in quantiser.scale_and_zero_point())
+            assert (row.scale_min, row.scale_max, row.zero_point) == (scale, scale, zero_point)
+            low, high = quantiser.range.asnumpy()
+            np.testing.assert_allclose([row.least, row.greatest], [min(low, 0), max(high, 0)], atol=scale)
 
     def test_a_file_that_differs_is_refused(self, written, arrays, tmp_path):
         bias = arrays["head.dense.bias"] + 100.0 * np.arange(CLASSES, dtype=np.float32)

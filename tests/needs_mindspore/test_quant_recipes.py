@@ -111,6 +111,33 @@ def test_calibration_evaluation_and_export(tiny, images, float_checkpoint, tmp_p
 
 
 @pytest.mark.slow
+def test_learned_steps_from_calibration_to_integers(tiny, images, float_checkpoint, tmp_path):
+    """With steps that training has moved, evaluation and file agree and every layer runs with integers."""
+    lsq, train = ("--quant_method", "lsq", "--quant_delay", "1"), ("--dataset_path", images / "train")
+    flags = (*lsq, *train, "--pretrain_ckpt", float_checkpoint, "--calibrate_only", "2")
+    calibrated = "run/mobilenetv2_quant-calibrated.ckpt"
+    for _ in range(2):
+        result = command("train.py", tiny, *flags, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run/previous/1/mobilenetv2_quant-calibrated.ckpt").is_file()
+    flags = (*lsq, *train, "--pretrain_ckpt", calibrated, "--epoch_size", "1", "--freeze_bn", "2")
+    result = command("train.py", tiny, *flags, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert f"activation ranges are those of {calibrated}" in result.stdout
+    phases = re.findall(r"from here on: quantising (\w+), BN frozen (\w+)", result.stdout)
+    assert phases == [("False", "False"), ("True", "False"), ("True", "True")]
+
+    last = "run/mobilenetv2_quant-1_4.ckpt"
+    before, after = (checkpoint.read(tmp_path / path).arrays for path in (calibrated, last))
+    assert sum((before[name] != after[name]).any() for name in before if name.endswith(".output.scale")) > 50
+    result = command(
+        "export.py", tiny, *lsq, "--ckpt_file", last, "--file_name", "net", "--file_format", "ONNX", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert "52 QLinearConv, 1 QGemm" in result.stdout and "0 layers in float" in result.stdout
+
+
+@pytest.mark.slow
 def test_mindir_holds_the_simulated_network(undisturbed, tiny, tmp_path):
     result = command("export.py", tiny, "--ckpt_file", undisturbed[0] / LAST, "--file_name", "net", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

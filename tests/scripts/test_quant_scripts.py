@@ -67,6 +67,7 @@ def test_gpu_takes_the_named_cards(folder):
 def test_one_card_and_cpu(folder):
     (row,) = rows_of(planned("run_train.sh", "Ascend", "None", "data", cwd=folder, DEVICE_ID="3"))
     assert (row["log"], row["env"]["DEVICE_ID"]) == (str(folder / "train/device3/train.log"), "3")
+    assert flag(row, "save_checkpoint_path") == "train/device3/checkpoint"
     (row,) = rows_of(planned("run_train.sh", "CPU", "data", "--", "--epoch_size", "1", cwd=folder))
     assert row["log"] == str(folder / "train/train.log")
     assert flag(row, "epoch_size") == "1"

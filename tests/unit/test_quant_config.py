@@ -129,8 +129,8 @@ def test_graph_quantises_with_the_given_numbers():
 
 def test_report_has_a_row_per_tensor_and_a_picture(tmp_path):
     rows = [
-        layer_report.Row("a", "activation", 1, -1.0, 2.0, 0.01, 0.01, -28, 40.5),
-        layer_report.Row("a.weight", "weight", 8, -0.5, 0.4, 0.001, 0.004, 0, float("inf")),
+        layer_report.Row("a", "activation", 1, -1.0, 1.55, -0.9, 2.0, 0.01, 0.01, -28, 40.5),
+        layer_report.Row("a.weight", "weight", 8, -0.5, 0.4, -0.5, 0.4, 0.001, 0.004, 0, float("inf")),
     ]
     table, plot = layer_report.write(rows, tmp_path / "r")
     read = list(csv.DictReader(table.open()))
