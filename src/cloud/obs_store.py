@@ -33,6 +33,9 @@ class ObsStore:
             server=access.endpoint,
             ssl_verify=access.verify,
         )
+        if access.verify and self._client.context is not None:  # the SDK asks for a certificate and knows no authority
+            self._client.context.load_default_certs()
+            self._client.context.check_hostname = True
 
     def _ask(self, what: str, url: str, call: Callable, *arguments: Any, **options: Any) -> Any:
         """The body of the answer to a call; raises StorageError also where the answer is an error."""

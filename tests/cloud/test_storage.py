@@ -14,7 +14,7 @@ import pytest
 from src.cloud import copies, moxing_store, storage, surroundings
 from src.cloud.storage import Remote, StorageError, open_store
 from src.engine.errors import ZooError
-from tests.object_storage import SECRET, forget_moxing
+from tests.object_storage import SECRET, forget_moxing, s3_server_over_tls
 from tests.waiting import wait_until
 
 CONTENT = {"a.ckpt": b"x" * 5000, "sub/ä b.txt": b"", "sub/deep/c.bin": os.urandom(3000)}
@@ -245,6 +245,33 @@ class TestAccess:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         assert (surroundings.access().endpoint, surroundings.access().verify) == (endpoint, verify)
+
+    @pytest.mark.parametrize(
+        ("address", "trusted", "verify", "refused"),
+        [
+            ("127.0.0.1", True, "1", ""),
+            ("127.0.0.2", True, "1", "IP address mismatch"),
+            ("127.0.0.1", False, "1", "unable to get local issuer"),
+            ("127.0.0.2", False, "0", ""),
+        ],
+    )
+    def test_huaweis_client_verifies_certificates(
+        self, bucket, tmp_path, monkeypatch, address, trusted, verify, refused
+    ):
+        """moto's servers of one process share their buckets."""
+        bucket.write("a.bin", b"right")
+        with s3_server_over_tls(tmp_path, address) as endpoint:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+            monkeypatch.setenv("S3_VERIFY_SSL", verify)
+            if trusted:
+                monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+            store, url = open_store("obs://"), f"obs://{bucket.name}/a.bin"
+            store._client.max_retry_count = 0
+            if not refused:
+                assert store.list(url)[""].size == 5
+                return
+            with pytest.raises(StorageError, match=f"cannot list .*CERTIFICATE_VERIFY_FAILED.*{refused}"):
+                store.list(url)
 
     def test_no_client_names_the_file_to_install(self, monkeypatch):
         monkeypatch.setattr(storage.importlib.util, "find_spec", lambda name: None)
