@@ -7,11 +7,13 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import mindspore as ms
+import numpy as np
 
 from src.engine import checkpoint, files, journal
 from src.engine.checkpoint import Checkpoint, Names
@@ -104,7 +106,7 @@ def open_run(
             resumed = checkpoint.read(resume)
         if resumed is not None:
             require_same(resumed, about)
-        rank.wait()  # all have seen the folder as it was
+        require_one_state(resumed, rank)  # and all have seen the folder as it was
         if writes:
             old = _not_of_this_run(folder, names, best_file, resumed)
             moved = files.set_aside(folder, old, _still_needed(folder, names, used))
@@ -126,6 +128,34 @@ def require_same(resumed: Checkpoint, about: dict) -> None:
         before = resumed.meta.get(key)
         if before != value:
             raise ZooError(f"{resumed.path} was made with another {key} ({before}); give the same or start a new run")
+
+
+def require_one_state(resumed: Checkpoint | None, rank: Rank) -> None:
+    """Raise ZooError on every rank unless all go on from the same bytes, or all start anew; waits for all.
+
+    Each server has read its own folder, and where folders are not shared only the first server's is written: gradients
+    of different states would be averaged and nobody would notice.
+    """
+    if rank.count == 1:
+        return
+    state = [0, 0, 0, 0]
+    if resumed is not None:
+        position = resumed.meta["position"]
+        state = [1, position["epoch"], position["step"], zlib.crc32(resumed.path.read_bytes())]
+    states = rank.gather(np.array(state, np.int64))
+    others = np.flatnonzero((states != states[0]).any(1))
+    if len(others):
+        other = others[0]
+        raise ZooError(
+            f"the ranks would go on from different states (rank 0 {_said(states[0])}, rank {other} "
+            f"{_said(states[other])}); copy rank 0's run folder to the other servers or use one that they share"
+        )
+
+
+def _said(state: np.ndarray) -> str:
+    """What a rank goes on from: (found, epochs, steps, checksum)."""
+    found, epochs, steps, checksum = state.tolist()
+    return f"from {epochs} epochs and {steps} steps, checksum {checksum:08x}" if found else "anew"
 
 
 def _not_of_this_run(folder: Path, names: Names, best_file: str, resumed: Checkpoint | None) -> list[str]:
