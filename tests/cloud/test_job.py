@@ -153,11 +153,13 @@ class TestCheckpoint:
         cfg = localised("export", *MOBILENET, *cache, *flags)
         assert Path(cfg.ckpt_file).read_bytes() == b"a"
 
-    def test_a_stale_file_in_the_cache_is_not_taken(self, bucket, cache, tmp_path):
+    def test_a_stale_file_in_the_cache_is_not_taken(self, stored, cache, tmp_path):
+        """Of the same size, as all checkpoints of a network are, and moxing knows no checksums."""
+        scheme, bucket = stored
         bucket.write("model/model.ckpt", b"right")
         (tmp_path / "cache/load").mkdir(parents=True)
         (tmp_path / "cache/load/model.ckpt").write_bytes(b"stale")
-        flags = [f"--checkpoint_url=s3://{bucket.name}/model", f"--ckpt_file={tmp_path}/cache/load/model.ckpt"]
+        flags = [f"--checkpoint_url={scheme}://{bucket.name}/model", f"--ckpt_file={tmp_path}/cache/load/model.ckpt"]
         cfg = localised("export", *MOBILENET, *cache, *flags, f"--train_url={tmp_path}/out")
         assert Path(cfg.ckpt_file).read_bytes() == b"right"
 

@@ -56,7 +56,8 @@ class TestEveryStore:
         for name, content in CONTENT.items():
             assert (tmp_path / name).read_bytes() == content
         copies.bring(store, url, store.list(url), tmp_path, said.append, nothing)
-        assert said[0].startswith("copied 3 of 3 files") and said[1].startswith("copied 0 of 3 files")
+        again = 0 if store.list(url)["a.ckpt"].md5 else 1  # a checkpoint that cannot be compared
+        assert said[0].startswith("copied 3 of 3 files") and said[1].startswith(f"copied {again} of 3 files")
         assert not list(tmp_path.rglob("*.part"))
 
     def test_a_file_of_another_size_is_brought_again(self, filled, tmp_path):
