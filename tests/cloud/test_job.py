@@ -230,6 +230,39 @@ class TestResults:
         cfg = localised("train", *MOBILENET, *cache, f"--train_url=s3://{bucket.name}/out", f"--resume={name}")
         assert Path(cfg.resume).read_bytes() == b"epoch 1"
 
+    @pytest.mark.parametrize(
+        ("resume", "later"),
+        [
+            ("mobilenetv2-2_4.ckpt", "mobilenetv2-10_4.ckpt"),
+            ("mobilenetv2-10_3.ckpt", "mobilenetv2-10_4.ckpt"),
+            ("/elsewhere/mobilenetv2-9_4.ckpt", "mobilenetv2-10_4.ckpt"),
+            ("/elsewhere/renamed.ckpt", "mobilenetv2-10_4.ckpt"),
+            ("mobilenetv2-10_4.ckpt", ""),
+            ("mobilenetv2_head_1.ckpt", ""),
+        ],
+    )
+    def test_going_back_to_an_earlier_checkpoint_would_mix_two_runs(self, bucket, cache, resume, later):
+        """The store would keep the later checkpoints, and the next resume=auto would take them."""
+        for name in ("mobilenetv2-2_4", "mobilenetv2-10_3", "mobilenetv2-10_4", "mobilenetv2_head_1"):
+            bucket.write(f"out/checkpoint/{name}.ckpt", b"")
+        flags = [*MOBILENET, *cache, f"--train_url=s3://{bucket.name}/out", f"--resume={resume}"]
+        if not later:
+            assert Path(localised("train", *flags).resume).is_file()
+            return
+        with pytest.raises(UsageError, match=f"holds {later}, which is later than .*; give another train_url or"):
+            localised("train", *flags)
+
+    @pytest.mark.parametrize("resume", ["auto", "mobilenetv2-12_4.ckpt"])
+    def test_of_a_run_that_goes_on_only_the_checkpoints_that_it_keeps_come_back(self, bucket, cache, tmp_path, resume):
+        names = [f"mobilenetv2-{epoch}_4.ckpt" for epoch in range(1, 13)] + ["mobilenetv2_head_1.ckpt"]
+        for name in (*names, "mobilenetv2-best.ckpt", "train.log", "previous.txt"):
+            bucket.write(f"out/checkpoint/{name}", b"x")
+        flags = [f"--train_url=s3://{bucket.name}/out", "--keep_checkpoint_max=3", f"--resume={resume}"]
+        localised("train", *MOBILENET, *cache, *flags)
+        assert sorted(path.name for path in (tmp_path / "cache/train/checkpoint").iterdir()) == sorted(
+            [*names[9:], "mobilenetv2-best.ckpt", "train.log", "previous.txt"]
+        )
+
     @pytest.mark.parametrize("command", ["train", "export"])
     def test_results_need_a_place(self, cache, command):
         with pytest.raises(UsageError, match="train_url is not set"):
