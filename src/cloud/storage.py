@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from src.cloud.surroundings import Access, access, redacted
+from src.cloud.surroundings import KEY, SECRET, Access, access, redacted
 from src.engine.errors import ZooError, first_line
 
 SCHEMES = ("obs", "s3")
@@ -93,6 +93,17 @@ def connected(kind: Callable[[Access], Store], access: Access) -> Store:
     return kind(access)
 
 
+def access_to(url: str) -> Access:
+    """The access that the environment gives; a client without one would take files' or a machine's, or go without."""
+    found = access()
+    for value, names in ((found.key, KEY), (found.secret, SECRET)):
+        if not value:
+            raise ZooError(
+                f"the environment has no complete credentials for {url}; set {names[0]}, or {', '.join(names[1:])}"
+            )
+    return found
+
+
 def open_store(url: str) -> Store:
     """moxing where the platform has it; else Huawei's SDK for obs:// and s3fs for s3://, or the one that is there."""
     if importlib.util.find_spec("moxing"):
@@ -105,9 +116,9 @@ def open_store(url: str) -> Store:
     if scheme == "obs":
         from src.cloud.obs_store import ObsStore
 
-        return connected(ObsStore, access())
+        return connected(ObsStore, access_to(url))
     if scheme == "s3":
         from src.cloud.s3_store import S3Store
 
-        return connected(S3Store, access())
+        return connected(S3Store, access_to(url))
     raise ZooError(f"{url} needs a storage client and none is installed; run: pip install -r requirements-cloud.txt")

@@ -274,6 +274,20 @@ class TestAccess:
             with pytest.raises(StorageError, match=f"cannot list .*CERTIFICATE_VERIFY_FAILED.*{refused}"):
                 store.list(url)
 
+    @pytest.mark.parametrize("scheme", ["obs", "s3"])
+    @pytest.mark.parametrize("missing", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+    def test_credentials_come_from_the_environment_only(self, bucket, tmp_path, monkeypatch, scheme, missing):
+        """The clients would look into files otherwise, or ask without any."""
+        (tmp_path / "credentials").write_text(
+            f"[default]\naws_access_key_id=AKIAFILE\naws_secret_access_key={SECRET}\n"
+        )
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+        for name in next(names for names in (surroundings.KEY, surroundings.SECRET) if missing in names):
+            monkeypatch.delenv(name, raising=False)
+        with pytest.raises(ZooError, match=f"no complete credentials .* set {missing}, or ") as caught:
+            open_store(f"{scheme}://{bucket.name}/k").list(f"{scheme}://{bucket.name}/k")
+        assert "\n" not in str(caught.value)
+
     def test_no_client_names_the_file_to_install(self, monkeypatch):
         monkeypatch.setattr(storage.importlib.util, "find_spec", lambda name: None)
         with pytest.raises(ZooError, match="pip install -r requirements-cloud.txt"):
