@@ -49,6 +49,12 @@ def goes_on(command: str, cfg: Any) -> bool:
     return command == "train" and bool(cfg.resume)
 
 
+def reads_data(command: str, cfg: Any) -> bool:
+    """Some exports compare on real images, and only if the key of the data names some."""
+    keys = cfg.job_keys()
+    return command != "export" or (keys.export_reads_data and bool(getattr(cfg, keys.data)))
+
+
 def say(text: str) -> None:
     print(text, flush=True)
 
@@ -64,7 +70,11 @@ def bring_all(command: str, cfg: Any, beat: Callable[[], None]) -> dict[str, str
             require_latest(cfg, of_run)
         else:
             require_unused(cfg, of_run)
-    changes = inputs.bring_data(cfg, say, beat) if cfg.data_url else {}
+    changes = {}
+    if cfg.data_url and reads_data(command, cfg):
+        changes = inputs.bring_data(cfg, say, beat)
+    elif cfg.data_url:
+        say(f"this export needs no data, so nothing is copied from {cfg.data_url}")
     if cfg.checkpoint_url and command in cfg.job_keys().checkpoints:
         changes.update(inputs.bring_checkpoint(command, cfg, say, beat))
     if is_remote(cfg.train_url) and goes_on(command, cfg):

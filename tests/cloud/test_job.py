@@ -209,6 +209,20 @@ class TestResults:
             Path(local.file_name).with_suffix(".mindir").write_bytes(b"exported")
         assert bucket.read("out/mobilenetv2.mindir") == b"exported"
 
+    @pytest.mark.parametrize("asked", [False, True])
+    @pytest.mark.parametrize(("model", "reads"), [("mobilenetv2", True), ("segformer", False)])
+    def test_an_export_copies_the_data_only_to_compare_on_them(self, bucket, tmp_path, capsys, model, reads, asked):
+        bucket.write("data/Pets.zip", zip_of())
+        keys = importlib.import_module(f"src.{model}.config").Config.job_keys()
+        local = f"{tmp_path}/cache/data"
+        flags = [f"--data_url=s3://{bucket.name}/data", f"--train_url={tmp_path}/out", f"--load_path={tmp_path}/load"]
+        flags += ["--modelarts_dataset_unzip_name=Pets", f"--{keys.local_data}={local}"]
+        flags += [f"--{keys.data}={local}"] if asked else []
+        cfg = localised("export", *(SEGFORMER if model == "segformer" else MOBILENET), *flags)
+        assert Path(local, "Pets").exists() == (asked and reads)
+        assert (getattr(cfg, keys.data) == f"{local}/Pets") == (asked and reads)
+        assert ("this export needs no data" in capsys.readouterr().out) != (asked and reads)
+
     def test_a_used_address_is_refused_for_a_new_run_and_taken_for_a_resumed_one(self, stored, cache, tmp_path):
         scheme, bucket = stored
         bucket.write("out/checkpoint/mobilenetv2-1_4.ckpt", b"epoch 1")
