@@ -77,7 +77,8 @@ class ObsStore:
 
     def put(self, path: Path, url: str) -> None:
         if path.stat().st_size > MOST:
-            raise ZooError(f"{path} is larger than the {MOST / 1e9:.1f} GB that can be stored; make it smaller")
+            about = f"the file has more than the {MOST:,} bytes that can be stored"
+            raise StorageError("write", url, about, again=False, remedy="make it smaller")
         self._ask("write", url, self._client.putFile, str(path))
 
     def is_encrypted(self, url: str) -> bool:

@@ -21,11 +21,18 @@ MD5 = re.compile(r"[0-9a-f]{32}")
 class StorageError(ZooError):
     """The store could not do what was asked; `again` says whether trying again may help."""
 
-    def __init__(self, what: str, url: str, error: BaseException | str):
+    def __init__(
+        self,
+        what: str,
+        url: str,
+        error: BaseException | str,
+        again: bool = True,
+        remedy: str = "check the address, the permissions and the network",
+    ):
         text = redacted(first_line(error) if isinstance(error, BaseException) else error)
         name = f"{type(error).__name__}: " if isinstance(error, BaseException) else ""
-        super().__init__(f"cannot {what} {url} ({name}{text}); check the address, the permissions and the network")
-        self.again = not isinstance(error, (FileNotFoundError, PermissionError))
+        super().__init__(f"cannot {what} {url} ({name}{text}); {remedy}")
+        self.again = again and not isinstance(error, (FileNotFoundError, PermissionError))
 
 
 @dataclass(frozen=True)
