@@ -326,6 +326,25 @@ class TestParameters:
         said = capsys.readouterr().err
         assert "--init_method, --ak" in said and SECRET not in said and "1.2.3.4" not in said
 
+    def test_a_value_that_looks_like_a_flag_is_not_named_either(self, capsys):
+        zoo.configure("train", ["--enable_modelarts=True", *MOBILENET, "--train_url=/out", "--token", f"-{SECRET}"])
+        said = capsys.readouterr().err
+        assert "--token" in said and SECRET not in said
+
+    @pytest.mark.parametrize("kind", [PermissionError, KeyError])
+    def test_a_traceback_shows_no_credentials(self, bucket, cache, monkeypatch, capsys, kind):
+        """Neither of an error that the store reports nor of one that nobody expects."""
+
+        def fail(*arguments, **options):
+            raise kind(f"denied for {SECRET}")
+
+        target = "s3fs.S3FileSystem.find" if kind is PermissionError else "src.cloud.inputs.open_store"
+        monkeypatch.setattr(target, fail)
+        flags = ["--enable_modelarts=True", *MOBILENET, *cache, f"--data_url=s3://{bucket.name}/data", "--debug"]
+        assert zoo.run("eval", flags) == 1
+        said = capsys.readouterr().err
+        assert "Traceback" in said and "denied for ***" in said and SECRET not in said
+
     def test_only_in_a_job(self):
         with pytest.raises(UsageError, match="unknown flag '--init_method'"):
             zoo.configure("train", [*MOBILENET, "--init_method=x"])
