@@ -14,7 +14,9 @@ import pytest
 from src.cloud import once as module
 from src.cloud.once import once
 from src.cloud.surroundings import process
+from src.engine.errors import ZooError
 from tests.conftest import ROOT
+from tests.object_storage import SECRET
 from tests.waiting import wait_until
 
 PROCESS = """
@@ -123,6 +125,19 @@ def test_a_clock_that_jumps_is_no_progress_and_no_timeout(tmp_path, monkeypatch)
     monkeypatch.setattr(module.time, "time", lambda: 0.0)
     assert once(tmp_path, "copying", "j", lambda beat: beat() or 5) == 5
     assert once(tmp_path, "copying", "j", lambda beat: 6) == 5
+
+
+def test_the_reason_of_a_failure_holds_no_credentials(tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET_ACCESS_KEY", SECRET)
+
+    def fail(beat):
+        raise OSError(f"denied for {SECRET}")
+
+    with pytest.raises(OSError):
+        once(tmp_path, "copying", "j", fail)
+    assert SECRET not in (tmp_path / module.FOLDER / "marker.json").read_text()
+    with pytest.raises(ZooError, match=r"copying failed in process \d+: denied for \*\*\*"):
+        once(tmp_path, "copying", "j", fail)
 
 
 def test_a_damaged_marker_counts_as_none(tmp_path):
