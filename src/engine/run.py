@@ -19,7 +19,7 @@ from src.engine import checkpoint, files, journal
 from src.engine.checkpoint import Checkpoint, Names
 from src.engine.errors import ZooError
 from src.engine.journal import Journal
-from src.engine.loop import Plan, Position
+from src.engine.loop import DIVERGED, Plan, Position
 from src.engine.ranks import Rank
 
 CONFIG, VERSIONS, CURVES = "config.yaml", "versions.json", "curves.png"
@@ -39,14 +39,19 @@ class Run:
     middles: set[Path]  # checkpoints from the middle of an epoch
 
     def save(self, state: Iterable[ms.Parameter], position: Position, plan: Plan, keep: int) -> None:
-        """Write the checkpoint of `position` and remove those that are no longer kept."""
+        """Write the checkpoint of `position` and remove those that are no longer kept.
+
+        Raises ZooError where the state is not finite or cannot be written.
+        """
         if not self.writes:
             return
         steps = plan.steps_per_epoch
         epoch, step = (position.epoch + 1, position.step) if position.step else (position.epoch, steps)
         path = self.folder / self.names.of(epoch, step, steps)
         meta = {**self.about, "position": dataclasses.asdict(position), "epoch_of": epoch_of(plan)}
-        checkpoint.save(path, checkpoint.arrays_of(state), meta)
+        arrays = checkpoint.arrays_of(state)
+        require_finite(arrays, f"epoch {epoch}, step {step}")
+        checkpoint.save(path, arrays, meta)
         if position.step:
             self.middles.add(path)
         self.names.remove_old(self.folder, keep, self.middles)
@@ -54,6 +59,7 @@ class Run:
     def save_weights(self, file: str, weights: dict, score: float) -> None:
         """Write weights alone (no optimizer state), for evaluation and export."""
         if self.writes:
+            require_finite(weights, "an evaluation")
             checkpoint.save(self.folder / file, weights, {**self.about, "score": score})
 
     def restore(self, state: Iterable[ms.Parameter], plan: Plan, best_file: str) -> Position:
@@ -118,6 +124,13 @@ def open_run(
             files.write_text(folder / VERSIONS, json.dumps(versions(), indent=2) + "\n")
         middles = {resumed.path} if resumed is not None and resumed.meta["position"]["step"] else set()
         yield Run(folder, names, about, log, resumed, writes, middles)
+
+
+def require_finite(arrays: dict[str, np.ndarray], after: str) -> None:
+    """A run would go on for ever from weights that are not finite; a loss shows them one step later."""
+    for name, array in arrays.items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise ZooError(f"'{name}' is not finite after {after}; {DIVERGED}")
 
 
 def require_same(resumed: Checkpoint, about: dict) -> None:

@@ -115,6 +115,28 @@ def test_damaged_checkpoints_are_named_and_the_one_before_is_taken(undisturbed, 
     assert_same(newest, undisturbed / LAST)
 
 
+@pytest.mark.parametrize(("steps", "where"), [(7, "epoch 2, step 2"), (10, "epoch 2, step 5")])
+def test_weights_that_are_not_finite_are_not_saved(undisturbed, tmp_path, steps, where):
+    """The loss is of before the update, so the last step before a save can spoil the weights unseen."""
+    with pytest.raises(
+        ZooError, match=f"'weight' is not finite after {where}; the last checkpoint is from before, lower"
+    ):
+        fault_training.train(tmp_path / "run", diverges_at=steps)
+    paths = [*(tmp_path / "run").glob("*.ckpt")]
+    assert paths
+    for path in paths:
+        assert all(np.isfinite(array).all() for array in checkpoint.read(path).arrays.values()), path
+    fault_training.train(tmp_path / "run")
+    assert_same(tmp_path / "run" / LAST, undisturbed / LAST)
+
+
+def test_the_best_weights_are_finite(tmp_path):
+    with open_run(tmp_path / "run", NAMES, BEST, "", {}, "", "", Rank()) as run:
+        with pytest.raises(ZooError, match="'weight' is not finite after an evaluation; the last checkpoint is from"):
+            run.save_weights(BEST, {"whole": np.ones(3, np.int32), "weight": np.array([1, np.nan], np.float32)}, 1.0)
+        assert not (tmp_path / "run" / BEST).exists()
+
+
 def test_a_clock_that_jumps_changes_nothing(undisturbed, tmp_path, capsys, monkeypatch):
     """Neither while it trains, nor by the times of files: the newest checkpoint is the one with the highest number."""
     shutil.copytree(undisturbed, tmp_path / "run")
