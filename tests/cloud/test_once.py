@@ -169,3 +169,14 @@ def test_who_this_process_is(monkeypatch, variables, writes, knows_others):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert (process().writes, bool(process().job)) == (writes, knows_others)
+
+
+@pytest.mark.parametrize("parent", [0, 2**30])
+def test_a_process_whose_starter_cannot_be_seen_knows_its_job(monkeypatch, parent):
+    """In a container the starter may be outside (its number is 0 then), or it has ended."""
+    for name, value in {"RANK_ID": "1", "RANK_SIZE": "2", "JOB_ID": "7"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("MA_JOB_ID", "BATCH_JOB_ID", "LAUNCH_ID", "MS_ROLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getppid", lambda: parent)
+    assert process().job == "7"
