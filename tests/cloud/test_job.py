@@ -326,6 +326,17 @@ class TestParameters:
         said = capsys.readouterr().err
         assert "--init_method, --ak" in said and SECRET not in said and "1.2.3.4" not in said
 
+    @pytest.mark.parametrize("model", [MOBILENET, SEGFORMER])
+    @pytest.mark.parametrize(
+        ("typed", "meant"), [("'Pets'", "Pets"), ('"Pets"', "Pets"), ("'Pets", "'Pets"), ("'", "'")]
+    )
+    def test_quotes_that_were_typed_into_the_platform_do_not_count(self, tmp_path, model, typed, meant):
+        flags = [f"--modelarts_dataset_unzip_name={typed}", f"--file_name={typed}", f"--train_url={tmp_path}/out"]
+        flags.append(f"--{'data_dir' if model is SEGFORMER else 'data_path'}={tmp_path}/data")
+        cfg = localised("export", *model, *flags)
+        assert cfg.modelarts_dataset_unzip_name == meant
+        assert getattr(cfg, "export_name" if model is SEGFORMER else "file_name") == f"{tmp_path}/out/{meant}"
+
     def test_a_value_that_looks_like_a_flag_is_not_named_either(self, capsys):
         zoo.configure("train", ["--enable_modelarts=True", *MOBILENET, "--train_url=/out", "--token", f"-{SECRET}"])
         said = capsys.readouterr().err
