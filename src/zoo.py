@@ -94,7 +94,7 @@ def configure(command: str, argv: list[str]) -> Any:
 
 def ignore(unknown: list[str]) -> None:
     """Say which parameters a platform has added to a job; their values may be secret."""
-    names = [word.split("=")[0] for word in unknown if word.startswith("-")]
+    names = [word.split("=")[0] for word in unknown if word.startswith("--")]
     if names:
         print(f"job parameters that this model does not have: {', '.join(names)}", file=sys.stderr)
 
@@ -112,6 +112,13 @@ def in_place(command: str, cfg: Any) -> Iterator[Any]:
         yield local
 
 
+def redacted(text: str) -> str:
+    """`text` without the credentials of object storage: other libraries' errors and tracebacks may hold them."""
+    from src.cloud import surroundings
+
+    return surroundings.redacted(text)
+
+
 def run(command: str, argv: list[str]) -> int:
     """Run one command ("train", "eval", "infer", "export") and return its exit status."""
     debug = "--debug" in argv
@@ -124,7 +131,7 @@ def run(command: str, argv: list[str]) -> int:
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         if debug:
-            traceback.print_exc()
+            print(redacted(traceback.format_exc()), end="", file=sys.stderr)
         return error.status
     except ModuleNotFoundError as error:
         print(f"error: {error.name} is not installed; run: pip install -r requirements.txt", file=sys.stderr)
@@ -134,6 +141,7 @@ def run(command: str, argv: list[str]) -> int:
         return 130
     except Exception as error:
         if debug:
-            traceback.print_exc()
-        print(f"error: {type(error).__name__}: {first_line(error)} (--debug shows the traceback)", file=sys.stderr)
+            print(redacted(traceback.format_exc()), end="", file=sys.stderr)
+        text = redacted(first_line(error))
+        print(f"error: {type(error).__name__}: {text} (--debug shows the traceback)", file=sys.stderr)
         return 1

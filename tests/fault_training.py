@@ -45,8 +45,12 @@ class Scalar(float):
         return np.float32(self)
 
 
-def train(folder: Path, size: int = SIZE, pause: float = 0.0) -> None:
-    """Momentum on noise that belongs to (epoch, step): any lost or repeated step changes the weights."""
+def train(folder: Path, size: int = SIZE, diverges_at: int = 0, pause: float = 0.0) -> None:
+    """Momentum on noise that belongs to (epoch, step): any lost or repeated step changes the weights.
+
+    The weights are no longer finite after `diverges_at` steps, whose losses all are.
+    """
+    done = 0
     weight, moment = (ms.Parameter(ms.Tensor(np.zeros(size, np.float32)), name=name) for name in ("weight", "moment"))
 
     def batches(epoch: int, first_step: int):
@@ -54,11 +58,16 @@ def train(folder: Path, size: int = SIZE, pause: float = 0.0) -> None:
             yield (np.random.Generator(np.random.Philox(key=[epoch, index])).standard_normal(size, np.float32),)
 
     def step(rate: float, noise: np.ndarray) -> Scalar:
+        nonlocal done
+        done += 1
         time.sleep(pause)
         moved = 0.9 * moment.asnumpy() + noise
         moment.set_data(ms.Tensor(moved))
         weight.set_data(ms.Tensor(weight.asnumpy() - np.float32(rate) * moved))
-        return Scalar(np.abs(weight.asnumpy()).mean())
+        loss = Scalar(np.abs(weight.asnumpy()).mean())
+        if done == diverges_at:
+            weight.set_data(ms.Tensor(np.where(np.arange(size) == 7, np.float32(np.inf), weight.asnumpy())))
+        return loss
 
     plan = loop.Plan(
         epochs=EPOCHS, steps_per_epoch=STEPS, images_per_step=1, samples=STEPS,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
+import ipaddress
 import os
+import ssl
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +94,52 @@ def s3_server() -> Iterator[str]:
         yield f"http://{host}:{port}"
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def s3_server_over_tls(folder: Path, address: str) -> Iterator[str]:
+    """Such a server with a certificate for the IP `address`, whose authority's own one is written to folder/ca.pem."""
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    write_certificates(folder, address)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.pem")
+    app = DomainDispatcherApplication(create_backend_app)
+    server = make_server("127.0.0.1", 0, app, threaded=True, ssl_context=context)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def write_certificates(folder: Path, address: str) -> None:
+    """ca.pem, an authority's certificate, and server.pem, a key and the certificate for `address` that it signed."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    now, pem = datetime.datetime.now(datetime.timezone.utc), serialization.Encoding.PEM
+    authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    authority, server = (
+        x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in ("authority", "server")
+    )
+
+    def signed(name: x509.Name, key: ec.EllipticCurvePrivateKey, *extensions: x509.ExtensionType) -> bytes:
+        made = x509.CertificateBuilder(authority, name, key.public_key(), x509.random_serial_number())
+        made = made.not_valid_before(now - datetime.timedelta(1)).not_valid_after(now + datetime.timedelta(1))
+        for extension in extensions:
+            made = made.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+        return made.sign(authority_key, hashes.SHA256()).public_bytes(pem)
+
+    (folder / "ca.pem").write_bytes(signed(authority, authority_key, x509.BasicConstraints(ca=True, path_length=None)))
+    known_as = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+    private = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "server.pem").write_bytes(server_key.private_bytes(pem, *private) + signed(server, server_key, known_as))
 
 
 def forget_moxing() -> None:

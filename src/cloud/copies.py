@@ -18,6 +18,7 @@ ATTEMPTS = 6
 PAUSE = 2.0  # seconds before the second attempt, twice as many before each further one
 REPORT_EVERY = 10.0  # seconds
 SPARE = 64 * 2**20  # bytes that a copy leaves free on the disk
+ALIKE = (".ckpt", ".onnx")  # all of one network have the same size, so the size says nothing
 
 
 def md5_of(path: Path) -> str:
@@ -33,6 +34,13 @@ def is_same(path: Path, store: Store, url: str, remote: Remote) -> bool:
     if not path.is_file() or path.stat().st_size != remote.size:
         return False
     return not remote.md5 or md5_of(path) == remote.md5 or store.is_encrypted(url)
+
+
+def may_stay(path: Path, store: Store, url: str, remote: Remote) -> bool:
+    """Whether a file that is here already need not be copied; of networks only the same checksum shows that."""
+    if not is_same(path, store, url, remote):
+        return False
+    return not path.name.endswith(ALIKE) or (bool(remote.md5) and not store.is_encrypted(url))
 
 
 def require_room(folder: Path, needed: int, what: str) -> None:
@@ -78,7 +86,7 @@ def bring(
     folder.mkdir(parents=True, exist_ok=True)
     missing = []
     for name, remote in files.items():
-        if not is_same(targets[name], store, below(url, name), remote):
+        if not may_stay(targets[name], store, below(url, name), remote):
             missing.append(name)
         beat()
     total = sum(files[name].size for name in missing)

@@ -10,6 +10,7 @@ from typing import Any
 from src.cloud import copies, zips
 from src.cloud.storage import is_remote, open_store
 from src.engine.errors import UsageError, ZooError
+from src.engine.files import checkpoint_number
 
 MODELS = (".ckpt", ".onnx")  # suffixes of what checkpoint_url may hold
 LISTED = 5  # names in an error
@@ -118,14 +119,26 @@ def choose(names: list[str], wanted: list[str], url: str, key: str) -> str:
     return models[0]
 
 
+def no_longer_kept(names: list[str], keep: int) -> set[str]:
+    """Those of some checkpoints that are older than the newest `keep` of their run."""
+    runs: dict[tuple[str, str], list[tuple[int, float, str]]] = {}
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        number = checkpoint_number(file)
+        if number:
+            runs.setdefault((folder, number[0]), []).append((*number[1:], name))
+    return {name for run in runs.values() for *_, name in sorted(run)[:-keep]}
+
+
 def bring_run(cfg: Any, say: Say, beat: Beat) -> dict[str, str]:
     """The run that is continued, from train_url; returns the key that names its checkpoint, if it does not say auto.
 
-    Files that this server still has are newer and stay.
+    Files that this server still has are newer and stay. Checkpoints that the run would not keep stay in the store.
     """
     store, folder = open_store(cfg.train_url), Path(cfg.output_path).expanduser()
     listed = store.list(cfg.train_url)
-    missing = {name: about for name, about in listed.items() if not (folder / name).exists()}
+    passed = no_longer_kept(list(listed), cfg.keep_checkpoint_max)
+    missing = {name: about for name, about in listed.items() if name not in passed and not (folder / name).exists()}
     if missing:
         copies.bring(store, cfg.train_url, missing, folder, say, beat)
     for place in (folder, Path(getattr(cfg, cfg.job_keys().run_folder))):

@@ -18,6 +18,7 @@ from src.cloud.storage import Remote, is_remote, open_store
 from src.cloud.surroundings import process
 from src.cloud.uploads import mirrored
 from src.engine.errors import UsageError, ZooError
+from src.engine.files import checkpoint_number
 
 
 @contextlib.contextmanager
@@ -27,6 +28,7 @@ def opened(command: str, cfg: Any) -> Iterator[Any]:
     Raises UsageError for parameters that do not fit together, ZooError where something cannot be copied.
     """
     me = process()
+    cfg = dataclasses.replace(cfg, **unquoted(cfg))
     cfg = dataclasses.replace(cfg, **local_outputs(command, cfg))
     arrived = once(
         Path(getattr(cfg, cfg.job_keys().local_data)).expanduser(),
@@ -44,8 +46,24 @@ def opened(command: str, cfg: Any) -> Iterator[Any]:
         yield cfg
 
 
+def unquoted(cfg: Any) -> dict[str, str]:
+    """The keys that hold a name, without the quotes around it that people copy from a YAML file to the platform."""
+    changes = {}
+    for key in ("modelarts_dataset_unzip_name", *cfg.job_keys().results):
+        name = getattr(cfg, key)
+        if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"":
+            changes[key] = name[1:-1]
+    return changes
+
+
 def goes_on(command: str, cfg: Any) -> bool:
     return command == "train" and bool(cfg.resume)
+
+
+def reads_data(command: str, cfg: Any) -> bool:
+    """Some exports compare on real images, and only if the key of the data names some."""
+    keys = cfg.job_keys()
+    return command != "export" or (keys.export_reads_data and bool(getattr(cfg, keys.data)))
 
 
 def say(text: str) -> None:
@@ -57,9 +75,17 @@ def bring_all(command: str, cfg: Any, beat: Callable[[], None]) -> dict[str, str
 
     Nothing of this job is stored yet, for no rank trains before all have joined.
     """
-    if is_remote(cfg.train_url) and command == "train" and not cfg.resume:
-        require_unused(cfg, open_store(cfg.train_url).list(cfg.train_url))
-    changes = inputs.bring_data(cfg, say, beat) if cfg.data_url else {}
+    if is_remote(cfg.train_url) and command == "train" and cfg.resume != "auto":
+        of_run = names_of_run(cfg, open_store(cfg.train_url).list(cfg.train_url))
+        if cfg.resume:
+            require_latest(cfg, of_run)
+        else:
+            require_unused(cfg, of_run)
+    changes = {}
+    if cfg.data_url and reads_data(command, cfg):
+        changes = inputs.bring_data(cfg, say, beat)
+    elif cfg.data_url:
+        say(f"this export needs no data, so nothing is copied from {cfg.data_url}")
     if cfg.checkpoint_url and command in cfg.job_keys().checkpoints:
         changes.update(inputs.bring_checkpoint(command, cfg, say, beat))
     if is_remote(cfg.train_url) and goes_on(command, cfg):
@@ -95,13 +121,34 @@ def local_outputs(command: str, cfg: Any) -> dict[str, str]:
     return changes
 
 
-def require_unused(cfg: Any, stored: dict[str, Remote]) -> None:
-    """A new run must not replace the files of an earlier one."""
+def names_of_run(cfg: Any, stored: dict[str, Remote]) -> list[str]:
+    """The stored files of the run folder, by their paths below it."""
     root = Path(cfg.output_path).expanduser()
     folder = Path(getattr(cfg, cfg.job_keys().run_folder)).relative_to(root).as_posix()
-    old = sorted(name for name in stored if name.startswith(f"{folder}/") or folder == ".")
+    prefix = "" if folder == "." else f"{folder}/"
+    return sorted(name[len(prefix) :] for name in stored if name.startswith(prefix))
+
+
+def require_unused(cfg: Any, old: list[str]) -> None:
+    """A new run must not replace the files of an earlier one."""
     if old:
         raise UsageError(
             f"{cfg.train_url} holds the files of an earlier run ({old[0]}, {len(old)} in all); "
             "continue it with resume=auto or give another train_url"
+        )
+
+
+def require_latest(cfg: Any, old: list[str]) -> None:
+    """A run that goes back must not be mixed with what it goes back from, which the store keeps."""
+    resumed = checkpoint_number(Path(cfg.resume).name)
+    found = [(number, name) for name in old if (number := checkpoint_number(name))]
+    later = [
+        (number[1:], name)
+        for number, name in found
+        if resumed is None or (number[0] == resumed[0] and number[1:] > resumed[1:])
+    ]
+    if later:
+        raise UsageError(
+            f"{cfg.train_url} holds {max(later)[1]}, which is later than {cfg.resume}, and would hold two runs; "
+            "give another train_url or continue with resume=auto"
         )

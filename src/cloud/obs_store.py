@@ -33,6 +33,9 @@ class ObsStore:
             server=access.endpoint,
             ssl_verify=access.verify,
         )
+        if access.verify and self._client.context is not None:  # the SDK asks for a certificate and knows no authority
+            self._client.context.load_default_certs()
+            self._client.context.check_hostname = True
 
     def _ask(self, what: str, url: str, call: Callable, *arguments: Any, **options: Any) -> Any:
         """The body of the answer to a call; raises StorageError also where the answer is an error."""
@@ -74,7 +77,8 @@ class ObsStore:
 
     def put(self, path: Path, url: str) -> None:
         if path.stat().st_size > MOST:
-            raise ZooError(f"{path} is larger than the {MOST / 1e9:.1f} GB that can be stored; make it smaller")
+            about = f"the file has more than the {MOST:,} bytes that can be stored"
+            raise StorageError("write", url, about, again=False, remedy="make it smaller")
         self._ask("write", url, self._client.putFile, str(path))
 
     def is_encrypted(self, url: str) -> bool:

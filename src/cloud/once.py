@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from src.cloud.surroundings import redacted
 from src.engine.errors import ZooError
 
 FOLDER = ".job"
@@ -55,7 +56,7 @@ def once(
         try:
             result = work(beat_of(place / "lock"))
         except BaseException as error:
-            write(marker, {**about, "state": FAILED, "reason": str(error) or type(error).__name__})
+            write(marker, {**about, "state": FAILED, "reason": redacted(str(error)) or type(error).__name__})
             raise
         write(marker, {**about, "state": DONE, "result": result})
         return result

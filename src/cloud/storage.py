@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from src.cloud.surroundings import Access, access, redacted
+from src.cloud.surroundings import KEY, SECRET, Access, access, redacted
 from src.engine.errors import ZooError, first_line
 
 SCHEMES = ("obs", "s3")
@@ -21,11 +21,18 @@ MD5 = re.compile(r"[0-9a-f]{32}")
 class StorageError(ZooError):
     """The store could not do what was asked; `again` says whether trying again may help."""
 
-    def __init__(self, what: str, url: str, error: BaseException | str):
+    def __init__(
+        self,
+        what: str,
+        url: str,
+        error: BaseException | str,
+        again: bool = True,
+        remedy: str = "check the address, the permissions and the network",
+    ):
         text = redacted(first_line(error) if isinstance(error, BaseException) else error)
         name = f"{type(error).__name__}: " if isinstance(error, BaseException) else ""
-        super().__init__(f"cannot {what} {url} ({name}{text}); check the address, the permissions and the network")
-        self.again = not isinstance(error, (FileNotFoundError, PermissionError))
+        super().__init__(f"cannot {what} {url} ({name}{text}); {remedy}")
+        self.again = again and not isinstance(error, (FileNotFoundError, PermissionError))
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,17 @@ def connected(kind: Callable[[Access], Store], access: Access) -> Store:
     return kind(access)
 
 
+def access_to(url: str) -> Access:
+    """The access that the environment gives; a client without one would take files' or a machine's, or go without."""
+    found = access()
+    for value, names in ((found.key, KEY), (found.secret, SECRET)):
+        if not value:
+            raise ZooError(
+                f"the environment has no complete credentials for {url}; set {names[0]}, or {', '.join(names[1:])}"
+            )
+    return found
+
+
 def open_store(url: str) -> Store:
     """moxing where the platform has it; else Huawei's SDK for obs:// and s3fs for s3://, or the one that is there."""
     if importlib.util.find_spec("moxing"):
@@ -105,9 +123,9 @@ def open_store(url: str) -> Store:
     if scheme == "obs":
         from src.cloud.obs_store import ObsStore
 
-        return connected(ObsStore, access())
+        return connected(ObsStore, access_to(url))
     if scheme == "s3":
         from src.cloud.s3_store import S3Store
 
-        return connected(S3Store, access())
+        return connected(S3Store, access_to(url))
     raise ZooError(f"{url} needs a storage client and none is installed; run: pip install -r requirements-cloud.txt")

@@ -5,6 +5,7 @@ Credentials live here only: they are handed to a storage client and taken out of
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 
@@ -73,6 +74,8 @@ def process() -> Process:
         return Process(writes, "")
     job = os.environ.get(LAUNCH, "")
     if not job and first(JOB):
-        starter = psutil.Process(os.getppid())
-        job = f"{first(JOB)} {starter.pid} {starter.create_time()}"
+        job = first(JOB)
+        with contextlib.suppress(psutil.Error):  # outside of this container, or ended: then the number has to do
+            starter = psutil.Process(os.getppid())
+            job = f"{job} {starter.pid} {starter.create_time()}"
     return Process(writes, job)

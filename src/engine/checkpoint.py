@@ -7,7 +7,6 @@ checkpoint, so `mindspore.load_checkpoint` reads it too.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from mindspore import nn
 
 from src.engine.errors import ZooError
-from src.engine.files import replace_file
+from src.engine.files import checkpoint_number, replace_file
 
 META_KEY = "zoo_meta"
 EMA_PREFIX = "ema."
@@ -127,9 +126,9 @@ class Names:
 
     def find(self, folder: Path) -> list[tuple[int, float, Path]]:
         """(epoch, step, path) of the checkpoints in `folder`, oldest first; a name without step is a whole epoch."""
-        pattern = re.compile(rf"{re.escape(self.prefix)}[-_](\d+)(?:_(\d+))?\.ckpt")
-        matches = [(pattern.fullmatch(path.name), path) for path in folder.glob(f"{self.prefix}*.ckpt")]
-        return sorted((int(match[1]), float(match[2] or "inf"), path) for match, path in matches if match)
+        paths = folder.glob(f"{self.prefix}*.ckpt")
+        found = [(checkpoint_number(path.name, self.prefix), path) for path in paths]
+        return sorted((*number[1:], path) for number, path in found if number)
 
     def newest_good(self, folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
         """The newest checkpoint of a run that is whole; a damaged one is named and passed over."""

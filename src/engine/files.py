@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,6 +16,15 @@ from src.engine.errors import ZooError, first_line
 FILE_MODE = 0o644
 UNFINISHED = ".writing-"  # prefix of the temporary folders that replace_file works in
 PREVIOUS = "previous"  # sub-folder that keeps the files of earlier runs
+
+
+def checkpoint_number(name: str, prefix: str = "") -> tuple[str, int, float] | None:
+    """(prefix, epoch, step) of a checkpoint's file name, which orders a run's; one without step is a whole epoch.
+
+    None for other names; without `prefix`, any.
+    """
+    match = re.fullmatch(rf"({re.escape(prefix) or '[^/]+?'})[-_](\d+)(?:_(\d+))?\.ckpt", name)
+    return (match[1], int(match[2]), float(match[3] or "inf")) if match else None
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:

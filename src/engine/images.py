@@ -12,6 +12,16 @@ from PIL import Image
 MAX_PIXELS = 64_000_000  # larger pictures are refused before they are unpacked (decompression bombs)
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG", b"IEND"
+ORIENTATION = 0x0112  # tag of EXIF
+UPRIGHT = {  # what to do with the pixels, by its value; 1 is upright
+    2: np.fliplr,
+    3: lambda image: np.rot90(image, 2),
+    4: np.flipud,
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: np.rot90(image, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
 
 cv2.setNumThreads(1)  # the stream runs one thread per worker already
 
@@ -43,6 +53,15 @@ def check_complete(data: bytes) -> None:
         raise BadImage("truncated PNG")
 
 
+def upright(image: np.ndarray, header: Image.Image) -> np.ndarray:
+    """(H, W, 3) pixels turned and mirrored as the EXIF data of their file say, if those can be read."""
+    try:
+        turn = UPRIGHT.get(header.getexif().get(ORIENTATION))
+    except Exception:  # whatever Pillow meets in damaged EXIF data; the pixels are whole
+        return image
+    return image if turn is None else np.ascontiguousarray(turn(image))
+
+
 def decode(data: bytes) -> np.ndarray:
     """Encoded bytes -> (H, W, 3) uint8 RGB, upright (EXIF orientation applied)."""
     if not data:
@@ -55,8 +74,11 @@ def decode(data: bytes) -> np.ndarray:
             if header.format == "TIFF" and header.mode in ("F", "I"):
                 raise BadImage("32 bits per value, of unknown range")
             check_complete(data)
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-            return np.asarray(header.convert("RGB")) if image is None else image
+            turned = header.format != "WEBP"  # by OpenCV, which does that for JPEG, PNG and TIFF only
+            flags = cv2.IMREAD_COLOR_RGB | (0 if turned else cv2.IMREAD_IGNORE_ORIENTATION)
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+            image = np.asarray(header.convert("RGB")) if image is None else image
+            return image if turned else upright(image, header)
     except Image.DecompressionBombError as error:
         raise BadImage(str(error)) from error
     except (OSError, ValueError, SyntaxError, EOFError, cv2.error) as error:

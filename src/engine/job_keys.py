@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class JobKeys:
-    """Names of keys; `checkpoints` are by command, first the one that is read, then others that may name it."""
+    """Names of keys; `checkpoints` are by command, first the one that is read, then others that may name it.
+
+    `export_reads_data` says whether an export uses the data, where the key names some.
+    """
 
     data: str
     more_data: tuple[str, ...]
@@ -15,3 +18,4 @@ class JobKeys:
     checkpoints: dict[str, tuple[str, ...]]
     run_folder: str
     results: tuple[str, ...]
+    export_reads_data: bool

@@ -21,6 +21,7 @@ from src.engine.metrics import Classification
 from src.engine.ranks import Rank
 
 ALONE = Rank()
+DIVERGED = "the last checkpoint is from before, lower the learning rate or set --clip_norm and use --resume auto"
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,7 @@ def _train_epoch(
         loss, asked = rank.agree(float(step(rate, *inputs).asnumpy()), stop.number)
         if not math.isfinite(loss):
             raise ZooError(
-                f"the loss is {loss} at epoch {epoch + 1}, step {index + 1}, learning rate {rate:g}; "
-                "the last checkpoint is from before, lower the learning rate or set --clip_norm and use --resume auto"
+                f"the loss is {loss} at epoch {epoch + 1}, step {index + 1}, learning rate {rate:g}; {DIVERGED}"
             )
         position = dataclasses.replace(position, step=index + 1, loss_sum=position.loss_sum + loss)
         elapsed = time.perf_counter() - began

@@ -43,6 +43,12 @@ class Rank:
         digits = (counts[None] >> shifts) & (2**DIGIT_BITS - 1)
         return (self.total(digits).astype(np.int64) << shifts).sum(0)
 
+    def gather(self, numbers: np.ndarray) -> np.ndarray:
+        """Whole numbers (n,) of every rank (int64, not negative) -> (ranks, n), the same on every rank."""
+        table = np.zeros((self.count, *numbers.shape), np.int64)
+        table[self.index] = numbers
+        return self.total_counts(table)
+
     def wait(self) -> None:
         """Go on when every rank has come here."""
         self.total(np.zeros(1, np.float32))

@@ -7,17 +7,19 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import mindspore as ms
+import numpy as np
 
 from src.engine import checkpoint, files, journal
 from src.engine.checkpoint import Checkpoint, Names
 from src.engine.errors import ZooError
 from src.engine.journal import Journal
-from src.engine.loop import Plan, Position
+from src.engine.loop import DIVERGED, Plan, Position
 from src.engine.ranks import Rank
 
 CONFIG, VERSIONS, CURVES = "config.yaml", "versions.json", "curves.png"
@@ -37,14 +39,19 @@ class Run:
     middles: set[Path]  # checkpoints from the middle of an epoch
 
     def save(self, state: Iterable[ms.Parameter], position: Position, plan: Plan, keep: int) -> None:
-        """Write the checkpoint of `position` and remove those that are no longer kept."""
+        """Write the checkpoint of `position` and remove those that are no longer kept.
+
+        Raises ZooError where the state is not finite or cannot be written.
+        """
         if not self.writes:
             return
         steps = plan.steps_per_epoch
         epoch, step = (position.epoch + 1, position.step) if position.step else (position.epoch, steps)
         path = self.folder / self.names.of(epoch, step, steps)
         meta = {**self.about, "position": dataclasses.asdict(position), "epoch_of": epoch_of(plan)}
-        checkpoint.save(path, checkpoint.arrays_of(state), meta)
+        arrays = checkpoint.arrays_of(state)
+        require_finite(arrays, f"epoch {epoch}, step {step}")
+        checkpoint.save(path, arrays, meta)
         if position.step:
             self.middles.add(path)
         self.names.remove_old(self.folder, keep, self.middles)
@@ -52,6 +59,7 @@ class Run:
     def save_weights(self, file: str, weights: dict, score: float) -> None:
         """Write weights alone (no optimizer state), for evaluation and export."""
         if self.writes:
+            require_finite(weights, "an evaluation")
             checkpoint.save(self.folder / file, weights, {**self.about, "score": score})
 
     def restore(self, state: Iterable[ms.Parameter], plan: Plan, best_file: str) -> Position:
@@ -106,7 +114,7 @@ def open_run(
             resumed = checkpoint.read(resume)
         if resumed is not None:
             require_same(resumed, about)
-        rank.wait()  # all have seen the folder as it was
+        require_one_state(resumed, rank)  # and all have seen the folder as it was
         if writes:
             old = _not_of_this_run(folder, names, best_file, resumed)
             old += () if resumed else results
@@ -121,6 +129,13 @@ def open_run(
         yield Run(folder, names, about, log, resumed, writes, middles)
 
 
+def require_finite(arrays: dict[str, np.ndarray], after: str) -> None:
+    """A run would go on for ever from weights that are not finite; a loss shows them one step later."""
+    for name, array in arrays.items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise ZooError(f"'{name}' is not finite after {after}; {DIVERGED}")
+
+
 def require_same(resumed: Checkpoint, about: dict) -> None:
     """A run goes on only with the settings that its state belongs to."""
     if "position" not in resumed.meta:
@@ -129,6 +144,34 @@ def require_same(resumed: Checkpoint, about: dict) -> None:
         before = resumed.meta.get(key)
         if before != value:
             raise ZooError(f"{resumed.path} was made with another {key} ({before}); give the same or start a new run")
+
+
+def require_one_state(resumed: Checkpoint | None, rank: Rank) -> None:
+    """Raise ZooError on every rank unless all go on from the same bytes, or all start anew; waits for all.
+
+    Each server has read its own folder, and where folders are not shared only the first server's is written: gradients
+    of different states would be averaged and nobody would notice.
+    """
+    if rank.count == 1:
+        return
+    state = [0, 0, 0, 0]
+    if resumed is not None:
+        position = resumed.meta["position"]
+        state = [1, position["epoch"], position["step"], zlib.crc32(resumed.path.read_bytes())]
+    states = rank.gather(np.array(state, np.int64))
+    others = np.flatnonzero((states != states[0]).any(1))
+    if len(others):
+        other = others[0]
+        raise ZooError(
+            f"the ranks would go on from different states (rank 0 {_said(states[0])}, rank {other} "
+            f"{_said(states[other])}); copy rank 0's run folder to the other servers or use one that they share"
+        )
+
+
+def _said(state: np.ndarray) -> str:
+    """What a rank goes on from: (found, epochs, steps, checksum)."""
+    found, epochs, steps, checksum = state.tolist()
+    return f"from {epochs} epochs and {steps} steps, checksum {checksum:08x}" if found else "anew"
 
 
 def _not_of_this_run(folder: Path, names: Names, best_file: str, resumed: Checkpoint | None) -> list[str]:

@@ -125,6 +125,7 @@ class Config:
             checkpoints={"train": ("pretrain_ckpt",), "eval": ("pretrain_ckpt",), "export": ("ckpt_file",)},
             run_folder="save_checkpoint_path",
             results=("per_class_csv", "confusion_matrix", "file_name"),
+            export_reads_data=True,
         )
 
     def check_for(self, command: str) -> None:

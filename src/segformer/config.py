@@ -198,6 +198,7 @@ class Config:
             },
             run_folder="checkpoint_path",
             results=("per_class_csv", "eval_json", "infer_output_path", "export_name"),
+            export_reads_data=False,
         )
 
     def check_for(self, command: str) -> None:

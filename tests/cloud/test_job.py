@@ -153,11 +153,13 @@ class TestCheckpoint:
         cfg = localised("export", *MOBILENET, *cache, *flags)
         assert Path(cfg.ckpt_file).read_bytes() == b"a"
 
-    def test_a_stale_file_in_the_cache_is_not_taken(self, bucket, cache, tmp_path):
+    def test_a_stale_file_in_the_cache_is_not_taken(self, stored, cache, tmp_path):
+        """Of the same size, as all checkpoints of a network are, and moxing knows no checksums."""
+        scheme, bucket = stored
         bucket.write("model/model.ckpt", b"right")
         (tmp_path / "cache/load").mkdir(parents=True)
         (tmp_path / "cache/load/model.ckpt").write_bytes(b"stale")
-        flags = [f"--checkpoint_url=s3://{bucket.name}/model", f"--ckpt_file={tmp_path}/cache/load/model.ckpt"]
+        flags = [f"--checkpoint_url={scheme}://{bucket.name}/model", f"--ckpt_file={tmp_path}/cache/load/model.ckpt"]
         cfg = localised("export", *MOBILENET, *cache, *flags, f"--train_url={tmp_path}/out")
         assert Path(cfg.ckpt_file).read_bytes() == b"right"
 
@@ -207,6 +209,20 @@ class TestResults:
             Path(local.file_name).with_suffix(".mindir").write_bytes(b"exported")
         assert bucket.read("out/mobilenetv2.mindir") == b"exported"
 
+    @pytest.mark.parametrize("asked", [False, True])
+    @pytest.mark.parametrize(("model", "reads"), [("mobilenetv2", True), ("segformer", False)])
+    def test_an_export_copies_the_data_only_to_compare_on_them(self, bucket, tmp_path, capsys, model, reads, asked):
+        bucket.write("data/Pets.zip", zip_of())
+        keys = importlib.import_module(f"src.{model}.config").Config.job_keys()
+        local = f"{tmp_path}/cache/data"
+        flags = [f"--data_url=s3://{bucket.name}/data", f"--train_url={tmp_path}/out", f"--load_path={tmp_path}/load"]
+        flags += ["--modelarts_dataset_unzip_name=Pets", f"--{keys.local_data}={local}"]
+        flags += [f"--{keys.data}={local}"] if asked else []
+        cfg = localised("export", *(SEGFORMER if model == "segformer" else MOBILENET), *flags)
+        assert Path(local, "Pets").exists() == (asked and reads)
+        assert (getattr(cfg, keys.data) == f"{local}/Pets") == (asked and reads)
+        assert ("this export needs no data" in capsys.readouterr().out) != (asked and reads)
+
     def test_a_used_address_is_refused_for_a_new_run_and_taken_for_a_resumed_one(self, stored, cache, tmp_path):
         scheme, bucket = stored
         bucket.write("out/checkpoint/mobilenetv2-1_4.ckpt", b"epoch 1")
@@ -227,6 +243,39 @@ class TestResults:
         bucket.write("out/checkpoint/mobilenetv2-1_4.ckpt", b"epoch 1")
         cfg = localised("train", *MOBILENET, *cache, f"--train_url=s3://{bucket.name}/out", f"--resume={name}")
         assert Path(cfg.resume).read_bytes() == b"epoch 1"
+
+    @pytest.mark.parametrize(
+        ("resume", "later"),
+        [
+            ("mobilenetv2-2_4.ckpt", "mobilenetv2-10_4.ckpt"),
+            ("mobilenetv2-10_3.ckpt", "mobilenetv2-10_4.ckpt"),
+            ("/elsewhere/mobilenetv2-9_4.ckpt", "mobilenetv2-10_4.ckpt"),
+            ("/elsewhere/renamed.ckpt", "mobilenetv2-10_4.ckpt"),
+            ("mobilenetv2-10_4.ckpt", ""),
+            ("mobilenetv2_head_1.ckpt", ""),
+        ],
+    )
+    def test_going_back_to_an_earlier_checkpoint_would_mix_two_runs(self, bucket, cache, resume, later):
+        """The store would keep the later checkpoints, and the next resume=auto would take them."""
+        for name in ("mobilenetv2-2_4", "mobilenetv2-10_3", "mobilenetv2-10_4", "mobilenetv2_head_1"):
+            bucket.write(f"out/checkpoint/{name}.ckpt", b"")
+        flags = [*MOBILENET, *cache, f"--train_url=s3://{bucket.name}/out", f"--resume={resume}"]
+        if not later:
+            assert Path(localised("train", *flags).resume).is_file()
+            return
+        with pytest.raises(UsageError, match=f"holds {later}, which is later than .*; give another train_url or"):
+            localised("train", *flags)
+
+    @pytest.mark.parametrize("resume", ["auto", "mobilenetv2-12_4.ckpt"])
+    def test_of_a_run_that_goes_on_only_the_checkpoints_that_it_keeps_come_back(self, bucket, cache, tmp_path, resume):
+        names = [f"mobilenetv2-{epoch}_4.ckpt" for epoch in range(1, 13)] + ["mobilenetv2_head_1.ckpt"]
+        for name in (*names, "mobilenetv2-best.ckpt", "train.log", "previous.txt"):
+            bucket.write(f"out/checkpoint/{name}", b"x")
+        flags = [f"--train_url=s3://{bucket.name}/out", "--keep_checkpoint_max=3", f"--resume={resume}"]
+        localised("train", *MOBILENET, *cache, *flags)
+        assert sorted(path.name for path in (tmp_path / "cache/train/checkpoint").iterdir()) == sorted(
+            [*names[9:], "mobilenetv2-best.ckpt", "train.log", "previous.txt"]
+        )
 
     @pytest.mark.parametrize("command", ["train", "export"])
     def test_results_need_a_place(self, cache, command):
@@ -276,6 +325,36 @@ class TestParameters:
         assert cfg.train_url == "/out"
         said = capsys.readouterr().err
         assert "--init_method, --ak" in said and SECRET not in said and "1.2.3.4" not in said
+
+    @pytest.mark.parametrize("model", [MOBILENET, SEGFORMER])
+    @pytest.mark.parametrize(
+        ("typed", "meant"), [("'Pets'", "Pets"), ('"Pets"', "Pets"), ("'Pets", "'Pets"), ("'", "'")]
+    )
+    def test_quotes_that_were_typed_into_the_platform_do_not_count(self, tmp_path, model, typed, meant):
+        flags = [f"--modelarts_dataset_unzip_name={typed}", f"--file_name={typed}", f"--train_url={tmp_path}/out"]
+        flags.append(f"--{'data_dir' if model is SEGFORMER else 'data_path'}={tmp_path}/data")
+        cfg = localised("export", *model, *flags)
+        assert cfg.modelarts_dataset_unzip_name == meant
+        assert getattr(cfg, "export_name" if model is SEGFORMER else "file_name") == f"{tmp_path}/out/{meant}"
+
+    def test_a_value_that_looks_like_a_flag_is_not_named_either(self, capsys):
+        zoo.configure("train", ["--enable_modelarts=True", *MOBILENET, "--train_url=/out", "--token", f"-{SECRET}"])
+        said = capsys.readouterr().err
+        assert "--token" in said and SECRET not in said
+
+    @pytest.mark.parametrize("kind", [PermissionError, KeyError])
+    def test_a_traceback_shows_no_credentials(self, bucket, cache, monkeypatch, capsys, kind):
+        """Neither of an error that the store reports nor of one that nobody expects."""
+
+        def fail(*arguments, **options):
+            raise kind(f"denied for {SECRET}")
+
+        target = "s3fs.S3FileSystem.find" if kind is PermissionError else "src.cloud.inputs.open_store"
+        monkeypatch.setattr(target, fail)
+        flags = ["--enable_modelarts=True", *MOBILENET, *cache, f"--data_url=s3://{bucket.name}/data", "--debug"]
+        assert zoo.run("eval", flags) == 1
+        said = capsys.readouterr().err
+        assert "Traceback" in said and "denied for ***" in said and SECRET not in said
 
     def test_only_in_a_job(self):
         with pytest.raises(UsageError, match="unknown flag '--init_method'"):

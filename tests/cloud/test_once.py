@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from src.cloud import once as module
 from src.cloud.once import once
 from src.cloud.surroundings import process
+from src.engine.errors import ZooError
 from tests.conftest import ROOT
+from tests.object_storage import SECRET
 from tests.waiting import wait_until
 
 PROCESS = """
@@ -114,11 +121,98 @@ def test_no_progress_ends_those_that_wait(start, tmp_path):
     assert "shows no progress for 1 seconds" in gave_up.communicate()[1]
 
 
-def test_a_clock_that_jumps_is_no_progress_and_no_timeout(tmp_path, monkeypatch):
-    """Waiting is measured with the monotonic clock, and a beat is any change of the lock's time."""
-    monkeypatch.setattr(module.time, "time", lambda: 0.0)
-    assert once(tmp_path, "copying", "j", lambda beat: beat() or 5) == 5
-    assert once(tmp_path, "copying", "j", lambda beat: 6) == 5
+@pytest.fixture
+def clock(monkeypatch):
+    """once.py's clocks: the wall clock jumps or stands still, the monotonic one goes on by `pace` seconds a look."""
+    made = SimpleNamespace(wall=itertools.count(0.0, 1e9), pace=0.0, now=0.0)
+
+    def monotonic() -> float:
+        made.now += made.pace
+        return made.now
+
+    clocks = SimpleNamespace(time=lambda: next(made.wall), monotonic=monotonic, sleep=time.sleep)
+    monkeypatch.setattr(module, "time", clocks)
+    monkeypatch.setattr(module, "POLL", 0.001)
+    return made
+
+
+@pytest.fixture
+def waiting(tmp_path, monkeypatch):
+    """A call of once() that waits for another one's lock; `refused` grows with every look at it, `finish` ends that."""
+    made, flock = SimpleNamespace(refused=[], finish=threading.Event()), module.fcntl.flock
+    entered, path = threading.Event(), tmp_path / module.FOLDER / "lock"
+
+    def look(lock, how):
+        try:
+            flock(lock, how)
+        except BlockingIOError:
+            made.refused.append(1)
+            if made.beats:  # of a holder whose clock goes back
+                earlier = path.stat().st_mtime_ns - 10**12
+                os.utime(path, ns=(earlier, earlier))
+            raise
+
+    def hold(beat):
+        entered.set()
+        assert made.finish.wait(120)
+        return 5
+
+    def begin(patience: float, beats: bool) -> Future:
+        made.beats = beats
+        pool.submit(once, tmp_path, "copying", "j", hold)
+        assert entered.wait(60)
+        return pool.submit(once, tmp_path, "copying", "j", lambda beat: 6, patience)
+
+    made.begin = begin
+    monkeypatch.setattr(module.fcntl, "flock", look)
+    with ThreadPoolExecutor(2) as pool:
+        yield made
+        made.finish.set()
+
+
+def test_a_wall_clock_that_jumps_is_no_timeout(waiting, clock):
+    result = waiting.begin(patience=100.0, beats=False)
+    wait_until(lambda: len(waiting.refused) > 20 or result.done(), "twenty looks at the lock", seconds=60)
+    waiting.finish.set()
+    assert result.result(60) == 5
+
+
+def test_a_wall_clock_that_stands_still_does_not_make_it_wait_for_ever(waiting, clock):
+    clock.wall, clock.pace = itertools.repeat(0.0), 1.0
+    result = waiting.begin(patience=100.0, beats=False)
+    wait_until(result.done, "the end of the patience", seconds=60)
+    with pytest.raises(ZooError, match="shows no progress for 100 seconds"):
+        result.result()
+
+
+def test_a_beat_counts_also_where_the_clock_goes_back(waiting, clock, tmp_path):
+    clock.pace = 1.0
+    result = waiting.begin(patience=10.0, beats=True)
+    wait_until(lambda: len(waiting.refused) > 50 or result.done(), "fifty looks at the lock", seconds=60)
+    waiting.finish.set()
+    assert result.result(60) == 5
+
+
+def test_beats_go_on_when_the_clock_has_gone_back(clock, tmp_path):
+    clock.wall, clock.pace = itertools.chain([1e9], itertools.repeat(0.0)), 2.0
+    beat = module.beat_of(tmp_path)
+    for _ in range(3):
+        os.utime(tmp_path, (0, 0))
+        beat()
+        assert tmp_path.stat().st_mtime > 0
+
+
+def test_the_reason_of_a_failure_holds_no_credentials(tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET_ACCESS_KEY", SECRET)
+
+    def fail(beat):
+        raise OSError(f"denied for {SECRET}")
+
+    with pytest.raises(OSError):
+        once(tmp_path, "copying", "j", fail)
+    assert SECRET not in (tmp_path / module.FOLDER / "marker.json").read_text()
+    with pytest.raises(ZooError, match=r"copying failed in process \d+: denied for \*\*\*"):
+        once(tmp_path, "copying", "j", fail)
 
 
 def test_a_damaged_marker_counts_as_none(tmp_path):
@@ -150,3 +244,14 @@ def test_who_this_process_is(monkeypatch, variables, writes, knows_others):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert (process().writes, bool(process().job)) == (writes, knows_others)
+
+
+@pytest.mark.parametrize("parent", [0, 2**30])
+def test_a_process_whose_starter_cannot_be_seen_knows_its_job(monkeypatch, parent):
+    """In a container the starter may be outside (its number is 0 then), or it has ended."""
+    for name, value in {"RANK_ID": "1", "RANK_SIZE": "2", "JOB_ID": "7"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("MA_JOB_ID", "BATCH_JOB_ID", "LAUNCH_ID", "MS_ROLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getppid", lambda: parent)
+    assert process().job == "7"

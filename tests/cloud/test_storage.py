@@ -14,7 +14,7 @@ import pytest
 from src.cloud import copies, moxing_store, storage, surroundings
 from src.cloud.storage import Remote, StorageError, open_store
 from src.engine.errors import ZooError
-from tests.object_storage import SECRET, forget_moxing
+from tests.object_storage import SECRET, forget_moxing, s3_server_over_tls
 from tests.waiting import wait_until
 
 CONTENT = {"a.ckpt": b"x" * 5000, "sub/ä b.txt": b"", "sub/deep/c.bin": os.urandom(3000)}
@@ -56,7 +56,8 @@ class TestEveryStore:
         for name, content in CONTENT.items():
             assert (tmp_path / name).read_bytes() == content
         copies.bring(store, url, store.list(url), tmp_path, said.append, nothing)
-        assert said[0].startswith("copied 3 of 3 files") and said[1].startswith("copied 0 of 3 files")
+        again = 0 if store.list(url)["a.ckpt"].md5 else 1  # a checkpoint that cannot be compared
+        assert said[0].startswith("copied 3 of 3 files") and said[1].startswith(f"copied {again} of 3 files")
         assert not list(tmp_path.rglob("*.part"))
 
     def test_a_file_of_another_size_is_brought_again(self, filled, tmp_path):
@@ -245,6 +246,47 @@ class TestAccess:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         assert (surroundings.access().endpoint, surroundings.access().verify) == (endpoint, verify)
+
+    @pytest.mark.parametrize(
+        ("address", "trusted", "verify", "refused"),
+        [
+            ("127.0.0.1", True, "1", ""),
+            ("127.0.0.2", True, "1", "IP address mismatch"),
+            ("127.0.0.1", False, "1", "unable to get local issuer"),
+            ("127.0.0.2", False, "0", ""),
+        ],
+    )
+    def test_huaweis_client_verifies_certificates(
+        self, bucket, tmp_path, monkeypatch, address, trusted, verify, refused
+    ):
+        """moto's servers of one process share their buckets."""
+        bucket.write("a.bin", b"right")
+        with s3_server_over_tls(tmp_path, address) as endpoint:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+            monkeypatch.setenv("S3_VERIFY_SSL", verify)
+            if trusted:
+                monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+            store, url = open_store("obs://"), f"obs://{bucket.name}/a.bin"
+            store._client.max_retry_count = 0
+            if not refused:
+                assert store.list(url)[""].size == 5
+                return
+            with pytest.raises(StorageError, match=f"cannot list .*CERTIFICATE_VERIFY_FAILED.*{refused}"):
+                store.list(url)
+
+    @pytest.mark.parametrize("scheme", ["obs", "s3"])
+    @pytest.mark.parametrize("missing", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+    def test_credentials_come_from_the_environment_only(self, bucket, tmp_path, monkeypatch, scheme, missing):
+        """The clients would look into files otherwise, or ask without any."""
+        (tmp_path / "credentials").write_text(
+            f"[default]\naws_access_key_id=AKIAFILE\naws_secret_access_key={SECRET}\n"
+        )
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+        for name in next(names for names in (surroundings.KEY, surroundings.SECRET) if missing in names):
+            monkeypatch.delenv(name, raising=False)
+        with pytest.raises(ZooError, match=f"no complete credentials .* set {missing}, or ") as caught:
+            open_store(f"{scheme}://{bucket.name}/k").list(f"{scheme}://{bucket.name}/k")
+        assert "\n" not in str(caught.value)
 
     def test_no_client_names_the_file_to_install(self, monkeypatch):
         monkeypatch.setattr(storage.importlib.util, "find_spec", lambda name: None)

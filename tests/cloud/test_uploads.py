@@ -131,6 +131,18 @@ class TestMirrored:
         assert keys(bucket) == (["run/m-1.ckpt", "run/train.log"] if works else [])
         assert ("results are in" if works else "not all results were stored") in said[-1]
 
+    def test_a_file_that_is_too_large_is_said_and_the_others_are_stored(self, run, bucket, monkeypatch):
+        monkeypatch.setattr("src.cloud.obs_store.MOST", 20)
+        monkeypatch.setattr(uploads, "LOOK_EVERY", 0.01)
+        (run / "run" / "m-2.ckpt").write_bytes(b"one byte too many, 21")
+        said, url = [], f"obs://{bucket.name}/out"
+        with pytest.raises(KeyError), mirrored(open_store(url), run, url, said.append, {}):
+            wait_until(lambda: len(said) > 1, "two lines about the file", seconds=60)
+            raise KeyError("the job's own")
+        assert keys(bucket) == ["run/m-1.ckpt", "run/train.log"]
+        assert "m-2.ckpt (the file has more than the 20 bytes that can be stored); make it smaller" in said[0]
+        assert "not all results were stored, all are in" in said[-1]
+
     @staticmethod
     def fail(path, url):
         raise StorageError("write", url, PermissionError("access denied"))

@@ -12,7 +12,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,8 @@ ms = pytest.importorskip("mindspore")
 from src.engine import checkpoint  # noqa: E402
 from src.engine.errors import ZooError  # noqa: E402
 from src.engine.loop import Score  # noqa: E402
+from src.engine.ranks import Rank  # noqa: E402
+from src.engine.run import open_run  # noqa: E402
 from tests import fault_training  # noqa: E402
 from tests.conftest import ROOT, run_command  # noqa: E402
 from tests.fault_training import BEST, LAST, NAMES  # noqa: E402
@@ -110,6 +115,28 @@ def test_damaged_checkpoints_are_named_and_the_one_before_is_taken(undisturbed, 
     assert_same(newest, undisturbed / LAST)
 
 
+@pytest.mark.parametrize(("steps", "where"), [(7, "epoch 2, step 2"), (10, "epoch 2, step 5")])
+def test_weights_that_are_not_finite_are_not_saved(undisturbed, tmp_path, steps, where):
+    """The loss is of before the update, so the last step before a save can spoil the weights unseen."""
+    with pytest.raises(
+        ZooError, match=f"'weight' is not finite after {where}; the last checkpoint is from before, lower"
+    ):
+        fault_training.train(tmp_path / "run", diverges_at=steps)
+    paths = [*(tmp_path / "run").glob("*.ckpt")]
+    assert paths
+    for path in paths:
+        assert all(np.isfinite(array).all() for array in checkpoint.read(path).arrays.values()), path
+    fault_training.train(tmp_path / "run")
+    assert_same(tmp_path / "run" / LAST, undisturbed / LAST)
+
+
+def test_the_best_weights_are_finite(tmp_path):
+    with open_run(tmp_path / "run", NAMES, BEST, "", {}, "", "", Rank()) as run:
+        with pytest.raises(ZooError, match="'weight' is not finite after an evaluation; the last checkpoint is from"):
+            run.save_weights(BEST, {"whole": np.ones(3, np.int32), "weight": np.array([1, np.nan], np.float32)}, 1.0)
+        assert not (tmp_path / "run" / BEST).exists()
+
+
 def test_a_clock_that_jumps_changes_nothing(undisturbed, tmp_path, capsys, monkeypatch):
     """Neither while it trains, nor by the times of files: the newest checkpoint is the one with the highest number."""
     shutil.copytree(undisturbed, tmp_path / "run")
@@ -136,6 +163,66 @@ def test_a_second_run_on_the_same_folder_is_refused_and_harms_nothing(undisturbe
     assert first.returncode == 0
     assert_same(tmp_path / "run" / LAST, undisturbed / LAST)
     assert_same(tmp_path / "run" / BEST, undisturbed / BEST)
+
+
+@dataclass(frozen=True)
+class RankOfThread(Rank):
+    """One of two ranks that are threads of this process and meet here instead of in MindSpore."""
+
+    count: int = 2
+    parts: dict[int, np.ndarray] = field(default_factory=dict)
+    meeting: threading.Barrier = field(default_factory=lambda: threading.Barrier(2))
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        self.parts[self.index] = values
+        self.meeting.wait(60)
+        summed = np.sum(list(self.parts.values()), 0, dtype=np.float32)
+        self.meeting.wait(60)
+        return summed
+
+
+def resumed_by_two(one: Path, other: Path, resume: str = "auto") -> list[str]:
+    """What each of two ranks, which have a folder each, goes on from, "" for nothing, or the error that ends it."""
+    first = RankOfThread()
+
+    def opened(rank: Rank, folder: Path) -> str:
+        try:
+            about = {"model": "toy", "size": fault_training.SIZE}
+            with open_run(folder, NAMES, BEST, resume, about, "", "", rank) as run:
+                return run.resumed.path.name if run.resumed else ""
+        except ZooError as error:
+            return f"error: {error}"
+
+    with ThreadPoolExecutor(2) as pool:
+        ranks = first, RankOfThread(1, parts=first.parts, meeting=first.meeting)
+        return list(pool.map(opened, ranks, (one, other)))
+
+
+def test_ranks_go_on_from_one_state(undisturbed, tmp_path):
+    one, other = (shutil.copytree(undisturbed, tmp_path / name) for name in ("one", "other"))
+    assert resumed_by_two(one, other) == [LAST, LAST]
+    assert resumed_by_two(one, one) == [LAST, LAST], "on a shared folder"
+    assert resumed_by_two(tmp_path / "new", tmp_path / "empty") == ["", ""]
+
+
+@pytest.mark.parametrize("harm", ["missing", "older", "of another run"])
+def test_ranks_that_would_go_on_from_different_states_all_stop(undisturbed, tmp_path, harm):
+    """As on several servers, of which only the first one's folder is written."""
+    one, other = (shutil.copytree(undisturbed, tmp_path / name) for name in ("one", "other"))
+    before = sorted(path.name for path in one.iterdir())
+    if harm == "missing":
+        shutil.rmtree(other)
+    elif harm == "older":
+        (other / LAST).unlink()
+    else:
+        stored = checkpoint.read(other / LAST)
+        changed = {name: array + 1 for name, array in stored.arrays.items()}
+        checkpoint.save(other / LAST, changed, {key: stored.meta[key] for key in stored.meta if key != "entries"})
+    found = resumed_by_two(one, other)
+    assert found[0] == found[1]
+    assert found[0].startswith("error: the ranks would go on from different states (rank 0 from 6 epochs and 0 steps,")
+    assert found[0].endswith("; copy rank 0's run folder to the other servers or use one that they share")
+    assert sorted(path.name for path in one.iterdir()) == before
 
 
 @pytest.mark.parametrize("key", ["samples", "images"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from src.engine import images as reading
 from src.engine import stream
@@ -99,10 +99,22 @@ class TestDecode:
         assert (reading.decode(encoded(rgba, "PNG")) == PICTURE).all()
         assert reading.decode(encoded(grey, "GIF")).shape == PICTURE.shape
 
-    def test_exif_orientation_is_applied(self):
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+    def test_exif_orientation_is_applied(self, kind, orientation):
         exif = Image.Exif()
-        exif[0x0112] = 6  # rotate by 90 degrees to see it upright
-        assert reading.decode(encoded(PICTURE, "JPEG", exif=exif)).shape == (30, 24, 3)
+        exif[0x0112] = orientation
+        data = encoded(PICTURE, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+        upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+        found = reading.decode(data)
+        assert found.shape == ((30, 24, 3) if orientation > 4 else (24, 30, 3))
+        assert np.abs(found.astype(int) - upright).max() <= (4 if kind == "JPEG" else 0)
+
+    @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+    @pytest.mark.parametrize("broken", [b"MM\0*" + b"\xff" * 20, b"not EXIF at all", b""])
+    def test_an_unreadable_orientation_does_not_cost_the_picture(self, broken):
+        exif = b"Exif\0\0" + broken
+        assert (reading.decode(encoded(PICTURE, "WEBP", exif=exif, lossless=True)) == PICTURE).all()
 
     def test_cmyk_jpeg_is_read(self):
         out = io.BytesIO()
@@ -117,6 +129,10 @@ class TestDecode:
         for length in range(0, len(data) - 12, 7):
             with pytest.raises(reading.BadImage):
                 reading.decode(data[:length])
+
+    def test_a_truncated_webp_is_refused(self):
+        with pytest.raises(reading.BadImage, match="not an image"):
+            reading.decode(encoded(PICTURE, "WEBP")[:60])
 
     def test_truncated_jpeg_with_a_whole_thumbnail_is_refused(self):
         thumbnail = encoded(PICTURE, "JPEG")
