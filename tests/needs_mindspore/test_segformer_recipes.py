@@ -240,6 +240,22 @@ def any_size(best, tiny, tmp_path, capsys, fixed):
     assert free.meta == fixed.meta
 
 
+@pytest.mark.parametrize(("moved", "is_kept"), [(5e-5, True), (2e-4, False)])
+def test_a_file_is_kept_only_within_1e_4_of_its_network(tmp_path, moved, is_kept):
+    net, written = (ms.nn.Conv2d(3, 2, 1, has_bias=True) for _ in range(2))
+    written.weight.set_data(net.weight)
+    written.bias.set_data(net.bias + moved)
+    images = {"random": exporting.random_input((1, 3, 8, 8), 1)}
+    if is_kept:
+        path, found = exporting.export(net, tmp_path / "x", "ONNX", {}, images, written=written)
+        assert found["random"] == pytest.approx(moved, rel=0.1)
+        assert path.is_file()
+        return
+    with pytest.raises(recipe.ZooError, match=r"x.onnx differs from the network by 0.0002 on random input; it is not"):
+        exporting.export(net, tmp_path / "x", "ONNX", {}, images, written=written)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture(autouse=True, scope="module")
 def graph_mode():
     device.setup("CPU")
