@@ -131,6 +131,20 @@ class TestTrain:
             recipe.train(configure("train", tiny, "--resume", file, *flags))
 
 
+@pytest.mark.parametrize(("crop", "is_told"), [("32,64", False), ("40,64", True)])
+def test_the_log_of_a_training_tells_of_padding(tiny, data, tmp_path, monkeypatch, crop, is_told):
+    def stop(*_):
+        raise recipe.ZooError("stopped")
+
+    monkeypatch.setattr(work, "optimizer", stop)
+    flags = ["--data_path", data, "--checkpoint_path", tmp_path, "--crop_size", crop, "--cpu_kernels", "off"]
+    with pytest.raises(recipe.ZooError, match="stopped"):
+        recipe.train(configure("train", tiny, *flags))
+    text = (tmp_path / "train.log").read_text()
+    assert "3 classes in" in text
+    assert text.count("warning: crop_size is [40, 64] and an image of 40 x 80 fitted to base_size") == is_told
+
+
 def test_the_cost_in_a_line_is_the_mean_of_the_steps_since_the_line_before():
     step_line = work.lines(None, loop.Position(epoch=1, step=2)).step
     shown = [(1, 3, 100.0), (1, 5, 400.0), (2, 3, 1200.0), (2, 5, 1300.0)]  # epoch, index, ms since the epoch began
