@@ -190,6 +190,66 @@ class TestPretrained:
             pretrained.network_of(pretrained.read(str(best)), cfg)
 
 
+class TestOtherClasses:
+    """What a checkpoint says about its classes, against the data and the configuration."""
+
+    @pytest.fixture
+    def known(self, tmp_path, data) -> Path:
+        """A network that was not trained, which names the classes of `data`."""
+        pairs = recipe.dataset.find_pairs(str(data), recipe.VAL)
+        return self.write(tmp_path / "known.ckpt", classes=pretrained.class_table(pairs.classes))
+
+    @pytest.fixture
+    def nameless(self, tmp_path) -> Path:
+        """One that names none, as converted weights."""
+        return self.write(tmp_path / "nameless.ckpt")
+
+    def write(self, path: Path, start: str = "", **meta) -> Path:
+        arrays = checkpoint.arrays_of(network.build("mit_b0", 3, 0, seed=1).get_parameters())
+        arrays = {name: array for name, array in arrays.items() if name.startswith(start)}
+        checkpoint.save(path, arrays, {"model": "segformer", "backbone": "mit_b0", **meta})
+        return path
+
+    def test_evaluation_on_other_classes_is_refused(self, known, tiny, data, tmp_path):
+        other = shutil.copytree(data, tmp_path / "other")
+        (other / "classes.csv").write_text((data / "classes.csv").read_text().replace("house", "barn"))
+        cfg = configure("eval", tiny, "--eval_ckpt_path", known, "--data_path", other)
+        with pytest.raises(recipe.ZooError, match=r"known.ckpt was trained on other classes \(street, house, tree"):
+            recipe.evaluate(cfg)
+
+    @pytest.mark.parametrize("command", ["eval", "infer", "export"])
+    def test_an_encoder_alone_predicts_nothing(self, command, tiny, data, tmp_path):
+        encoder = self.write(tmp_path / "encoder.ckpt", start=names.ENCODER_PREFIX)
+        flags = [f"--{command}_ckpt_path", encoder, "--data_path", data, "--export_format", "ONNX"]
+        flags += ["--infer_output_path", tmp_path / "out", "--class_list", data / "classes.csv"]
+        run = {"eval": recipe.evaluate, "infer": recipe.infer, "export": recipe.export}[command]
+        with pytest.raises(
+            recipe.ZooError, match=r"encoder.ckpt holds an encoder without a decode head; train from it"
+        ):
+            run(configure(command, tiny, *flags))
+
+    @pytest.mark.parametrize(
+        ("checkpoint_name", "names_in_list", "words"),
+        [
+            ("nameless", 0, "class_num is 3 and .*nameless.ckpt does not name its classes; give --class_list"),
+            ("nameless", 2, "class_num is 3 but .*two.csv names 2 classes"),
+            ("known", 2, "class_num is 3 but .*two.csv names 2 classes"),
+        ],
+    )
+    def test_pictures_need_a_colour_per_class(
+        self, checkpoint_name, names_in_list, words, tiny, data, tmp_path, request
+    ):
+        file = request.getfixturevalue(checkpoint_name)
+        flags = ["--infer_ckpt_path", file, "--data_path", data, "--infer_output_path", tmp_path / "out"]
+        if names_in_list:
+            lines = (data / "classes.csv").read_text().splitlines(keepends=True)
+            (tmp_path / "two.csv").write_text("".join(lines[: 1 + names_in_list]))
+            flags += ["--class_list", tmp_path / "two.csv"]
+        with pytest.raises(recipe.UsageError, match=words):
+            recipe.infer(configure("infer", tiny, *flags))
+        assert not (tmp_path / "out").exists()
+
+
 def test_evaluation_repeats_that_of_the_training_and_writes_what_is_asked(best, tiny, data, tmp_path, capsys):
     flags = ["--eval_ckpt_path", best, "--data_path", data, "--per_class_csv", tmp_path / "c.csv"]
     cfg = configure("eval", tiny, *flags, "--eval_json", tmp_path / "e.json")
