@@ -43,6 +43,10 @@ class Rank:
         digits = (counts[None] >> shifts) & (2**DIGIT_BITS - 1)
         return (self.total(digits).astype(np.int64) << shifts).sum(0)
 
+    def of_first(self, values: np.ndarray) -> np.ndarray:
+        """The first rank's values on every rank, float32, same shape."""
+        return self.total(values if self.is_first else np.zeros_like(values))
+
     def wait(self) -> None:
         """Go on when every rank has come here."""
         self.total(np.zeros(1, np.float32))
