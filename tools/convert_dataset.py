@@ -3,7 +3,8 @@
 python tools/convert_dataset.py data/cityscapes --nproc 8
 
 Masks are written beside their annotations (gtFine/SPLIT/CITY). What is up to date is skipped, so that an interrupted
-run goes on where it stopped; a broken annotation does not stop the others and is listed at the end (exit status 1).
+run goes on where it stopped; a broken annotation does not stop the others and is listed at the end (exit status 1). The
+mask that such an annotation had before is removed, so that no training uses it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from src.engine.config import Parser  # noqa: E402  (needs the line above)
-from src.engine.errors import UsageError, ZooError  # noqa: E402
+from src.engine.errors import UsageError, ZooError, first_line  # noqa: E402
 from src.engine.files import UNFINISHED  # noqa: E402
 from src.segformer import polygons  # noqa: E402
 
@@ -58,7 +59,23 @@ def convert(annotation_file: Path) -> tuple[Path, str]:
         polygons.convert(annotation_file)
         return annotation_file, ""
     except Exception as error:  # whatever is wrong with one file must not stop the others
-        return annotation_file, str(error) if isinstance(error, ZooError) else f"{type(error).__name__}: {error}"
+        is_wrong = isinstance(error, ZooError)
+        reason = str(error) if is_wrong else f"{type(error).__name__}: {error}"
+        if is_wrong or not polygons.is_current(annotation_file):  # a full disk is no reason to lose a current mask
+            reason += without_mask(annotation_file)
+        return annotation_file, reason
+
+
+def without_mask(annotation_file: Path) -> str:
+    """Remove the mask of an earlier conversion; what to say about it after the reason."""
+    mask = polygons.target(annotation_file)
+    if not mask.is_file():
+        return ""
+    try:
+        mask.unlink()
+    except OSError as error:
+        return f"; its old mask {mask.name} cannot be removed ({first_line(error)})"
+    return f"; its old mask {mask.name} was removed"
 
 
 def end_with_the_parent() -> None:

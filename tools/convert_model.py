@@ -241,7 +241,9 @@ def convert(args: argparse.Namespace) -> None:
     checkpoint.save(args.ms_model_path, converted.arrays, converted.meta)
     if converted.unused:
         print(f"{len(converted.unused)} keys were not used: {', '.join(converted.unused)}", file=sys.stderr)
-    print(f"wrote {args.ms_model_path}: {converted.text}")
+    counters = sum(key.endswith(f".{COUNTER}") and key not in converted.unused for key in state)
+    left_out = f"; {counters} step counters ({COUNTER}) have no use here and were left out" if counters else ""
+    print(f"wrote {args.ms_model_path}: {converted.text}{left_out}")
 
 
 def main(argv: list[str]) -> int:

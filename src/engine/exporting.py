@@ -15,6 +15,7 @@ from src.engine import files, onnx_model
 from src.engine.errors import ZooError
 
 SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
+TOLERANCE = 1e-4  # largest difference between an output of a file and of its network
 BATCH_NAME = "batch"  # symbolic first dimension of an ONNX file with dynamic batch
 
 
@@ -99,10 +100,12 @@ def reload(path: Path, threads: int = 1):
     return lambda inputs: net(ms.Tensor(inputs)).asnumpy()
 
 
-def differences(net: nn.Cell, path: Path, inputs: dict[str, np.ndarray], tolerance: float = 1e-3) -> dict[str, float]:
+def differences(
+    net: nn.Cell, path: Path, inputs: dict[str, np.ndarray], tolerance: float = TOLERANCE
+) -> dict[str, float]:
     """Largest absolute difference between network and file per named input; AIR cannot be read back and gives {}.
 
-    Raises ZooError above `tolerance`.
+    Raises ZooError above TOLERANCE.
     """
     if path.suffix == ".air":
         return {}
@@ -110,6 +113,6 @@ def differences(net: nn.Cell, path: Path, inputs: dict[str, np.ndarray], toleran
     found = {}
     for kind, array in inputs.items():
         found[kind] = float(np.abs(net(ms.Tensor(array)).asnumpy() - again(array)).max())
-        if not found[kind] <= tolerance:
+        if not found[kind] <= TOLERANCE:
             raise ZooError(f"{path.name} differs from the network by {found[kind]:.3g} on {kind} input; it is not kept")
     return found

@@ -49,6 +49,10 @@ class Rank:
         table[self.index] = numbers
         return self.total_counts(table)
 
+    def of_first(self, values: np.ndarray) -> np.ndarray:
+        """The first rank's values on every rank, float32, same shape."""
+        return self.total(values if self.is_first else np.zeros_like(values))
+
     def wait(self) -> None:
         """Go on when every rank has come here."""
         self.total(np.zeros(1, np.float32))

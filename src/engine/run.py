@@ -100,8 +100,8 @@ def open_run(
     """Lock the folder, find what to resume or move an earlier run's files aside, open the journal.
 
     `about` has to be the same in the checkpoint that is resumed. `used` is the file that the run starts from; where it
-    lies in the folder it stays there, if the run cannot take it for its own. `results` are further files that an earlier run may
-    have left and a new one moves aside. Only the first rank writes.
+    lies in the folder it stays there, if the run cannot take it for its own. `results` are further files that an
+    earlier run may have left and a new one moves aside. Only the first rank writes.
     """
     writes = rank.is_first
     with contextlib.ExitStack() as stack:

@@ -132,7 +132,7 @@ def find_pairs(data_path: str, split: str, class_list: str = "", on_missing_labe
 def require_filled_crops(pairs: Pairs, cfg: Any) -> None:
     """Refuse a crop that none of the first images can fill, however enlarged: it would train on padding."""
     largest = [side * transforms.RATIO[1] for side in cfg.base_size]
-    sizes = [size for size in map(size_of, (pairs.root / file for file in pairs.images[:TRIED])) if size]
+    sizes = first_sizes(pairs)
     fitted = [transforms.fitted_size(*size, largest) for size in sizes]
     if sizes and not any(h >= cfg.crop_size[0] and w >= cfg.crop_size[1] for h, w in fitted):
         raise UsageError(
@@ -140,6 +140,30 @@ def require_filled_crops(pairs: Pairs, cfg: Any) -> None:
             f"{fitted[0][0]} x {fitted[0][1]} at most (twice base_size {list(cfg.base_size)}, aspect kept); "
             "give a smaller --crop_size or a larger --base_size"
         )
+
+
+def padding_line(pairs: Pairs, cfg: Any) -> str:
+    """What to say where one of the first images, fitted to base_size, does not fill a crop; else empty."""
+    padded = {}
+    for size in first_sizes(pairs):
+        fitted = transforms.fitted_size(*size, cfg.base_size)
+        filled = min(fitted[0], cfg.crop_size[0]) * min(fitted[1], cfg.crop_size[1])
+        padded[1 - filled / (cfg.crop_size[0] * cfg.crop_size[1])] = (size, fitted)
+    share = max(padded, default=0)
+    if not share:
+        return ""
+    (height, width), fitted = padded[share]
+    return (
+        f"warning: crop_size is {list(cfg.crop_size)} and an image of {height} x {width} fitted to base_size "
+        f"{list(cfg.base_size)} is {fitted[0]} x {fitted[1]}, so {100 * share:.1f} % of such a crop is padding; "
+        "a smaller --crop_size or a larger --base_size has less"
+    )
+
+
+def first_sizes(pairs: Pairs) -> list[tuple[int, int]]:
+    """Height and width of the first images that can be read."""
+    sizes = map(size_of, (pairs.root / file for file in pairs.images[:TRIED]))
+    return [size for size in sizes if size]
 
 
 def size_of(file: Path) -> tuple[int, int] | None:

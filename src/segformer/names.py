@@ -10,6 +10,7 @@ import re
 
 import numpy as np
 
+from src.engine.errors import ZooError
 from src.segformer.variants import VARIANTS
 
 # One row per module; i counts stages from 0, n from 1, j blocks from 0.
@@ -92,16 +93,29 @@ def is_segformer(state: dict[str, np.ndarray]) -> bool:
 
 
 def translate(state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Arrays under our names and in our shapes, and the keys that have no place in the network."""
+    """Arrays under our names and in our shapes, and the keys that have no place in the network.
+
+    Counters of batch normalisation are in neither. Raises ZooError where two keys stand for one array.
+    """
     best: dict[str, str] = {}
     for dialect in DIALECTS:
         known = owners(dialect)
         named = {key: our_name(key, dialect, known) for key in state}
         named = {key: name for key, name in named.items() if name is not None}
         best = max(best, named, key=len)
+    require_distinct(best)
     arrays = {name: in_our_shape(name, state[key]) for key, name in best.items() if not key.endswith(COUNTER)}
     unused = [key for key in state if key not in best]
     return with_joined_keys_and_values(arrays), unused
+
+
+def require_distinct(ours: dict[str, str]) -> None:
+    """Raise ZooError where two of the keys of `ours` have one name, as with and without "backbone."."""
+    first: dict[str, str] = {}
+    for key, name in ours.items():
+        if name in first:
+            raise ZooError(f"the keys {first[name]} and {key} are both {name} here; remove one of them from the file")
+        first[name] = key
 
 
 def in_our_shape(name: str, array: np.ndarray) -> np.ndarray:

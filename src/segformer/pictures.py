@@ -19,9 +19,9 @@ from PIL import Image, ImageDraw, ImageFont
 from src.engine.errors import UsageError, ZooError
 from src.engine.files import files_below, replace_file
 from src.segformer.class_list import ClassList
+from src.segformer.dataset import CITY_IMAGES, IMAGES, MASKS
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-CITY_IMAGES = "leftImg8bit"  # of a whole Cityscapes tree, only the camera's images are inputs
 GRAY, COLOR, OVERLAP, LABEL_IDS = "_gray.png", "_color.png", "_overlap.png", "_labelIds.png"
 LABEL_ID_FOLDER = "labelIds"
 LEGEND = "class_legend.png"
@@ -61,8 +61,8 @@ class Wanted:
 def list_inputs(data_path: str, output_path: str) -> list[Input]:
     """The image `data_path`, or all images in that folder and below it, in a fixed order.
 
-    The output folder is left out, hidden files are too. Two images whose names differ in the suffix only keep it in
-    the names of their pictures (x.jpg_gray.png).
+    Of a data set for training, only the images are inputs. The output folder is left out, hidden files are too. Two
+    images whose names differ in the suffix only keep it in the names of their pictures (x.jpg_gray.png).
     """
     root, output = Path(data_path).expanduser(), Path(output_path).expanduser().resolve()
     if root.is_file():
@@ -70,7 +70,7 @@ def list_inputs(data_path: str, output_path: str) -> list[Input]:
             raise UsageError(f"data_path is {root}; an image has to end in {' '.join(SUFFIXES)}")
         inputs = [Input(root, root.stem)]
     elif root.is_dir():
-        root = root / CITY_IMAGES if (root / CITY_IMAGES).is_dir() else root
+        root = image_folder(root)
         if output == root.resolve():
             raise UsageError(f"infer_output_path is the folder of the images, {root}; choose another one")
         inputs = named(root, images_below(root, output))
@@ -80,6 +80,13 @@ def list_inputs(data_path: str, output_path: str) -> list[Input]:
         raise ZooError(f"{root} holds no images ({' '.join(SUFFIXES)}); give a folder that does")
     require_distinct_pictures(inputs)
     return inputs
+
+
+def image_folder(root: Path) -> Path:
+    """The folder of a data set's images, without its labels; `root` itself where it is just a folder."""
+    if (root / CITY_IMAGES).is_dir():
+        return root / CITY_IMAGES
+    return root / IMAGES if all((root / name).is_dir() for name in (IMAGES, MASKS)) else root
 
 
 def images_below(root: Path, output: Path) -> list[Path]:

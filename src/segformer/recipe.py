@@ -49,6 +49,8 @@ def train(cfg: Config) -> int:
         say = run.journal.line
         say(report.train_size_line(len(pairs)))
         say(f"{len(pairs.classes)} classes in {pairs.root}; {loaded}")
+        if padding := dataset.padding_line(pairs, cfg):
+            say(padding)
         if cfg.device == "CPU":
             say(on_cpu.accelerate(net, cfg.cpu_kernels))
         optimizer = work.optimizer(net, cfg)

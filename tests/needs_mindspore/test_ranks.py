@@ -83,14 +83,16 @@ def settings(tmp_path_factory) -> Path:
     return path
 
 
-def command(script: str, settings: Path, data: Path, *flags: str, ranks: int = 2) -> list[str]:
+def command(
+    script: str, settings: Path, data: Path, *flags: str, ranks: int = 2, data_flag: str = "--dataset_path"
+) -> list[str]:
     """The launcher's command line for `ranks` processes."""
     launch = ["-m", "src.launch", "--device_num", str(ranks), "--master_port", str(free_port()), "--first_log", "0.log"]
-    return [*launch, str(ROOT / script), "--config_path", str(settings), "--dataset_path", str(data), *map(str, flags)]
+    return [*launch, str(ROOT / script), "--config_path", str(settings), data_flag, str(data), *map(str, flags)]
 
 
-def launch(*arguments, cwd: Path):
-    return run_command(*command(*arguments), cwd=cwd, PYTHONPATH=str(ROOT))
+def launch(*arguments, cwd: Path, **options):
+    return run_command(*command(*arguments, **options), cwd=cwd, PYTHONPATH=str(ROOT))
 
 
 def start(*arguments, cwd: Path) -> subprocess.Popen:

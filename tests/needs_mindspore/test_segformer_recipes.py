@@ -131,6 +131,20 @@ class TestTrain:
             recipe.train(configure("train", tiny, "--resume", file, *flags))
 
 
+@pytest.mark.parametrize(("crop", "is_told"), [("32,64", False), ("40,64", True)])
+def test_the_log_of_a_training_tells_of_padding(tiny, data, tmp_path, monkeypatch, crop, is_told):
+    def stop(*_):
+        raise recipe.ZooError("stopped")
+
+    monkeypatch.setattr(work, "optimizer", stop)
+    flags = ["--data_path", data, "--checkpoint_path", tmp_path, "--crop_size", crop, "--cpu_kernels", "off"]
+    with pytest.raises(recipe.ZooError, match="stopped"):
+        recipe.train(configure("train", tiny, *flags))
+    text = (tmp_path / "train.log").read_text()
+    assert "3 classes in" in text
+    assert text.count("warning: crop_size is [40, 64] and an image of 40 x 80 fitted to base_size") == is_told
+
+
 def test_the_cost_in_a_line_is_the_mean_of_the_steps_since_the_line_before():
     step_line = work.lines(None, loop.Position(epoch=1, step=2)).step
     shown = [(1, 3, 100.0), (1, 5, 400.0), (2, 3, 1200.0), (2, 5, 1300.0)]  # epoch, index, ms since the epoch began
@@ -174,6 +188,66 @@ class TestPretrained:
         cfg = configure("export", tiny, "--export_ckpt_path", best, "--export_format", "ONNX", *flags)
         with pytest.raises(recipe.ZooError, match=words):
             pretrained.network_of(pretrained.read(str(best)), cfg)
+
+
+class TestOtherClasses:
+    """What a checkpoint says about its classes, against the data and the configuration."""
+
+    @pytest.fixture
+    def known(self, tmp_path, data) -> Path:
+        """A network that was not trained, which names the classes of `data`."""
+        pairs = recipe.dataset.find_pairs(str(data), recipe.VAL)
+        return self.write(tmp_path / "known.ckpt", classes=pretrained.class_table(pairs.classes))
+
+    @pytest.fixture
+    def nameless(self, tmp_path) -> Path:
+        """One that names none, as converted weights."""
+        return self.write(tmp_path / "nameless.ckpt")
+
+    def write(self, path: Path, start: str = "", **meta) -> Path:
+        arrays = checkpoint.arrays_of(network.build("mit_b0", 3, 0, seed=1).get_parameters())
+        arrays = {name: array for name, array in arrays.items() if name.startswith(start)}
+        checkpoint.save(path, arrays, {"model": "segformer", "backbone": "mit_b0", **meta})
+        return path
+
+    def test_evaluation_on_other_classes_is_refused(self, known, tiny, data, tmp_path):
+        other = shutil.copytree(data, tmp_path / "other")
+        (other / "classes.csv").write_text((data / "classes.csv").read_text().replace("house", "barn"))
+        cfg = configure("eval", tiny, "--eval_ckpt_path", known, "--data_path", other)
+        with pytest.raises(recipe.ZooError, match=r"known.ckpt was trained on other classes \(street, house, tree"):
+            recipe.evaluate(cfg)
+
+    @pytest.mark.parametrize("command", ["eval", "infer", "export"])
+    def test_an_encoder_alone_predicts_nothing(self, command, tiny, data, tmp_path):
+        encoder = self.write(tmp_path / "encoder.ckpt", start=names.ENCODER_PREFIX)
+        flags = [f"--{command}_ckpt_path", encoder, "--data_path", data, "--export_format", "ONNX"]
+        flags += ["--infer_output_path", tmp_path / "out", "--class_list", data / "classes.csv"]
+        run = {"eval": recipe.evaluate, "infer": recipe.infer, "export": recipe.export}[command]
+        with pytest.raises(
+            recipe.ZooError, match=r"encoder.ckpt holds an encoder without a decode head; train from it"
+        ):
+            run(configure(command, tiny, *flags))
+
+    @pytest.mark.parametrize(
+        ("checkpoint_name", "names_in_list", "words"),
+        [
+            ("nameless", 0, "class_num is 3 and .*nameless.ckpt does not name its classes; give --class_list"),
+            ("nameless", 2, "class_num is 3 but .*two.csv names 2 classes"),
+            ("known", 2, "class_num is 3 but .*two.csv names 2 classes"),
+        ],
+    )
+    def test_pictures_need_a_colour_per_class(
+        self, checkpoint_name, names_in_list, words, tiny, data, tmp_path, request
+    ):
+        file = request.getfixturevalue(checkpoint_name)
+        flags = ["--infer_ckpt_path", file, "--data_path", data, "--infer_output_path", tmp_path / "out"]
+        if names_in_list:
+            lines = (data / "classes.csv").read_text().splitlines(keepends=True)
+            (tmp_path / "two.csv").write_text("".join(lines[: 1 + names_in_list]))
+            flags += ["--class_list", tmp_path / "two.csv"]
+        with pytest.raises(recipe.UsageError, match=words):
+            recipe.infer(configure("infer", tiny, *flags))
+        assert not (tmp_path / "out").exists()
 
 
 def test_evaluation_repeats_that_of_the_training_and_writes_what_is_asked(best, tiny, data, tmp_path, capsys):
@@ -238,6 +312,22 @@ def any_size(best, tiny, tmp_path, capsys, fixed):
     assert np.abs(free.predict(images)[1:] - fixed.predict(images[1:])).max() <= 1e-4
     assert free.predict(images[:, :, :, :33]).shape == (2, 3, 32, 33)
     assert free.meta == fixed.meta
+
+
+@pytest.mark.parametrize(("moved", "is_kept"), [(5e-5, True), (2e-4, False)])
+def test_a_file_is_kept_only_within_1e_4_of_its_network(tmp_path, moved, is_kept):
+    net, written = (ms.nn.Conv2d(3, 2, 1, has_bias=True) for _ in range(2))
+    written.weight.set_data(net.weight)
+    written.bias.set_data(net.bias + moved)
+    images = {"random": exporting.random_input((1, 3, 8, 8), 1)}
+    if is_kept:
+        path, found = exporting.export(net, tmp_path / "x", "ONNX", {}, images, written=written)
+        assert found["random"] == pytest.approx(moved, rel=0.1)
+        assert path.is_file()
+        return
+    with pytest.raises(recipe.ZooError, match=r"x.onnx differs from the network by 0.0002 on random input; it is not"):
+        exporting.export(net, tmp_path / "x", "ONNX", {}, images, written=written)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(autouse=True, scope="module")

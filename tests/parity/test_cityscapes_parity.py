@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from src import zoo
 from src.engine.metrics import Segmentation
 from src.segformer import labels, pictures, polygons
+from tests.conftest import ROOT
 from tools.street_scenes.scene import draw
 
 json2labelimg = pytest.importorskip("cityscapesscripts.preparation.json2labelImg")
@@ -97,6 +99,70 @@ def test_the_official_evaluation_of_our_label_files_gives_our_scores(tmp_path, m
     theirs = [scores["classScores"][name] for name in labels.CITYSCAPES.names]
     np.testing.assert_allclose(metric.iou, theirs, atol=1e-6)
     assert metric.miou == pytest.approx(scores["averageScoreClasses"], abs=1e-6)
+
+
+@pytest.fixture
+def drawn_city(tmp_path) -> Path:
+    """A Cityscapes tree of three drawn scenes with our masks and the official converter's label ids."""
+    for number in range(3):
+        picture, annotation = draw(np.random.default_rng(number), 96, 192)
+        stem = f"ulm_{number:06d}_000019"
+        image = tmp_path / "city" / "leftImg8bit" / "val" / "ulm" / f"{stem}_leftImg8bit.png"
+        polygon_file = tmp_path / "city" / "gtFine" / "val" / "ulm" / f"{stem}_gtFine{polygons.POLYGONS}"
+        for path in (image, polygon_file):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        pictures.save_png(image, picture)
+        polygon_file.write_text(json.dumps(annotation))
+        polygons.convert(polygon_file)
+        json2labelimg.json2labelImg(
+            str(polygon_file), str(polygon_file.with_name(f"{stem}_gtFine_labelIds.png")), "ids"
+        )
+    return tmp_path / "city"
+
+
+def scattered_network(path: Path) -> None:
+    """Write a B0 that was not trained and finds many classes: its last layer tells the random features apart."""
+    import mindspore as ms
+
+    from src.engine import checkpoint
+    from src.segformer import network
+
+    net = network.build("mit_b0", 19, 0, seed=1)
+    rng = np.random.default_rng(0)
+    weight = net.decode_head.linear_pred.weight
+    weight.set_data(ms.Tensor(rng.standard_normal(weight.shape).astype(np.float32)))
+    checkpoint.save(path, checkpoint.arrays_of(net.get_parameters()), {"model": "segformer", "backbone": "mit_b0"})
+
+
+def test_the_official_evaluation_of_what_infer_writes_gives_the_scores_of_eval(tmp_path, drawn_city, monkeypatch):
+    pytest.importorskip("mindspore")
+    from src.segformer import recipe
+
+    scattered_network(tmp_path / "x.ckpt")
+    shared = ["--config_path", str(ROOT / "configs" / "segformer" / "segformer.b0.cpu.yaml"), "--base_size", "64,128"]
+    shared += ["--data_path", str(drawn_city)]
+    flags = ["--eval_ckpt_path", str(tmp_path / "x.ckpt"), "--eval_json", str(tmp_path / "scores.json")]
+    assert recipe.evaluate(zoo.configure("eval", [*shared, *flags])) == 0
+    flags = ["--infer_ckpt_path", str(tmp_path / "x.ckpt"), "--infer_output_path", str(tmp_path / "out")]
+    assert recipe.infer(zoo.configure("infer", [*shared, *flags, "--infer_save_label_ids", "True"])) == 0
+
+    for name, value in {
+        "evalInstLevelScore": False,
+        "JSONOutput": False,
+        "quiet": True,
+        "predictionWalk": None,
+    }.items():
+        monkeypatch.setattr(evaluation.args, name, value)
+    monkeypatch.setattr(evaluation.args, "predictionPath", str(tmp_path / "out" / pictures.LABEL_ID_FOLDER))
+    truths = sorted(str(path) for path in drawn_city.rglob("*_gtFine_labelIds.png"))
+    predictions = [evaluation.getPrediction(evaluation.args, truth) for truth in truths]
+    assert len(set(predictions)) == len(truths) == 3
+    theirs = evaluation.evaluateImgLists(predictions, truths, evaluation.args)
+    ours = json.loads((tmp_path / "scores.json").read_text())
+    iou = np.array([row["iou"] for row in ours["classes"].values()], np.float64)
+    assert (iou > 0).sum() >= 3
+    np.testing.assert_allclose(iou, [theirs["classScores"][name] for name in ours["classes"]], atol=1e-6)
+    assert ours["miou"] == pytest.approx(theirs["averageScoreClasses"], abs=1e-6)
 
 
 def test_classes_that_are_absent_do_not_count_in_either(tmp_path, monkeypatch):

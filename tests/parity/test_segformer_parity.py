@@ -216,7 +216,11 @@ class TestConverter:
         status, found = self.convert(tmp_path, content)
         assert status == 0
         self.assert_equal(found, expected)
-        assert "1 keys were not used: decode_head.conv_seg.weight\n" in capsys.readouterr().err
+        output = capsys.readouterr()
+        assert "1 keys were not used: decode_head.conv_seg.weight\n" in output.err
+        assert output.out.endswith(
+            "7 classes; 1 step counters (num_batches_tracked) have no use here and were left out\n"
+        )
 
     def test_an_imagenet_encoder(self, tmp_path, expected, capsys):
         encoder = {name: array for name, array in expected.items() if name.startswith("backbone.")}
@@ -226,8 +230,17 @@ class TestConverter:
         assert status == 0
         self.assert_equal(found, encoder)
         output = capsys.readouterr()
-        assert "encoder alone" in output.out
+        assert output.out.endswith("encoder alone\n")
         assert "2 keys were not used: head.weight, head.bias\n" in output.err
+
+    def test_two_keys_for_one_array_are_refused(self, tmp_path, expected, capsys):
+        state = self.authors_state(expected)
+        key = "patch_embed1.proj.weight"
+        state[key] = state[f"backbone.{key}"] + 1
+        assert self.convert(tmp_path, state)[0] == 1
+        error = capsys.readouterr().err
+        assert f"the keys backbone.{key} and {key} are both {names.FIRST} here; remove one of them" in error
+        assert not (tmp_path / "out").exists()
 
     def test_an_incomplete_encoder_is_an_error(self, tmp_path, expected, capsys):
         state = self.authors_state(expected)

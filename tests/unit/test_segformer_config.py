@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 
 FOLDER = ROOT / "configs" / "segformer"
 SMALL = FOLDER / "segformer.b0.cpu.yaml"
+PART = "segformer.paper.yaml"  # named by others under __BASE__
 ORIGINAL_KEYS = """
 run_distribute device_target mode_name dataset_name device_num rank_id rank_size data_path load_ckpt
 pretrained_ckpt_path save_checkpoint save_checkpoint_epoch_interval save_best_ckpt checkpoint_path train_log_interval
@@ -109,6 +110,29 @@ def test_the_original_values():
     assert (cfg.lr, cfg.weight_decay, cfg.epoch_size, cfg.batch_size, cfg.class_num) == (0.0001, 0.01, 200, 2, 19)
     assert (cfg.base_size, cfg.crop_size, cfg.dataset_ignore_image) == ((512, 1024), (512, 1024), 255)
     assert (cfg.recipe, cfg.decoder_dim, cfg.export_format, cfg.dataset_num_parallel_workers) == ("seed", 0, "AIR", 4)
+
+
+def test_the_values_of_the_paper_at_512x1024():
+    cfg = shipped("segformer.b0.512x1024.city.paper.yaml")
+    assert (cfg.recipe, cfg.class_weights, cfg.lr, cfg.batch_size, cfg.epoch_size) == ("paper", False, 0.00006, 8, 431)
+    assert (cfg.warmup_steps, cfg.weight_decay, cfg.dataset_ignore_image, cfg.eval_mode) == (1500, 0.01, 0, "whole")
+    assert (cfg.backbone, cfg.decoder_dim, cfg.base_size, cfg.crop_size) == ("mit_b0", 256, (512, 1024), (512, 1024))
+    assert cfg.epoch_size * (2975 // cfg.batch_size) == 159901  # steps, as the model card says
+
+
+@pytest.mark.parametrize("name", sorted({path.name for path in FOLDER.glob("*.yaml")} - {PART}))
+def test_every_file_loads(name):
+    cfg = shipped(name)
+    assert (cfg.model, cfg.class_num) == ("segformer", 19)
+    if ".city." in name:
+        is_paper = ".paper." in name
+        assert (cfg.recipe, cfg.class_weights) == (("paper", False) if is_paper else ("seed", True))
+        assert (cfg.lr, cfg.batch_size) == ((0.00006, 8) if is_paper else (0.0001, 2))
+
+
+def test_the_part_that_holds_the_papers_values_is_no_configuration():
+    with pytest.raises(UsageError, match="the configuration has no 'class_num'"):
+        shipped(PART)
 
 
 def test_the_largest_crop_is_that_of_the_transform():

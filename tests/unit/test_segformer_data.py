@@ -92,6 +92,37 @@ class TestPairs:
         with pytest.raises(UsageError, match="an image of 40 x 80 becomes 64 x 128 at most"):
             dataset.require_filled_crops(pairs, DataConfig(crop_size=(65, 128)))
 
+    @pytest.mark.parametrize(
+        ("base", "crop", "words"),
+        [
+            ((32, 64), (32, 64), ""),
+            ((32, 64), (32, 48), ""),
+            (
+                (32, 64),
+                (33, 64),
+                "an image of 40 x 80 fitted to base_size [32, 64] is 32 x 64, so 3.0 % of such",
+            ),
+            ((32, 64), (64, 128), "so 75.0 % of such a crop is padding; a smaller --crop_size"),
+            ((40, 40), (40, 40), "fitted to base_size [40, 40] is 20 x 40, so 50.0 % of such a crop is padding"),
+        ],
+    )
+    def test_a_crop_that_is_part_padding_is_told(self, generic, base, crop, words):
+        line = dataset.padding_line(
+            dataset.find_pairs(str(generic), "train"), DataConfig(base_size=base, crop_size=crop)
+        )
+        assert words in line
+        assert bool(line) == bool(words)
+        assert "\n" not in line
+
+    def test_the_padding_of_the_image_with_most_of_it_is_told(self, tmp_path):
+        root = write_generic(tmp_path, {"train": 2})
+        (second,) = (root / "images").rglob("01.jpg")
+        cv2.imwrite(str(second), np.zeros((40, 40, 3), np.uint8))
+        line = dataset.padding_line(dataset.find_pairs(str(root), "train"), DataConfig(crop_size=(32, 64)))
+        assert "an image of 40 x 40 fitted to base_size [32, 64] is 32 x 32, so 50.0 % of such" in line
+        second.write_bytes(b"no image")
+        assert not dataset.padding_line(dataset.find_pairs(str(root), "train"), DataConfig(crop_size=(32, 64)))
+
     def test_other_folders(self, tmp_path):
         with pytest.raises(UsageError, match="holds neither leftImg8bit/ .* nor images/"):
             dataset.find_pairs(str(tmp_path), "train")

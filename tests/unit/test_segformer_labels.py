@@ -13,9 +13,11 @@ from PIL import Image
 from src.engine.errors import UsageError, ZooError
 from src.segformer import labels, polygons
 from src.segformer.class_list import read_class_list
+from src.segformer.dataset import find_pairs
 from tests.conftest import ROOT, run_command
 from tests.segmentation_data import CLASS_FILE, write_city
 from tests.waiting import wait_until
+from tools import convert_dataset
 
 
 class TestCityscapes:
@@ -167,6 +169,37 @@ class TestConvertDataset:
         assert (again.returncode, "2 masks written, 2 were up to date, 0 failed" in again.stdout) == (0, True)
         forced = convert(root, "--nproc", "1", "--force")
         assert "4 masks written, 0 were up to date" in forced.stdout
+
+    def test_the_mask_of_an_annotation_that_broke_is_removed(self, tmp_path):
+        root = write_city(tmp_path, 2)
+        assert convert(root, "--nproc", "1").returncode == 0
+        broken, whole = sorted((root / "gtFine" / "train" / "ulm").glob("*.json"))
+        broken.write_text('{"imgHeight": 3')
+        os.utime(broken, (2**31, 2**31))
+        result = convert(root, "--nproc", "1")
+        assert result.returncode == 1
+        mask = polygons.target(broken).name
+        assert result.stderr.strip().endswith(f"download or export it again; its old mask {mask} was removed")
+        assert not polygons.target(broken).exists()
+        assert polygons.target(whole).is_file()
+        with pytest.raises(ZooError, match="1 of 2 images have no label"):
+            find_pairs(str(root), "train")
+        assert "was removed" not in convert(root, "--nproc", "1").stderr
+
+    @pytest.mark.parametrize(("is_current", "is_kept"), [(True, True), (False, False)])
+    def test_a_full_disk_costs_no_current_mask(self, tmp_path, monkeypatch, is_current, is_kept):
+        annotation = next(write_city(tmp_path, 1).glob("gtFine/*/*/*.json"))
+        assert convert_dataset.convert(annotation) == (annotation, "")
+        os.utime(annotation, (0, 0) if is_current else (2**31, 2**31))
+
+        def fail(*_):
+            raise OSError("no space left")
+
+        monkeypatch.setattr(polygons, "replace_file", fail)
+        reason = convert_dataset.convert(annotation)[1]
+        assert reason.startswith("OSError: no space left")
+        assert ("was removed" in reason) == (not is_kept)
+        assert polygons.target(annotation).is_file() == is_kept
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
     def test_a_killed_conversion_leaves_no_process_and_goes_on(self, tmp_path, number):

@@ -11,6 +11,7 @@ from src.engine import images
 from src.engine.errors import UsageError, ZooError
 from src.segformer import pictures
 from src.segformer.labels import CITYSCAPES
+from tests.segmentation_data import write_generic
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
 MASK = np.random.default_rng(1).integers(0, 19, (12, 20), dtype=np.uint8)
@@ -79,6 +80,17 @@ class TestInputs:
         save(tmp_path / "leftImg8bit" / "val" / "ulm" / "x_leftImg8bit.png")
         save(tmp_path / "gtFine" / "val" / "ulm" / "x_gtFine_labelTrainIds.png")
         assert names(tmp_path) == ["val/ulm/x_leftImg8bit"]
+
+    def test_of_images_and_masks_only_the_images(self, tmp_path):
+        write_generic(tmp_path, {"train": 1, "val": 2})
+        assert names(tmp_path) == ["train/sub dir/00", "val/sub dir/00", "val/sub dir/01"]
+        with pytest.raises(UsageError, match="infer_output_path is the folder of the images"):
+            names(tmp_path, tmp_path / "images")
+
+    def test_a_folder_called_images_is_one_of_several(self, tmp_path):
+        save(tmp_path / "images" / "x.png")
+        save(tmp_path / "more" / "y.png")
+        assert names(tmp_path) == ["images/x", "more/y"]
 
     def test_nothing_there(self, tmp_path):
         with pytest.raises(ZooError, match="holds no images"):

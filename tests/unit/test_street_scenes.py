@@ -8,6 +8,7 @@ import pytest
 from src.segformer import dataset, polygons
 from src.segformer.labels import BY_NAME
 from tests.conftest import run_command
+from tools import quickstart_segformer
 from tools.street_scenes.scene import draw
 
 
@@ -61,3 +62,30 @@ def test_wrong_usage(tmp_path, flags):
     result = make(tmp_path / "out", *flags)
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("miou", "same", "status", "words"),
+    [
+        (0.649, 1.0, 0, ""),
+        (0.6, 1.0, 0, ""),
+        (0.5999, 1.0, 1, "error: mIoU is 0.5999, less than 0.60; remove quickstart_segformer and run"),
+        (0.649, 0.99, 1, "error: scenes.onnx finds the network's class at 99.000 % of the pixels, less than 99.9 %"),
+    ],
+)
+def test_a_quick_start_that_learned_too_little_ends_with_status_1(
+    monkeypatch, tmp_path, capsys, miou, same, status, words
+):
+    scores = tmp_path / "scores.json"
+    scores.write_text(json.dumps({"miou": miou}))
+    monkeypatch.setattr(quickstart_segformer, "SCORES", scores)
+    monkeypatch.setattr(quickstart_segformer, "COMMANDS", ())
+    monkeypatch.setattr(quickstart_segformer, "compare", lambda: {"scenes.mindir": 1.0, "scenes.onnx": same})
+    monkeypatch.setattr(quickstart_segformer, "summary", lambda agree, seconds: "table")
+    monkeypatch.setattr(quickstart_segformer.environment, "prepare", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    assert quickstart_segformer.main() == status
+    output = capsys.readouterr()
+    assert output.out.endswith("table\n")
+    assert output.err.startswith(words)
+    assert output.err.count("\n") == (1 if words else 0)
