@@ -366,7 +366,8 @@ def test_wrong_shapes_are_refused(kernels):
 
 def results(library: Path, threads: int, **extra: str) -> str:
     """The hash that native_kernels prints in a process of its own."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads), **extra}
+    threading = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **threading, **extra}
     command = [sys.executable, native_kernels.__file__, str(library)]
     ended = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
