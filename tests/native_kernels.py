@@ -143,8 +143,11 @@ def call_quantised(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
     found += kernels("FoldedFakeQuantForward", [weight, gamma, variance, settings], [weight.shape, (c,)])
     found += kernels("FoldedFakeQuantBackward", [weight, gamma, found[-1], settings, weight], [weight.shape, (c,)])
     vectors = [gamma, random(c, seed=1), random(c, seed=2), variance]
-    one, settings = np.ones(1, np.float32), np.array([-127, 127, 1, 1, 1e-5, 0], np.float32)
-    found += kernels("WholeFilters", [weight, *vectors, one, one / 50, one / 40, settings], [weight.shape, (c,), (c,)])
+    one = np.ones(1, np.float32)
+    for learned, scale in ((1, np.abs(gamma)), (1, one), (0, one)):
+        settings = np.array([-127, 127, 1, 1, 1e-5, learned], np.float32)
+        inputs = [weight, *vectors, scale, one / 50, one / 40, settings]
+        found += kernels("WholeFilters", inputs, [weight.shape, (c,), (c,)])
     found += kernels("WholeRequantise", [np.rint(x * 900), *found[-2:], limits], [shape])
     numbers = np.array([3, 130, 0.7, 0.9, 128, 0, 255], np.float32)
     return found + kernels("WholeSum", [found[-1], found[-1][::-1].copy(), numbers], [shape])
