@@ -232,6 +232,25 @@ def test_pixel_loss_of_nothing_is_zero_and_of_no_class_is_refused(kernels):
         kernels("PixelLoss", [logits, label, weights, ignore], [(1,), logits.shape])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixel_loss_of_a_bad_logit_that_does_not_count_is_nan(kernels, value):
+    """As of the stock operators, where the pixel's weight of 0 times NaN is NaN."""
+    logits, weights, ignore = random(1, 3, 4, 4), np.array([0, 1, 1], np.float32), np.array([255], np.float32)
+    logits[0, 1, 2, 2] = value
+    for passed_over in (255, 0):  # ignored, and of a class with weight 0
+        label = np.ones((1, 16, 16), np.int32)
+        label[0, 4:] = passed_over  # all that the third row of the logits reaches
+        loss, gradient = kernels("PixelLoss", [logits, label, weights, ignore], [(1,), logits.shape])
+        assert np.isnan(loss[0]) and np.isnan(gradient).any()
+
+
+def test_pixel_loss_takes_negative_weights(kernels):
+    logits, weights, ignore = random(1, 3, 4, 4), np.array([-1, 2, -0.5], np.float32), np.array([255], np.float32)
+    for label in (np.arange(64, dtype=np.int32).reshape(1, 8, 8) % 3, np.zeros((1, 8, 8), np.int32)):
+        loss, _ = kernels("PixelLoss", [logits, label, weights, ignore], [(1,), logits.shape])
+        assert loss[0] == pytest.approx(pixel_loss(logits, label, weights, 255), rel=1e-5)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (2, 5, 9, 7), (3, 4, 8, 8), (2, 3, 80, 61)])
 def test_joined_normalisation_and_depthwise_convolution(kernels, shape, stride):
