@@ -21,12 +21,40 @@ from tests.native_kernels import Kernels, random
 MAPS = [(1, 1, 1, 1), (2, 5, 9, 7), (1, 19, 33, 14), (3, 8, 2, 3)]
 
 
+# Vectors of 16 floats (where this machine has AVX-512), 8 (what compilers call x86-64-v3) and 4 (x86-64), see common.h.
+BUILDS = {"native": (), "avx2": ("-march=x86-64", "-mavx2", "-mfma"), "sse2": ("-march=x86-64",)}
+
+
 @pytest.fixture(scope="module")
-def kernels() -> Kernels:
+def native() -> Path:
     try:
-        return Kernels(build.library_path())
+        return build.library_path()
     except build.KernelsUnavailable as reason:
         pytest.skip(f"the CPU kernels cannot be built here: {reason}")
+
+
+@pytest.fixture(scope="module", params=BUILDS)
+def library(request, native, tmp_path_factory) -> Path:
+    """The library as it is used, and on x86 those of machines with narrower vectors."""
+    if request.param == "native":
+        return native
+    if platform.machine() != "x86_64":
+        pytest.skip("this instruction set is not of this machine")
+    if request.param == "avx2" and not {"avx2", "fma"} <= set(Path("/proc/cpuinfo").read_text().split()):
+        pytest.skip("this processor has no AVX2")
+    return compiled(tmp_path_factory.mktemp(request.param) / "kernels.so", *BUILDS[request.param])
+
+
+def compiled(path: Path, *flags: str, without: str = "-march=native") -> Path:
+    """A library with other flags than `library_path` uses."""
+    usual = [flag for flag in build.FLAGS if flag != without]
+    subprocess.run([*build._compiler(), *usual, *flags, *map(str, build.SOURCES), "-o", str(path)], check=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def kernels(library) -> Kernels:
+    return Kernels(library)
 
 
 def assert_close(actual: np.ndarray, expected: np.ndarray, tolerance: float = 3e-5) -> None:
@@ -393,20 +421,17 @@ def results(library: Path, threads: int, **extra: str) -> str:
     return ended.stdout
 
 
-def test_threads_do_not_change_a_bit(kernels):
-    library = build.library_path()
+def test_threads_do_not_change_a_bit(library):
     one, again, two = results(library, 1), results(library, 1), results(library, 2)
     assert one == again == two
 
 
-def test_sanitizers_find_nothing(kernels, tmp_path):
+def test_sanitizers_find_nothing(native, tmp_path):
     compiler = build._compiler()
     found = subprocess.run([*compiler, "-print-file-name=libasan.so"], capture_output=True, text=True, check=False)
     if not Path(found.stdout.strip()).is_absolute():
         pytest.skip(f"{compiler[0]} comes without its address sanitizer")
-    library = tmp_path / "checked.so"
-    flags = [flag for flag in build.FLAGS if flag != "-O3"]
     checks = ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    subprocess.run([*compiler, *flags, *checks, *map(str, build.SOURCES), "-o", str(library)], check=True)
+    checked = compiled(tmp_path / "checked.so", *checks, without="-O3")
     extra = {"LD_PRELOAD": found.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
-    assert len(results(library, 2, **extra).strip()) == 64
+    assert len(results(checked, 2, **extra).strip()) == 64
