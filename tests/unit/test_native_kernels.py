@@ -403,12 +403,45 @@ def test_nan_is_not_hidden(kernels):
     assert np.isnan(y[0, :, 2, 2]).all() and np.isnan(y).sum() == 2
 
 
-def test_wrong_shapes_are_refused(kernels):
+@pytest.fixture(scope="module")
+def good_calls(kernels) -> dict[str, list[np.ndarray]]:
+    return native_kernels.good_calls(kernels)
+
+
+def test_tensors_of_another_shape_or_type_are_refused(kernels, good_calls):
+    assert all(kernels.status(name, arrays) == 0 for name, arrays in good_calls.items())
+    assert not native_kernels.bad_calls_taken(kernels, good_calls)
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "values"),
+    [
+        ("AttentionForward", 2, [[0], [-2], [3], [np.nan]]),
+        ("AttentionBackward", 2, [[0], [-2], [3], [np.nan]]),
+        ("ConvForward", 3, [[0, 0], [-1, 0], [4, -1], [np.nan, 0], [4, np.nan]]),
+        ("ConvBackward", 2, [[0, 0], [-1, 0], [4, -1], [np.nan, 0], [4, np.nan]]),
+    ],
+)
+def test_settings_that_fit_no_tensor_are_refused(kernels, good_calls, name, number, values):
+    """Heads that do not divide the channels; stride and padding."""
+    for value in values:
+        arrays = list(good_calls[name])
+        arrays[number] = np.array(value, np.float32)
+        assert kernels.status(name, arrays) != 0, value
+
+
+def test_shapes_that_do_not_fit_each_other_are_refused(kernels):
     x = random(1, 4, 3, 3)
     with pytest.raises(ValueError, match="DenseForward"):
         kernels("DenseForward", [x, random(2, 5), random(2)], [(1, 2, 3, 3)])
     with pytest.raises(ValueError, match="AttentionForward"):
         kernels("AttentionForward", [x, random(1, 6, 2, 2), np.array([1], np.float32)], [x.shape, (1, 1, 9)])
+    with pytest.raises(ValueError, match="ConvForward"):  # a filter larger than the image and its border
+        kernels("ConvForward", [x, random(2, 4, 6, 6), random(2), np.array([4, 1], np.float32)], [(1, 2, 1, 1)])
+    maps = [random(1, 2, *size) for size in ((6, 6), (3, 3), (2, 2), (1, 1))]
+    for dy, third in (((5, 6), (2, 2)), ((6, 6), (2, 3))):
+        with pytest.raises(ValueError, match="ResizeSumBackward"):
+            kernels("ResizeSumBackward", [*maps, random(1, 2, *dy)], [(1, 2, 3, 3), (1, 2, *third), (1, 2, 1, 1)])
 
 
 def results(library: Path, threads: int, **extra: str) -> str:

@@ -139,10 +139,10 @@ bool TotalWeight(const Problem& p, double* total) {
 }
 
 bool IsProblem(const Arguments& args) {
-  if (!HasImages(args) || args.count != 6 || args.ndims[1] != 3 || args.ndims[2] != 1 || args.ndims[3] != 1)
-    return false;
-  if (args.shapes[1][0] != args.shapes[0][0] || args.shapes[2][0] != args.shapes[0][1]) return false;
-  return std::strcmp(args.dtypes[1], "int32") == 0 && std::strcmp(args.dtypes[0], "float32") == 0;
+  if (!HasImages(args) || args.count != 6 || args.ndims[1] != 3 || args.shapes[1][0] != args.shapes[0][0]) return false;
+  if (!IsFloat(args, 0) || std::strcmp(args.dtypes[1], "int32") != 0 || !IsFloat(args, 5)) return false;
+  if (!HasSize(args, 2, args.shapes[0][1]) || !HasSize(args, 3, 1)) return false;
+  return HasSize(args, 4, 1) && AreAlike(args, 0, 5);
 }
 
 // logits (N, K, h, w), label (N, H, W) int32, weights (K,), (ignored label,) -> loss (1,), its gradient (N, K, h, w)
