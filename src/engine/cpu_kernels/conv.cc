@@ -51,9 +51,9 @@ void TakePatches(const Geometry& g, const float* image, float* patches) {
         std::fill(to, to + g.out_w, 0.0f);
         continue;
       }
-      const float* from = plane + y * g.w + j - g.padding;
+      const int64_t start = y * g.w + j - g.padding;  // no pointer, as it may lie before the plane
       std::fill(to, to + first, 0.0f);
-      for (int64_t x = first; x < last; ++x) to[x] = from[x * g.stride];
+      for (int64_t x = first; x < last; ++x) to[x] = plane[start + x * g.stride];
       std::fill(to + last, to + g.out_w, 0.0f);
     }
   }
@@ -72,9 +72,9 @@ void AddPatches(const Geometry& g, const float* patches, float* image) {
       for (int64_t oy = 0; oy < g.out_h; ++oy) {
         const int64_t y = oy * g.stride + i - g.padding;
         if (y < 0 || y >= g.h) continue;
-        float* to = plane + y * g.w + j - g.padding;
+        const int64_t start = y * g.w + j - g.padding;
         const float* from = rows + oy * g.out_w;
-        for (int64_t x = first; x < last; ++x) to[x * g.stride] += from[x];
+        for (int64_t x = first; x < last; ++x) plane[start + x * g.stride] += from[x];
       }
     }
   }
