@@ -368,13 +368,31 @@ def test_falls_back_when_there_is_no_compiler(monkeypatch):
     assert cells.accelerate(net, "off").startswith("CPU kernels off")
 
 
-def test_failed_compilation_names_the_last_line(monkeypatch, tmp_path):
-    compiler = tmp_path / "c++"
-    compiler.write_text('#!/bin/sh\n[ "$1" = --version ] && exit 0\necho first >&2\necho "the last line" >&2\nexit 1\n')
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            "errors/a.cc: In function 'f':\na.cc:1:9: warning: y\n"
+            "a.cc:3:5: error: no such thing\n    3 |  x\n      |  ^\na.cc:4:1: error: another one\n",
+            "a.cc:3:5: error: no such thing",
+        ),
+        (
+            "cc1plus: fatal error: a.cc: No such file\ncompilation terminated.\n",
+            "cc1plus: fatal error: a.cc: No such file",
+        ),
+        ("first\nKilled  \n\n", "Killed"),
+        ("", "{compiler} ended with status 1"),
+    ],
+)
+def test_failed_compilation_names_the_first_error(monkeypatch, tmp_path, said, reason):
+    compiler, text = tmp_path / "c++", tmp_path / "said"
+    text.write_text(said)
+    compiler.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit 0\ncat {text} >&2\nexit 1\n')
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
-    with pytest.raises(build.KernelsUnavailable, match="the last line"):
+    with pytest.raises(build.KernelsUnavailable) as raised:
         build.library_path()
+    assert str(raised.value) == f"compiling the CPU kernels failed: {reason.format(compiler=compiler)}"
 
 
 def test_unwritable_repository_uses_the_user_cache(monkeypatch, tmp_path):
