@@ -1,7 +1,7 @@
 """The compiled CPU kernels called from numpy, without MindSpore: python tests/native_kernels.py LIBRARY.
 
-As a program it calls every kernel once on awkward shapes and prints a hash of all results, to be run under sanitizers
-and with different numbers of threads.
+As a program it calls every kernel on awkward shapes and with wrong tensors, and prints a hash of all results, to be run
+under sanitizers and with different numbers of threads.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-SHAPE = (2, 19, 9, 13)  # images, channels, height, width: nothing fills a vector
+# Images, channels, height, width. Nothing fills a vector; planes of one pixel, planes small enough to be put side by
+# side, planes of several blocks of pixels (kernels.cc: 4096, matrix.h: 1024, norm.cc: 256), one image and more.
+SHAPES = [(2, 19, 9, 13), (1, 50, 37, 41), (3, 19, 5, 7), (1, 3, 130, 131), (2, 17, 1, 1)]
+Shape = tuple[int, int, int, int]
 HEADS, CLASSES = 2, 5
 
 
@@ -26,10 +29,16 @@ class Kernels:
     def __call__(self, name: str, inputs: list[np.ndarray], shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
         inputs = [np.ascontiguousarray(array) for array in inputs]
         outputs = [np.full(shape, np.nan, np.float32) for shape in shapes]  # so that a gap shows
-        arrays = [*inputs, *outputs]
+        status = self.status(name, [*inputs, *outputs])
+        if status:
+            raise ValueError(f"{name} returned {status}")
+        return outputs
+
+    def status(self, name: str, arrays: list[np.ndarray]) -> int:
+        """What one kernel returns for its inputs and outputs."""
         count = len(arrays)
         dims = [(ctypes.c_int64 * array.ndim)(*array.shape) for array in arrays]
-        status = getattr(self.library, name)(
+        return getattr(self.library, name)(
             count,
             (ctypes.c_void_p * count)(*(array.ctypes.data for array in arrays)),
             (ctypes.c_int * count)(*(array.ndim for array in arrays)),
@@ -38,117 +47,163 @@ class Kernels:
             None,
             None,
         )
-        if status:
-            raise ValueError(f"{name} returned {status}")
-        return outputs
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng((seed, *shape)).standard_normal(shape).astype(np.float32)
 
 
-def call_mobile(kernels: Kernels) -> list[np.ndarray]:
+def call_mobile(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
     """Convolutions and batch normalisation of kernels.cc."""
-    n, c, h, w = SHAPE
-    x, found = random(*SHAPE), []
+    n, c, h, w = shape
+    x, found = random(*shape), []
     for stride in (1, 2):
         small = (n, c, (h - 1) // stride + 1, (w - 1) // stride + 1)
         weight = random(c, 1, 3, 3)
         found += kernels(f"DepthwiseForwardS{stride}", [x, weight], [small])
-        found += kernels(f"DepthwiseBackwardS{stride}", [x, weight, random(*small)], [SHAPE, weight.shape])
+        found += kernels(f"DepthwiseBackwardS{stride}", [x, weight, random(*small)], [shape, weight.shape])
     for out in (3, 50):
         weight, dy = random(out, c, 1, 1), random(n, out, h, w)
         found += kernels("PointwiseForward", [x, weight], [dy.shape])
-        found += kernels("PointwiseBackward", [x, weight, dy], [SHAPE, weight.shape])
+        found += kernels("PointwiseBackward", [x, weight, dy], [shape, weight.shape])
     gamma, variance, settings = random(c), np.abs(random(c)) + 1, np.array([1e-5, 0.9], np.float32)
     vectors = [gamma, random(c, seed=1), random(c, seed=2), variance, settings]
     for suffix in ("Linear", "ReLU6"):
-        y, mean, scale, *moved = kernels(f"BatchNormTrain{suffix}", [x, *vectors], [SHAPE, (c,), (c,), (c,), (c,)])
+        y, mean, scale, *moved = kernels(f"BatchNormTrain{suffix}", [x, *vectors], [shape, (c,), (c,), (c,), (c,)])
         backward = [x, gamma, vectors[1], mean, scale, y]
         found += [y, mean, scale, *moved]
-        found += kernels(f"BatchNormTrainBackward{suffix}", backward, [SHAPE, (c,), (c,)])
-        found += kernels(f"BatchNormInfer{suffix}", [x, *vectors], [SHAPE])
-        found += kernels(f"BatchNormInferBackward{suffix}", [x, *vectors, y], [SHAPE, (c,), (c,)])
+        found += kernels(f"BatchNormTrainBackward{suffix}", backward, [shape, (c,), (c,)])
+        found += kernels(f"BatchNormInfer{suffix}", [x, *vectors], [shape])
+        found += kernels(f"BatchNormInferBackward{suffix}", [x, *vectors, y], [shape, (c,), (c,)])
     for stride in (1, 2):
         weight, small = random(c, 1, 3, 3), (n, c, (h - 1) // stride + 1, (w - 1) // stride + 1)
         found += kernels(f"NormDepthwiseS{stride}", [x, *vectors, weight], [small, (c,), (c,), (c,), (c,)])
         backward = [x, gamma, vectors[1], *found[-4:-2], weight, random(*small)]
-        found += kernels(f"NormDepthwiseBackwardS{stride}", backward, [SHAPE, (c,), (c,), weight.shape])
+        found += kernels(f"NormDepthwiseBackwardS{stride}", backward, [shape, (c,), (c,), weight.shape])
     return found
 
 
-def call_layers(kernels: Kernels) -> list[np.ndarray]:
+def call_layers(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
     """Dense layers, layer normalisation and the larger convolutions on maps."""
-    n, c, h, w = SHAPE
-    x, found = random(*SHAPE), []
+    n, c, h, w = shape
+    x, found = random(*shape), []
     for out in (3, 50):
         weight, bias, y_shape = random(out, c), random(out), (n, out, h, w)
-        residual, keep = random(*y_shape), np.array([1.25, 0.0], np.float32)
+        residual, keep = random(*y_shape), np.linspace(1, 0, n).astype(np.float32)
         found += kernels("DenseForward", [x, weight, bias], [y_shape])
-        found += kernels("DenseBackward", [x, weight, residual], [SHAPE, weight.shape, (out,)])
+        found += kernels("DenseBackward", [x, weight, residual], [shape, weight.shape, (out,)])
         found += kernels("DenseResidualForward", [x, weight, bias, residual, keep], [y_shape])
-        found += kernels("DenseResidualBackward", [x, weight, keep, residual], [SHAPE, weight.shape, (out,)])
+        found += kernels("DenseResidualBackward", [x, weight, keep, residual], [shape, weight.shape, (out,)])
     eps, gamma = np.array([1e-6], np.float32), random(c)
-    _, mean, scale = kernels("ChannelNormForward", [x, gamma, random(c), eps], [SHAPE, (n, h, w), (n, h, w)])
+    _, mean, scale = kernels("ChannelNormForward", [x, gamma, random(c), eps], [shape, (n, h, w), (n, h, w)])
     found += [mean, scale]
-    found += kernels("ChannelNormBackward", [x, gamma, mean, scale, random(*SHAPE)], [SHAPE, (c,), (c,)])
+    found += kernels("ChannelNormBackward", [x, gamma, mean, scale, random(*shape)], [shape, (c,), (c,)])
     weight, bias = random(c, 1, 3, 3), random(c)
-    found += kernels("DepthwiseGeluForward", [x, weight, bias], [SHAPE])
-    found += kernels("DepthwiseGeluBackward", [x, weight, bias, random(*SHAPE)], [SHAPE, weight.shape, (c,)])
+    found += kernels("DepthwiseGeluForward", [x, weight, bias], [shape])
+    found += kernels("DepthwiseGeluBackward", [x, weight, bias, random(*shape)], [shape, weight.shape, (c,)])
     for kernel, stride, padding in ((7, 4, 3), (3, 2, 1), (4, 4, 0)):
+        if min(h, w) + 2 * padding < kernel:
+            continue
         weight, settings = random(6, c, kernel, kernel), np.array([stride, padding], np.float32)
         y_shape = (n, 6, *((side + 2 * padding - kernel) // stride + 1 for side in (h, w)))
         found += kernels("ConvForward", [x, weight, random(6), settings], [y_shape])
-        found += kernels("ConvBackward", [x, weight, settings, random(*y_shape)], [SHAPE, weight.shape, (6,)])
+        found += kernels("ConvBackward", [x, weight, settings, random(*y_shape)], [shape, weight.shape, (6,)])
     return found
 
 
-def call_head(kernels: Kernels) -> list[np.ndarray]:
+def call_head(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
     """Attention, the sum of resized maps and the loss."""
-    n, c, h, w = SHAPE
+    n, c, h, w = shape
     q, kv, heads = random(n, 2 * c, h, w), random(n, 4 * c, 3, 4), np.array([HEADS], np.float32)
     y, logs = kernels("AttentionForward", [q, kv, heads], [q.shape, (n, HEADS, h * w)])
     found = [y, logs]
     found += kernels("AttentionBackward", [q, kv, heads, y, logs, random(*q.shape)], [q.shape, kv.shape])
     maps = [random(n, c, *size) for size in ((h, w), (5, 7), (3, 4), (1, 1))]
-    found += kernels("ResizeSumForward", maps, [SHAPE])
-    found += kernels("ResizeSumBackward", [*maps, random(*SHAPE)], [m.shape for m in maps[1:]])
+    found += kernels("ResizeSumForward", maps, [shape])
+    found += kernels("ResizeSumBackward", [*maps, random(*shape)], [m.shape for m in maps[1:]])
     logits, label = random(n, CLASSES, h, w), np.arange(n * 33 * 50, dtype=np.int32).reshape(n, 33, 50) % CLASSES
     label[:, :3] = 255
     weights, ignore = np.ones(CLASSES, np.float32), np.array([255], np.float32)
     return found + kernels("PixelLoss", [logits, label, weights, ignore], [(1,), logits.shape])
 
 
-def call_quantised(kernels: Kernels) -> list[np.ndarray]:
+def call_quantised(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
     """Fake quantisation, and the layers on whole numbers."""
-    n, c, h, w = SHAPE
-    x, weight, found = random(*SHAPE) * 3, random(c, 1, 3, 3), []
+    n, c, h, w = shape
+    x, weight, found = random(*shape) * 3, random(c, 1, 3, 3), []
     limits, extent = np.array([-128, 127], np.float32), np.array([-1.5, 2.5], np.float32)
-    for scale in (np.array([0.01], np.float32), np.abs(random(c)) / 50):
+    long_rows = random(2, 40_000)  # a row of several parts (fake_quant.cc: 32768)
+    for tensor, scale in ((x, random(1)), (weight, random(c)), (long_rows, random(2))):
+        scale = np.abs(scale) / 50
         zero_point = np.zeros_like(scale)
-        tensor = x if len(scale) == 1 else weight
         found += kernels("FakeQuantForward", [tensor, scale, zero_point, limits], [tensor.shape, (2,)])
         backward = [tensor, scale, zero_point, limits, tensor]
         found += kernels("FakeQuantBackward", backward, [tensor.shape, scale.shape])
     settings = np.array([-128, 127, 0, 0.9], np.float32)
-    found += kernels("RangeFakeQuantForward", [x, extent, settings], [SHAPE, (2,), (1,), (1,)])
+    found += kernels("RangeFakeQuantForward", [x, extent, settings], [shape, (2,), (1,), (1,)])
     gamma, variance = random(c), np.abs(random(c)) + 1
     settings = np.array([-127, 127, 1, 1, 1e-5], np.float32)
     found += kernels("FoldedFakeQuantForward", [weight, gamma, variance, settings], [weight.shape, (c,)])
     found += kernels("FoldedFakeQuantBackward", [weight, gamma, found[-1], settings, weight], [weight.shape, (c,)])
     vectors = [gamma, random(c, seed=1), random(c, seed=2), variance]
-    one, settings = np.ones(1, np.float32), np.array([-127, 127, 1, 1, 1e-5, 0], np.float32)
-    found += kernels("WholeFilters", [weight, *vectors, one, one / 50, one / 40, settings], [weight.shape, (c,), (c,)])
-    found += kernels("WholeRequantise", [np.rint(x * 900), *found[-2:], limits], [SHAPE])
+    one = np.ones(1, np.float32)
+    for learned, scale in ((1, np.abs(gamma)), (1, one), (0, one)):
+        settings = np.array([-127, 127, 1, 1, 1e-5, learned], np.float32)
+        inputs = [weight, *vectors, scale, one / 50, one / 40, settings]
+        found += kernels("WholeFilters", inputs, [weight.shape, (c,), (c,)])
+    found += kernels("WholeRequantise", [np.rint(x * 900), *found[-2:], limits], [shape])
     numbers = np.array([3, 130, 0.7, 0.9, 128, 0, 255], np.float32)
-    return found + kernels("WholeSum", [found[-1], found[-1][::-1].copy(), numbers], [SHAPE])
+    return found + kernels("WholeSum", [found[-1], found[-1][::-1].copy(), numbers], [shape])
+
+
+CALLS = (call_mobile, call_layers, call_head, call_quantised)
+LONGER_IS_FINE = {("FakeQuantBackward", 3)}  # its limits may be the first two of more settings
+
+
+class Recorder(Kernels):
+    """Remembers the tensors, inputs and outputs, of the last call of every kernel."""
+
+    def __init__(self, kernels: Kernels):
+        self.library = kernels.library
+        self.calls: dict[str, list[np.ndarray]] = {}
+
+    def status(self, name: str, arrays: list[np.ndarray]) -> int:
+        self.calls[name] = [array.copy() for array in arrays]
+        return super().status(name, arrays)
+
+
+def good_calls(kernels: Kernels) -> dict[str, list[np.ndarray]]:
+    """One good call of every kernel: its inputs and outputs."""
+    recorder = Recorder(kernels)
+    for call in CALLS:
+        call(recorder, SHAPES[0])
+    return recorder.calls
+
+
+def bad_calls_taken(kernels: Kernels, good: dict[str, list[np.ndarray]]) -> list[tuple[str, int, str]]:
+    """Every tensor of every kernel in turn made unlike what it should be; what was not refused."""
+    taken = []
+    for name, arrays in good.items():
+        if kernels.status(name, arrays[:-1]) == 0:
+            taken.append((name, len(arrays) - 1, "missing"))
+        for number, array in enumerate(arrays):
+            wrong = {"another dimension": array[None], "empty": array[:0], "another type": array.astype(np.float64)}
+            if (name, number) not in LONGER_IS_FINE:
+                wrong["longer"] = np.concatenate([array, array[:1]])
+            for kind, changed in wrong.items():
+                if kernels.status(name, [*arrays[:number], changed, *arrays[number + 1 :]]) == 0:
+                    taken.append((name, number, kind))
+    return taken
 
 
 def main(path: str) -> None:
     kernels, digest = Kernels(path), hashlib.sha256()
-    for array in (*call_mobile(kernels), *call_layers(kernels), *call_head(kernels), *call_quantised(kernels)):
-        assert np.isfinite(array).all()
-        digest.update(array.tobytes())
+    for shape in SHAPES:
+        for call in CALLS:
+            for number, array in enumerate(call(kernels, shape)):
+                assert np.isfinite(array).all(), f"{call.__name__}, {shape}: result {number} is not finite"
+                digest.update(array.tobytes())
+    assert not bad_calls_taken(kernels, good_calls(kernels))
     print(digest.hexdigest())
 
 

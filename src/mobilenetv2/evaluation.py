@@ -24,7 +24,9 @@ def run(cfg: Config, open_checkpoint: Callable[[Config], tuple[Checkpoint, nn.Ce
     if cfg.eval_backend == "onnx":
         model = onnx_model.load(Path(cfg.pretrain_ckpt).expanduser(), stream.usable_threads(cfg.num_workers))
         class_to_index, classes, predict = model.class_to_index, model.outputs, model.predict
-        batch_size = model.batch_size or cfg.batch_size
+        # Many images at once, so that threads find parts; whole parts, so that a fixed size costs no padding.
+        part = model.batch_size or 1
+        batch_size = (cfg.batch_size + part - 1) // part * part
     else:
         rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute)
         stored, net = open_checkpoint(cfg)

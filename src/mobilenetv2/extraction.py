@@ -10,7 +10,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from src.engine import checkpoint, exporting, loop, onnx_model, stream
-from src.engine.errors import ZooError
+from src.engine.errors import ZooError, first_line
 from src.mobilenetv2 import network
 from src.mobilenetv2.config import Config
 
@@ -50,6 +50,9 @@ def _choose(net: network.MobileNetV2, images: int, cfg: Config, say: Callable[[s
             return by_onnxruntime(net, cfg)
         except ZooError as error:
             say(f"features by MindSpore, because {error}")
+        except Exception as error:  # of MindSpore, onnx or the disk: training can do without the file
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            say(f"features by MindSpore, because exporting the backbone failed ({reason})")
     return loop.predictor(PooledBackbone(net.backbone))
 
 

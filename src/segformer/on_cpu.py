@@ -143,7 +143,7 @@ def accelerate(net: SegFormer, mode: str = "auto") -> str:
     """
     library, reason = cells.find_library(mode)
     if library is None:
-        return f"CPU kernels off: {reason}; stock operators are used"
+        return cells.off_because(reason)
     stages = net.backbone.stages
     for name, stage in list(stages._cells.items()):
         stages._cells[name] = MapStage(stage, library)

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("mindspore")
 
-from src.engine import device
+from src.engine import device, exporting
 from src.engine.config import build, read_yaml
 from src.engine.cpu_kernels import cells
 from src.engine.errors import ZooError
@@ -36,10 +36,17 @@ def test_many_images_go_through_onnxruntime_with_the_same_features(monkeypatch):
     np.testing.assert_allclose(many(IMAGES[:1]), few[:1], atol=1e-4 * expected)
     assert [p.name for p in net.get_parameters()] == names
 
-    def refuse(*_arguments):
-        raise ZooError("onnxruntime does not want to")
+    for error, reason in (
+        (ZooError("onnxruntime does not want to"), "onnxruntime does not want to"),
+        (RuntimeError("no operator\n\n- C++ Call Stack:"), "exporting the backbone failed (RuntimeError: no operator)"),
+        (OSError(28, "disk full"), "exporting the backbone failed (OSError: [Errno 28] disk full)"),
+    ):
 
-    monkeypatch.setattr(extraction, "by_onnxruntime", refuse)
-    again = extraction.predictor(net, extraction.WORTH_EXPORTING, cfg, said.append)(IMAGES)
-    np.testing.assert_array_equal(again, few)
-    assert said == ["features by MindSpore, because onnxruntime does not want to"]
+        def refuse(*_arguments, error=error, **_options):
+            raise error
+
+        monkeypatch.setattr(exporting, "export", refuse)
+        again = extraction.predictor(net, extraction.WORTH_EXPORTING, cfg, said.append)(IMAGES)
+        np.testing.assert_array_equal(again, few)
+        assert said == [f"features by MindSpore, because {reason}"]
+        said.clear()

@@ -21,12 +21,40 @@ from tests.native_kernels import Kernels, random
 MAPS = [(1, 1, 1, 1), (2, 5, 9, 7), (1, 19, 33, 14), (3, 8, 2, 3)]
 
 
+# Vectors of 16 floats (where this machine has AVX-512), 8 (what compilers call x86-64-v3) and 4 (x86-64), see common.h.
+BUILDS = {"native": (), "avx2": ("-march=x86-64", "-mavx2", "-mfma"), "sse2": ("-march=x86-64",)}
+
+
 @pytest.fixture(scope="module")
-def kernels() -> Kernels:
+def native() -> Path:
     try:
-        return Kernels(build.library_path())
+        return build.library_path()
     except build.KernelsUnavailable as reason:
         pytest.skip(f"the CPU kernels cannot be built here: {reason}")
+
+
+@pytest.fixture(scope="module", params=BUILDS)
+def library(request, native, tmp_path_factory) -> Path:
+    """The library as it is used, and on x86 those of machines with narrower vectors."""
+    if request.param == "native":
+        return native
+    if platform.machine() != "x86_64":
+        pytest.skip("this instruction set is not of this machine")
+    if request.param == "avx2" and not {"avx2", "fma"} <= set(Path("/proc/cpuinfo").read_text().split()):
+        pytest.skip("this processor has no AVX2")
+    return compiled(tmp_path_factory.mktemp(request.param) / "kernels.so", *BUILDS[request.param])
+
+
+def compiled(path: Path, *flags: str, without: str = "-march=native") -> Path:
+    """A library with other flags than `library_path` uses."""
+    usual = [flag for flag in build.FLAGS if flag != without]
+    subprocess.run([*build._compiler(), *usual, *flags, *map(str, build.SOURCES), "-o", str(path)], check=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def kernels(library) -> Kernels:
+    return Kernels(library)
 
 
 def assert_close(actual: np.ndarray, expected: np.ndarray, tolerance: float = 3e-5) -> None:
@@ -232,6 +260,25 @@ def test_pixel_loss_of_nothing_is_zero_and_of_no_class_is_refused(kernels):
         kernels("PixelLoss", [logits, label, weights, ignore], [(1,), logits.shape])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixel_loss_of_a_bad_logit_that_does_not_count_is_nan(kernels, value):
+    """As of the stock operators, where the pixel's weight of 0 times NaN is NaN."""
+    logits, weights, ignore = random(1, 3, 4, 4), np.array([0, 1, 1], np.float32), np.array([255], np.float32)
+    logits[0, 1, 2, 2] = value
+    for passed_over in (255, 0):  # ignored, and of a class with weight 0
+        label = np.ones((1, 16, 16), np.int32)
+        label[0, 4:] = passed_over  # all that the third row of the logits reaches
+        loss, gradient = kernels("PixelLoss", [logits, label, weights, ignore], [(1,), logits.shape])
+        assert np.isnan(loss[0]) and np.isnan(gradient).any()
+
+
+def test_pixel_loss_takes_negative_weights(kernels):
+    logits, weights, ignore = random(1, 3, 4, 4), np.array([-1, 2, -0.5], np.float32), np.array([255], np.float32)
+    for label in (np.arange(64, dtype=np.int32).reshape(1, 8, 8) % 3, np.zeros((1, 8, 8), np.int32)):
+        loss, _ = kernels("PixelLoss", [logits, label, weights, ignore], [(1,), logits.shape])
+        assert loss[0] == pytest.approx(pixel_loss(logits, label, weights, 255), rel=1e-5)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (2, 5, 9, 7), (3, 4, 8, 8), (2, 3, 80, 61)])
 def test_joined_normalisation_and_depthwise_convolution(kernels, shape, stride):
@@ -356,37 +403,68 @@ def test_nan_is_not_hidden(kernels):
     assert np.isnan(y[0, :, 2, 2]).all() and np.isnan(y).sum() == 2
 
 
-def test_wrong_shapes_are_refused(kernels):
+@pytest.fixture(scope="module")
+def good_calls(kernels) -> dict[str, list[np.ndarray]]:
+    return native_kernels.good_calls(kernels)
+
+
+def test_tensors_of_another_shape_or_type_are_refused(kernels, good_calls):
+    assert all(kernels.status(name, arrays) == 0 for name, arrays in good_calls.items())
+    assert not native_kernels.bad_calls_taken(kernels, good_calls)
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "values"),
+    [
+        ("AttentionForward", 2, [[0], [-2], [3], [np.nan]]),
+        ("AttentionBackward", 2, [[0], [-2], [3], [np.nan]]),
+        ("ConvForward", 3, [[0, 0], [-1, 0], [4, -1], [np.nan, 0], [4, np.nan]]),
+        ("ConvBackward", 2, [[0, 0], [-1, 0], [4, -1], [np.nan, 0], [4, np.nan]]),
+    ],
+)
+def test_settings_that_fit_no_tensor_are_refused(kernels, good_calls, name, number, values):
+    """Heads that do not divide the channels; stride and padding."""
+    for value in values:
+        arrays = list(good_calls[name])
+        arrays[number] = np.array(value, np.float32)
+        assert kernels.status(name, arrays) != 0, value
+
+
+def test_shapes_that_do_not_fit_each_other_are_refused(kernels):
     x = random(1, 4, 3, 3)
     with pytest.raises(ValueError, match="DenseForward"):
         kernels("DenseForward", [x, random(2, 5), random(2)], [(1, 2, 3, 3)])
     with pytest.raises(ValueError, match="AttentionForward"):
         kernels("AttentionForward", [x, random(1, 6, 2, 2), np.array([1], np.float32)], [x.shape, (1, 1, 9)])
+    with pytest.raises(ValueError, match="ConvForward"):  # a filter larger than the image and its border
+        kernels("ConvForward", [x, random(2, 4, 6, 6), random(2), np.array([4, 1], np.float32)], [(1, 2, 1, 1)])
+    maps = [random(1, 2, *size) for size in ((6, 6), (3, 3), (2, 2), (1, 1))]
+    for dy, third in (((5, 6), (2, 2)), ((6, 6), (2, 3))):
+        with pytest.raises(ValueError, match="ResizeSumBackward"):
+            kernels("ResizeSumBackward", [*maps, random(1, 2, *dy)], [(1, 2, 3, 3), (1, 2, *third), (1, 2, 1, 1)])
 
 
 def results(library: Path, threads: int, **extra: str) -> str:
     """The hash that native_kernels prints in a process of its own."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads), **extra}
+    threading = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **threading, **extra}
     command = [sys.executable, native_kernels.__file__, str(library)]
     ended = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
 
-def test_threads_do_not_change_a_bit(kernels):
-    library = build.library_path()
+def test_threads_do_not_change_a_bit(library):
     one, again, two = results(library, 1), results(library, 1), results(library, 2)
     assert one == again == two
 
 
-def test_sanitizers_find_nothing(kernels, tmp_path):
+def test_sanitizers_find_nothing(native, tmp_path):
     compiler = build._compiler()
     found = subprocess.run([*compiler, "-print-file-name=libasan.so"], capture_output=True, text=True, check=False)
     if not Path(found.stdout.strip()).is_absolute():
         pytest.skip(f"{compiler[0]} comes without its address sanitizer")
-    library = tmp_path / "checked.so"
-    flags = [flag for flag in build.FLAGS if flag != "-O3"]
     checks = ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    subprocess.run([*compiler, *flags, *checks, *map(str, build.SOURCES), "-o", str(library)], check=True)
+    checked = compiled(tmp_path / "checked.so", *checks, without="-O3")
     extra = {"LD_PRELOAD": found.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
-    assert len(results(library, 2, **extra).strip()) == 64
+    assert len(results(checked, 2, **extra).strip()) == 64

@@ -16,6 +16,14 @@ namespace {
 
 constexpr int kPair = 2 * kLanes;  // channels at a time in the gradients of keys and values
 
+// `count` arguments, of which the first are q, kv (N, 2 C, h, w), (heads,); heads divides C.
+bool IsAttention(const Arguments& args, int count) {
+  if (!HasImages(args) || args.count != count || !IsMap(args, 1) || !HasSize(args, 2, 1)) return false;
+  const float heads = args[2][0];
+  const int64_t c = args.shapes[0][1];
+  return heads >= 1 && heads <= c && c % static_cast<int64_t>(heads) == 0;  // false for NaN
+}
+
 struct Sizes {
   int64_t n, c, queries, keys, heads, d, rows, pairs, blocks;
 
@@ -88,7 +96,7 @@ void Exponentials(float* scores, int64_t keys, Vector* highest, Vector* sums) {
 
 // q, kv, (heads,) -> y (N, C, H, W), log2 of the sum of a query's exponentials (N, heads, L)
 int Forward(const Arguments& args) {
-  if (!HasImages(args) || args.count != 5 || args.ndims[1] != 4) return kBadArguments;
+  if (!IsAttention(args, 5)) return kBadArguments;
   const Sizes s(args, static_cast<int64_t>(args[2][0]));
   const int64_t h = args.shapes[0][2], w = args.shapes[0][3], kh = args.shapes[1][2], kw = args.shapes[1][3];
   const Shape map = {s.n, s.c, h, w};
@@ -229,7 +237,7 @@ void AddSlices(const float* sums, int64_t slices, int64_t pitch, const Sizes& s,
 
 // q, kv, (heads,), y, logs, dy -> dq, dkv
 int Backward(const Arguments& args) {
-  if (!HasImages(args) || args.count != 8 || args.ndims[1] != 4) return kBadArguments;
+  if (!IsAttention(args, 8)) return kBadArguments;
   const Sizes s(args, static_cast<int64_t>(args[2][0]));
   const int64_t h = args.shapes[0][2], w = args.shapes[0][3], kh = args.shapes[1][2], kw = args.shapes[1][3];
   const Shape map = {s.n, s.c, h, w}, keys = {s.n, 2 * s.c, kh, kw};

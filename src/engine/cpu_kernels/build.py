@@ -102,13 +102,26 @@ def _compile(compiler: list[str], library: Path) -> None:
         unfinished = Path(folder) / library.name
         command = [*compiler, *FLAGS, *map(str, SOURCES), "-o", str(unfinished)]
         try:
-            result = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
+            result = subprocess.run(
+                command,
+                env={**os.environ, "LC_ALL": "C"},
+                capture_output=True,
+                text=True,
+                timeout=COMPILE_SECONDS,
+                check=False,
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise KernelsUnavailable(f"compiling the CPU kernels failed: {error}") from error
         if result.returncode != 0:
-            reason = (result.stderr.strip() or f"{compiler[0]} ended with status {result.returncode}").splitlines()[-1]
-            raise KernelsUnavailable(f"compiling the CPU kernels failed: {reason.strip()}")
+            reason = _first_error(result.stderr) or f"{compiler[0]} ended with status {result.returncode}"
+            raise KernelsUnavailable(f"compiling the CPU kernels failed: {reason}")
         try:
             unfinished.replace(library)
         except OSError as error:
             raise KernelsUnavailable(f"the compiled CPU kernels cannot be stored: {error}") from error
+
+
+def _first_error(said: str) -> str:
+    """The first line with "error:", or the last one; compilers end with a piece of the code."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return next((line for line in lines if "error:" in line), lines[-1] if lines else "")

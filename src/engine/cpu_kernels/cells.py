@@ -274,6 +274,12 @@ def find_library(mode: str) -> tuple[Optional[Path], str]:
         return None, str(reason)
 
 
+def off_because(reason: str) -> str:
+    """The sentence for the log where a network keeps its stock operators."""
+    slow = f", and MindSpore {ms.__version__}'s own convolutions are many times slower than those of 2.8"
+    return f"CPU kernels off: {reason}; stock operators are used" + (slow if stock_convolutions_are_slow() else "")
+
+
 def accelerate(net: nn.Cell, mode: str = "auto", weights_vary: bool = False) -> str:
     """Replace depthwise and pointwise convolutions and batch normalisations in place; returns one sentence for the log.
 
@@ -284,7 +290,7 @@ def accelerate(net: nn.Cell, mode: str = "auto", weights_vary: bool = False) -> 
     """
     library, reason = find_library(mode)
     if library is None:
-        return f"CPU kernels off: {reason}; stock operators are used"
+        return off_because(reason)
     replaced = {}
     for _, parent in list(net.cells_and_names()):
         _replace_children(parent, library, replaced, route_large=not weights_vary)

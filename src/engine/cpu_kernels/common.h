@@ -27,20 +27,44 @@ struct Arguments {
 
 using Shape = std::initializer_list<int64_t>;
 
+inline bool IsFloat(const Arguments& args, int index) { return std::strcmp(args.dtypes[index], "float32") == 0; }
+
 // True if the arguments are float32 tensors of exactly these shapes.
 inline bool Matches(const Arguments& args, std::initializer_list<Shape> expected) {
   if (args.count != static_cast<int>(expected.size())) return false;
   int index = 0;
   for (const Shape& shape : expected) {
     if (args.ndims[index] != static_cast<int>(shape.size())) return false;
-    if (std::strcmp(args.dtypes[index], "float32") != 0) return false;
+    if (!IsFloat(args, index)) return false;
     if (!std::equal(shape.begin(), shape.end(), args.shapes[index])) return false;
     ++index;
   }
   return true;
 }
 
-inline bool HasImages(const Arguments& args) { return args.count > 0 && args.ndims[0] == 4; }
+inline bool AreFloats(const Arguments& args) {
+  for (int index = 0; index < args.count; ++index) {
+    if (!IsFloat(args, index)) return false;
+  }
+  return true;
+}
+
+inline bool AreAlike(const Arguments& args, int a, int b) {
+  return args.ndims[a] == args.ndims[b] && std::equal(args.shapes[a], args.shapes[a] + args.ndims[a], args.shapes[b]);
+}
+
+// True if an argument has four dimensions and holds something.
+inline bool IsMap(const Arguments& args, int index) {
+  return args.ndims[index] == 4 &&
+         std::all_of(args.shapes[index], args.shapes[index] + 4, [](int64_t side) { return side > 0; });
+}
+
+inline bool HasImages(const Arguments& args) { return args.count > 0 && IsMap(args, 0); }
+
+// True if an argument is a float32 vector of `size` numbers.
+inline bool HasSize(const Arguments& args, int index, int64_t size) {
+  return args.ndims[index] == 1 && args.shapes[index][0] == size && IsFloat(args, index);
+}
 
 inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

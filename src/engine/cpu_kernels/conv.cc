@@ -8,6 +8,8 @@
 
 namespace {
 
+constexpr float kMostSetting = 1 << 20;  // a stride or padding below it can be made a whole number
+
 struct Geometry {
   int64_t n, c, h, w, out, kernel, stride, padding, out_h, out_w;
 
@@ -49,9 +51,9 @@ void TakePatches(const Geometry& g, const float* image, float* patches) {
         std::fill(to, to + g.out_w, 0.0f);
         continue;
       }
-      const float* from = plane + y * g.w + j - g.padding;
+      const int64_t start = y * g.w + j - g.padding;  // no pointer, as it may lie before the plane
       std::fill(to, to + first, 0.0f);
-      for (int64_t x = first; x < last; ++x) to[x] = from[x * g.stride];
+      for (int64_t x = first; x < last; ++x) to[x] = plane[start + x * g.stride];
       std::fill(to + last, to + g.out_w, 0.0f);
     }
   }
@@ -70,21 +72,27 @@ void AddPatches(const Geometry& g, const float* patches, float* image) {
       for (int64_t oy = 0; oy < g.out_h; ++oy) {
         const int64_t y = oy * g.stride + i - g.padding;
         if (y < 0 || y >= g.h) continue;
-        float* to = plane + y * g.w + j - g.padding;
+        const int64_t start = y * g.w + j - g.padding;
         const float* from = rows + oy * g.out_w;
-        for (int64_t x = first; x < last; ++x) to[x * g.stride] += from[x];
+        for (int64_t x = first; x < last; ++x) plane[start + x * g.stride] += from[x];
       }
     }
   }
 }
 
-bool IsConvolution(const Arguments& args, int count) {
-  return HasImages(args) && args.count == count && args.ndims[1] == 4 && args.shapes[1][2] == args.shapes[1][3];
+// `count` arguments, of which the first are x and a filter of equal sides; (stride, padding) is argument `settings`.
+bool IsConvolution(const Arguments& args, int count, int settings) {
+  if (!HasImages(args) || args.count != count || !IsMap(args, 1) || !HasSize(args, settings, 2)) return false;
+  const float stride = args[settings][0], padding = args[settings][1];
+  const bool sane = stride >= 1 && stride < kMostSetting && padding >= 0 && padding < kMostSetting;  // false for NaN
+  if (!sane || args.shapes[1][2] != args.shapes[1][3]) return false;
+  const int64_t smaller = std::min(args.shapes[0][2], args.shapes[0][3]);
+  return smaller + 2 * static_cast<int64_t>(padding) >= args.shapes[1][2];
 }
 
 // x, weight, bias (O,), (stride, padding) -> y
 int Forward(const Arguments& args) {
-  if (!IsConvolution(args, 5)) return kBadArguments;
+  if (!IsConvolution(args, 5, 3)) return kBadArguments;
   const Geometry g(args, args[3]);
   if (!Matches(
           args,
@@ -107,7 +115,7 @@ int Forward(const Arguments& args) {
 
 // x, weight, (stride, padding), dy -> dx, dweight, dbias
 int Backward(const Arguments& args) {
-  if (!IsConvolution(args, 7)) return kBadArguments;
+  if (!IsConvolution(args, 7, 2)) return kBadArguments;
   const Geometry g(args, args[2]);
   const Shape x_shape = {g.n, g.c, g.h, g.w}, filter = {g.out, g.c, g.kernel, g.kernel};
   if (!Matches(args, {x_shape, filter, {2}, {g.n, g.out, g.out_h, g.out_w}, x_shape, filter, {g.out}})) {

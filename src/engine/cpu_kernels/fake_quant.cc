@@ -49,6 +49,10 @@ void SnapRows(const Rows& rows, GridOfRow grid_of, const float* x, float* y, flo
 // The grid spans the range from before.
 int RangeFakeQuantizeForward(const Arguments& args) {
   if (args.count != 7 || !HasSize(args, 1, 2) || !HasSize(args, 2, 4) || SizeOf(args, 0) < 1) return kBadArguments;
+  if (!AreAlike(args, 0, 3) || !HasSize(args, 4, 2) || !HasSize(args, 5, 1) || !HasSize(args, 6, 1)) {
+    return kBadArguments;
+  }
+  if (!AreFloats(args)) return kBadArguments;
   const float *range = args[1], *settings = args[2], decay = settings[3];
   const Grid grid = GridOverRange(range[0], range[1], settings[0], settings[1], settings[2] != 0);
   float extremes[2];
@@ -63,14 +67,18 @@ int RangeFakeQuantizeForward(const Arguments& args) {
 // A factor to divide by: 1 for a channel that batch normalisation switched off.
 float Divisor(float factor) { return factor == 0 ? 1.0f : factor; }
 
-bool HasFilters(const Arguments& args) { return args.count > 2 && args.ndims[0] > 1 && SizeOf(args, 0) > 0; }
+// Arguments of both kernels begin with weight (channels, ...), a vector of channels, another one, settings.
+bool HasFilters(const Arguments& args, int count) {
+  if (args.count != count || args.ndims[0] < 2 || SizeOf(args, 0) < 1 || !AreFloats(args)) return false;
+  const int64_t channels = args.shapes[0][0];
+  return HasSize(args, 1, channels) && HasSize(args, 2, channels) && HasSize(args, 3, 5);
+}
 
 // weight, gamma, moving variance, (low, high, symmetric, per channel, eps) -> (weight * factor on its grid) / factor,
 // 1 / std; factor = gamma / std
 int FoldedFakeQuantizeForward(const Arguments& args) {
-  if (!HasFilters(args) || args.count != 6 || !HasSize(args, 3, 5)) return kBadArguments;
+  if (!HasFilters(args, 6) || !AreAlike(args, 0, 4) || !AreAlike(args, 1, 5)) return kBadArguments;
   const int64_t channels = args.shapes[0][0];
-  if (!HasSize(args, 1, channels) || !HasSize(args, 2, channels)) return kBadArguments;
   float* inverse_std = args[5];
   for (int64_t channel = 0; channel < channels; ++channel) {
     inverse_std[channel] = 1.0f / std::sqrt(args[2][channel] + args[3][4]);
@@ -89,9 +97,10 @@ int FoldedFakeQuantizeForward(const Arguments& args) {
 
 // weight, gamma, 1 / std, settings, dy -> dweight, dgamma. Rounding counts as the identity, the grids as constants.
 int FoldedFakeQuantizeBackward(const Arguments& args) {
-  if (!HasFilters(args) || args.count != 7 || !HasSize(args, 3, 5)) return kBadArguments;
+  if (!HasFilters(args, 7) || !AreAlike(args, 0, 4) || !AreAlike(args, 0, 5) || !AreAlike(args, 1, 6)) {
+    return kBadArguments;
+  }
   const int64_t channels = args.shapes[0][0];
-  if (!HasSize(args, 1, channels) || !HasSize(args, 2, channels)) return kBadArguments;
   const FoldedWeight folded(args, args[1], args[2], args[3]);
 #pragma omp parallel for schedule(static)
   for (int64_t channel = 0; channel < channels; ++channel) {
@@ -112,14 +121,14 @@ int FoldedFakeQuantizeBackward(const Arguments& args) {
   return 0;
 }
 
-// Arguments of both kernels begin with x, scale (rows), zero point (rows), (low, high).
-bool ReadRows(const Arguments& args, Rows* rows) {
-  if (args.count < 4 || args.ndims[1] != 1 || args.ndims[2] != 1) return false;
+// Arguments of both kernels begin with x, scale (rows), zero point (rows), (low, high, ...); rows is 1 or x's length.
+bool ReadRows(const Arguments& args, int count, Rows* rows) {
+  if (args.count != count || args.ndims[1] != 1 || args.ndims[3] != 1 || !AreFloats(args)) return false;
   rows->rows = args.shapes[1][0];
-  if (rows->rows != args.shapes[2][0] || args.ndims[3] != 1 || args.shapes[3][0] < 2) return false;
-  if (rows->rows != 1 && rows->rows != args.shapes[0][0]) return false;
+  if (!HasSize(args, 2, rows->rows) || args.shapes[3][0] < 2 || SizeOf(args, 0) < 1) return false;
+  if (rows->rows != 1 && (args.ndims[0] < 1 || rows->rows != args.shapes[0][0])) return false;
   rows->size = SizeOf(args, 0) / rows->rows;
-  return rows->size > 0;
+  return true;
 }
 
 Grid GridOf(const Arguments& args, int64_t row) { return {args[1][row], args[2][row], args[3][0], args[3][1]}; }
@@ -127,7 +136,8 @@ Grid GridOf(const Arguments& args, int64_t row) { return {args[1][row], args[2][
 // x, scale, zero point, (low, high) -> y, (least, greatest x)
 int FakeQuantizeForward(const Arguments& args) {
   Rows rows;
-  if (!ReadRows(args, &rows) || args.count != 6) return kBadArguments;
+  if (!ReadRows(args, 6, &rows) || !HasSize(args, 3, 2)) return kBadArguments;
+  if (!AreAlike(args, 0, 4) || !HasSize(args, 5, 2)) return kBadArguments;
   SnapRows(rows, [&](int64_t row) { return GridOf(args, row); }, args[0], args[4], args[5]);
   return 0;
 }
@@ -135,7 +145,8 @@ int FakeQuantizeForward(const Arguments& args) {
 // x, scale, zero point, (low, high), dy -> dx, dscale. Rounding counts as the identity; outside of the grid dx is 0.
 int FakeQuantizeBackward(const Arguments& args) {
   Rows rows;
-  if (!ReadRows(args, &rows) || args.count != 7) return kBadArguments;
+  if (!ReadRows(args, 7, &rows)) return kBadArguments;
+  if (!AreAlike(args, 0, 4) || !AreAlike(args, 0, 5) || !AreAlike(args, 1, 6)) return kBadArguments;
   const int64_t parts = rows.Parts();
   std::vector<double> sums(rows.rows * parts);
   rows.ForEachItem([&](int64_t item, int64_t row, int64_t offset, int64_t length) {

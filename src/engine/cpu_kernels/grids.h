@@ -16,10 +16,6 @@ inline int64_t SizeOf(const Arguments& args, int index) {
   return std::accumulate(args.shapes[index], args.shapes[index] + args.ndims[index], int64_t{1}, std::multiplies<>());
 }
 
-inline bool HasSize(const Arguments& args, int index, int64_t size) {
-  return args.ndims[index] == 1 && SizeOf(args, index) == size;
-}
-
 // Fake quantisation: x is moved to the nearest (q - zero_point) * scale with a whole q from low to high, in float32.
 // A row is what shares one scale: a filter of a weight tensor, or the whole tensor.
 struct Grid {

@@ -62,7 +62,7 @@ int DepthwiseBackward(const Arguments& args) {
 
 // x, weight -> y
 int ForwardPointwise(const Arguments& args) {
-  if (!HasImages(args) || args.count != 3) return kBadArguments;
+  if (!HasImages(args) || args.count != 3 || args.ndims[1] != 4) return kBadArguments;
   const int64_t n = args.shapes[0][0], c = args.shapes[0][1], h = args.shapes[0][2], w = args.shapes[0][3];
   const int64_t out = args.shapes[1][0];
   if (!Matches(args, {{n, c, h, w}, {out, c, 1, 1}, {n, out, h, w}})) return kBadArguments;
@@ -72,7 +72,7 @@ int ForwardPointwise(const Arguments& args) {
 
 // x, weight, dy -> dx, dweight
 int BackwardPointwise(const Arguments& args) {
-  if (!HasImages(args) || args.count != 5) return kBadArguments;
+  if (!HasImages(args) || args.count != 5 || args.ndims[1] != 4) return kBadArguments;
   const int64_t n = args.shapes[0][0], c = args.shapes[0][1], h = args.shapes[0][2], w = args.shapes[0][3];
   const int64_t out = args.shapes[1][0];
   if (!Matches(args, {{n, c, h, w}, {out, c, 1, 1}, {n, out, h, w}, {n, c, h, w}, {out, c, 1, 1}})) {

@@ -79,7 +79,7 @@ double Row(const Problem& p, int64_t y, const int32_t* labels, Scratch& z) {
   }
   for (int64_t x = 0; x < width; ++x) {
     const float weight = p.Weight(labels[x]);
-    if (weight != 0.0f) loss += weight * std::log(sums[x]);
+    loss += weight * std::log(sums[x]);  // NaN where a logit is, even if the pixel does not count
     sums[x] = weight / sums[x];
   }
   return loss;
@@ -123,30 +123,26 @@ double BandLoss(const Problem& p, const Band& band, float factor, Scratch& z, fl
   return loss;
 }
 
-// The sum of the weights of all pixels that count, or a negative number where a label is no class.
-double TotalWeight(const Problem& p) {
-  double total = 0;
-  bool bad = false;
+// The sum of the weights of all pixels that count; false where a label is no class.
+bool TotalWeight(const Problem& p, double* total) {
+  *total = 0;
   const int64_t pixels = p.height * p.width;
   for (int64_t image = 0; image < p.n; ++image) {
     for (int64_t i = image * pixels; i < (image + 1) * pixels; ++i) {
       const int32_t label = p.labels[i];
       if (label == p.ignore) continue;
-      if (label < 0 || label >= p.classes) {
-        bad = true;
-      } else {
-        total += p.weights[label];
-      }
+      if (label < 0 || label >= p.classes) return false;
+      *total += p.weights[label];
     }
   }
-  return bad ? -1.0 : total;
+  return true;
 }
 
 bool IsProblem(const Arguments& args) {
-  if (!HasImages(args) || args.count != 6 || args.ndims[1] != 3 || args.ndims[2] != 1 || args.ndims[3] != 1)
-    return false;
-  if (args.shapes[1][0] != args.shapes[0][0] || args.shapes[2][0] != args.shapes[0][1]) return false;
-  return std::strcmp(args.dtypes[1], "int32") == 0 && std::strcmp(args.dtypes[0], "float32") == 0;
+  if (!HasImages(args) || args.count != 6 || args.ndims[1] != 3 || args.shapes[1][0] != args.shapes[0][0]) return false;
+  if (!IsFloat(args, 0) || std::strcmp(args.dtypes[1], "int32") != 0 || !IsFloat(args, 5)) return false;
+  if (!HasSize(args, 2, args.shapes[0][1]) || !HasSize(args, 3, 1)) return false;
+  return HasSize(args, 4, 1) && AreAlike(args, 0, 5);
 }
 
 // logits (N, K, h, w), label (N, H, W) int32, weights (K,), (ignored label,) -> loss (1,), its gradient (N, K, h, w)
@@ -165,8 +161,8 @@ int Forward(const Arguments& args) {
                      static_cast<int32_t>(args[3][0]),
                      Taps(logits[2], label[1]),
                      Taps(logits[3], label[2])};
-  const double total = TotalWeight(p);
-  if (total < 0) return kBadArguments;
+  double total = 0;
+  if (!TotalWeight(p, &total)) return kBadArguments;
   const double factor = 1.0 / std::max(total, 1e-6);
   const std::vector<Band> bands = BandsOf(p);
   const int64_t count = static_cast<int64_t>(bands.size()), floats = p.classes * p.w;

@@ -19,12 +19,12 @@ std::vector<Axes> AxesOf(const Arguments& args, int64_t h, int64_t w) {
   return axes;
 }
 
-// Four maps (N, C, h_i, w_i) in the arguments from `first` on.
-bool HasMaps(const Arguments& args, int first, int64_t n, int64_t c) {
+// True for `count` float32 arguments, first four maps (N, C, h_i, w_i).
+bool HasMaps(const Arguments& args, int count) {
+  if (args.count != count || !AreFloats(args)) return false;
   for (int map = 0; map < kMaps; ++map) {
-    const int64_t* shape = args.shapes[first + map];
-    if (args.ndims[first + map] != 4 || shape[0] != n || shape[1] != c) return false;
-    if (std::strcmp(args.dtypes[first + map], "float32") != 0) return false;
+    const int64_t* shape = args.shapes[map];
+    if (!IsMap(args, map) || shape[0] != args.shapes[0][0] || shape[1] != args.shapes[0][1]) return false;
   }
   return true;
 }
@@ -59,11 +59,8 @@ void Gradient(const float* dy, int64_t h, int64_t w, const Axes& axes, std::vect
 
 // four maps -> their sum at the size of the first
 int Forward(const Arguments& args) {
-  if (!HasImages(args) || args.count != kMaps + 1) return kBadArguments;
+  if (!HasMaps(args, kMaps + 1) || !AreAlike(args, 0, kMaps)) return kBadArguments;
   const int64_t n = args.shapes[0][0], c = args.shapes[0][1], h = args.shapes[0][2], w = args.shapes[0][3];
-  if (!HasMaps(args, 0, n, c) || !std::equal(args.shapes[0], args.shapes[0] + 4, args.shapes[kMaps])) {
-    return kBadArguments;
-  }
   const std::vector<Axes> axes = AxesOf(args, h, w);
 #pragma omp parallel
   {
@@ -83,9 +80,11 @@ int Forward(const Arguments& args) {
 
 // the four maps (for their sizes), dy -> the gradients of the last three; that of the first is dy
 int Backward(const Arguments& args) {
-  if (!HasImages(args) || args.count != 2 * kMaps) return kBadArguments;
+  if (!HasMaps(args, 2 * kMaps)) return kBadArguments;
+  for (int map = 0; map < kMaps; ++map) {
+    if (!AreAlike(args, map, kMaps + map)) return kBadArguments;
+  }
   const int64_t n = args.shapes[0][0], c = args.shapes[0][1], h = args.shapes[0][2], w = args.shapes[0][3];
-  if (!HasMaps(args, 0, n, c) || !HasMaps(args, kMaps, n, c)) return kBadArguments;
   const std::vector<Axes> axes = AxesOf(args, h, w);
 #pragma omp parallel
   {

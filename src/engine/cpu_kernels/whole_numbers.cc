@@ -31,16 +31,22 @@ void LeaveRoom(std::vector<Grid>* grids, const std::vector<float>& bias, float s
   }
 }
 
+bool HasFilters(const Arguments& args) {
+  if (args.count != 12 || args.ndims[0] < 2 || SizeOf(args, 0) < 1 || !AreFloats(args)) return false;
+  const int64_t channels = args.shapes[0][0];
+  for (int vector : {1, 2, 3, 4, 10, 11}) {
+    if (!HasSize(args, vector, channels)) return false;
+  }
+  if (!HasSize(args, 5, 1) && !HasSize(args, 5, channels)) return false;
+  return HasSize(args, 6, 1) && HasSize(args, 7, 1) && HasSize(args, 8, kSettings) && AreAlike(args, 0, 9);
+}
+
 // weight (channels, ...), gamma, beta, moving mean, moving variance, learned scales (1 or channels), scale of the
 // input, scale of the output, settings -> whole weights less their zero points, whole bias (channels), and by what
 // their sum is multiplied for the scale of the output (channels).
 int FilterNumbers(const Arguments& args) {
-  if (args.count != 12 || args.ndims[0] < 2 || SizeOf(args, 0) < 1 || !HasSize(args, 8, kSettings))
-    return kBadArguments;
+  if (!HasFilters(args)) return kBadArguments;
   const int64_t channels = args.shapes[0][0];
-  for (int vector : {1, 2, 3, 4}) {
-    if (!HasSize(args, vector, channels)) return kBadArguments;
-  }
   const float *gamma = args[1], *settings = args[8], source = args[6][0], target = args[7][0];
   std::vector<float> inverse_std(channels), bias(channels);
   for (int64_t channel = 0; channel < channels; ++channel) {
@@ -71,9 +77,10 @@ int FilterNumbers(const Arguments& args) {
 // x (N, C, ...), bias (C), factor (C), limits (least, greatest) -> (x + bias) * factor as the nearest whole number
 // within the limits.
 int Requantised(const Arguments& args) {
-  if (args.count != 5 || args.ndims[0] < 2 || SizeOf(args, 0) < 1 || !HasSize(args, 3, 2)) return kBadArguments;
+  if (args.count != 5 || args.ndims[0] < 2 || SizeOf(args, 0) < 1 || !AreFloats(args)) return kBadArguments;
   const int64_t channels = args.shapes[0][1], planes = args.shapes[0][0] * channels, size = SizeOf(args, 0) / planes;
-  if (!HasSize(args, 1, channels) || !HasSize(args, 2, channels)) return kBadArguments;
+  if (!HasSize(args, 1, channels) || !HasSize(args, 2, channels) || !HasSize(args, 3, 2)) return kBadArguments;
+  if (!AreAlike(args, 0, 4)) return kBadArguments;
   const float least = args[3][0], greatest = args[3][1];
 #pragma omp parallel for schedule(static)
   for (int64_t plane = 0; plane < planes; ++plane) {
@@ -94,8 +101,9 @@ int Requantised(const Arguments& args) {
 // point. A ratio is the scale of a or b over that of the sum. Products are contracted where onnxruntime's QLinearAdd
 // contracts them.
 int Added(const Arguments& args) {
+  if (args.count != 4 || !AreFloats(args) || !HasSize(args, 2, 7)) return kBadArguments;
+  if (!AreAlike(args, 0, 1) || !AreAlike(args, 0, 3)) return kBadArguments;
   const int64_t size = SizeOf(args, 0);
-  if (args.count != 4 || size != SizeOf(args, 1) || !HasSize(args, 2, 7)) return kBadArguments;
   const float *a = args[0], *b = args[1], *numbers = args[2];
   const float zero_a = numbers[0], zero_b = numbers[1], ratio_a = numbers[2], ratio_b = numbers[3];
   const float zero = numbers[4], low = numbers[5], high = numbers[6];

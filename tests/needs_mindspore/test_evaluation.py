@@ -1,0 +1,63 @@
+"""Scoring an exported file: how images reach it, and that each counts once."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.needs_mindspore
+pytest.importorskip("mindspore")  # before onnx: it chooses what protobuf runs on
+
+import onnx  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from src.engine import onnx_model, stream  # noqa: E402
+from src.engine.config import build, read_yaml  # noqa: E402
+from src.mobilenetv2 import evaluation  # noqa: E402
+from src.mobilenetv2.config import Config  # noqa: E402
+from tests.conftest import ROOT  # noqa: E402
+
+SIDE = 16
+
+
+def write_colour_classifier(path, batch: int) -> None:
+    """An ONNX file for `batch` images of three classes: the mean of red, green and blue in the classes' order."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["x"], ["means"], axes=[2, 3], keepdims=0),
+            helper.make_node("MatMul", ["means", "order"], ["y"]),
+        ],
+        "colours",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 3])],
+        [numpy_helper.from_array(np.eye(3, dtype=np.float32)[::-1].copy(), "order")],  # the first class is blue
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)])
+    model.ir_version = 8
+    onnx_model.store_about(model, {"class_to_index": {"cat": 0, "dog": 1, "owl": 2}})
+    onnx.save(model, str(path))
+
+
+@pytest.mark.parametrize(("fixed", "parts"), [(1, [1] * 12), (3, [3] * 4)])
+def test_a_file_of_fixed_batch_size_gets_its_parts_side_by_side(images, tmp_path, monkeypatch, capsys, fixed, parts):
+    """Nine images, batch_size 4: three batches of 4 single images, or two batches of 2 * 3; the last one is padded."""
+    write_colour_classifier(tmp_path / "net.onnx", fixed)
+    monkeypatch.setattr(stream, "usable_threads", lambda wanted: 2)
+    given, whole = [], onnx_model.OnnxModel._part
+
+    def spy(model, session, part):
+        given.append((session is not model.together, len(part)))
+        return whole(model, session, part)
+
+    monkeypatch.setattr(onnx_model.OnnxModel, "_part", spy)
+    cfg = dataclasses.replace(
+        build(Config, read_yaml(ROOT / "default_config_cpu.yaml")),
+        **{"image_height": SIDE, "image_width": SIDE, "batch_size": 4, "eval_backend": "onnx"},
+        **{"dataset_path": str(images / "val"), "pretrain_ckpt": str(tmp_path / "net.onnx")},
+    )
+    assert evaluation.run(cfg, None) == 0
+    assert given == [(True, length) for length in parts]
+    said = capsys.readouterr().out
+    assert "result: {'acc': 1.0}" in said and "samples: 9 of 9" in said
