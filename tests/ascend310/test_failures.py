@@ -6,12 +6,11 @@ A leak or a misuse of the interface ends a run with the stand-in's own status, w
 from __future__ import annotations
 
 import re
-import subprocess
 
 import pytest
 
 from tests.ascend310 import networks
-from tests.ascend310.conftest import ROOT, App, picture, write
+from tests.ascend310.conftest import ROOT, App, picture, run_program, write
 from tests.ascend310.test_app import ONE, YUV
 
 UNCLEAN = 86
@@ -176,7 +175,7 @@ def test_large_picture_shrinks_in_steps(app, models, tmp_path):
 
 
 def standin_cases(toolkit):
-    return subprocess.run([toolkit / "standin_test"], capture_output=True, text=True).stdout.split()
+    return run_program(toolkit / "standin_test").stdout.split()
 
 
 def test_standin_notices_misuse(toolkit):
@@ -184,7 +183,7 @@ def test_standin_notices_misuse(toolkit):
     cases = standin_cases(toolkit)
     assert len(cases) > 15
     for name in cases:
-        done = subprocess.run([toolkit / "standin_test", name], capture_output=True, text=True)
+        done = run_program(toolkit / "standin_test", name)
         if name == "clean":
             assert (done.returncode, done.stderr) == (0, "")
         elif name == "touched_by_host":

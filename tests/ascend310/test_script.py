@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.ascend310.conftest import locked
+from tests.ascend310.conftest import locked, run_program
 from tests.ascend310.test_app import scores_of
 from tests.conftest import ROOT, run_command
 from tests.segmentation_data import write_generic
@@ -46,14 +44,8 @@ def run_script(toolkit, program_folder, tmp_path):
         # the folder of the tests' build, so that the script builds nothing anew
         known = {"ASCEND_HOME_PATH": str(toolkit), "BUILD_DIR": str(program_folder), "PYTHON": sys.executable}
         with locked(program_folder):
-            return subprocess.run(
-                ["bash", str(ROOT / "scripts/run_infer_310.sh"), *map(str, arguments)],
-                cwd=tmp_path,
-                env={**os.environ, **known, **environment},
-                capture_output=True,
-                text=True,
-                timeout=300,
-            )
+            command = ["bash", ROOT / "scripts/run_infer_310.sh", *arguments]
+            return run_program(*command, cwd=tmp_path, timeout=300, **{**known, **environment})
 
     return run
 
