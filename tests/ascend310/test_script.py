@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.ascend310.conftest import locked, run_program
+from tests.ascend310.conftest import lacking, locked, run_program
 from tests.ascend310.test_app import scores_of
 from tests.conftest import ROOT, run_command
 from tests.segmentation_data import write_generic
@@ -25,7 +25,7 @@ def zoo(tmp_path_factory) -> Path:
     """data/ (digits), label.txt and pictures/; MobileNetV2 as net.onnx (beside an unread net.mindir) and air/net.air;
     SegFormer as seg.onnx, and by_infer/, what infer.py wrote for the pictures."""
     if not importlib.util.find_spec("mindspore"):
-        pytest.skip("mindspore is not installed")
+        lacking("mindspore is not installed")
     root = tmp_path_factory.mktemp("zoo")
     assert run_command("tools/make_digits.py", root / "data").returncode == 0
     write_generic(root / "pictures", {"fits": 2}, size=(64, 64))
