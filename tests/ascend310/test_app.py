@@ -216,6 +216,12 @@ def test_aipp_turns_yuv_into_rgb():
 
 
 def test_core_is_built_without_toolkit(tools, tmp_path):
-    options = ["-S", ROOT / "ascend310_infer", "-B", tmp_path, "-DASCEND_HOME_PATH="]
+    """The default build, optimised, with the core's tests."""
+    options = ["-S", ROOT / "ascend310_infer", "-B", tmp_path, "-DASCEND_HOME_PATH=", "-DINFER_TESTS=ON"]
     done = subprocess.run(["cmake", *map(str, options)], capture_output=True, text=True)
     assert done.returncode == 0 and "only the core is built" in done.stdout
+    done = subprocess.run(["cmake", "--build", tmp_path, "--parallel", "2"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not (tmp_path / "infer310").exists()
+    done = subprocess.run(["ctest"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "100% tests passed" in done.stdout, done.stdout

@@ -149,6 +149,29 @@ def test_what_a_machine_cannot_do_is_said(zoo, run_script, tmp_path):
         assert (done.returncode, part in done.stderr) == (1, True), done.stdout + done.stderr
 
 
+@pytest.mark.slow
+def test_a_user_builds_the_program_and_runs_it(zoo, run_script, tmp_path):
+    """The default build, optimised and without sanitizers, from an empty folder; a second run builds nothing."""
+    data = tmp_path / "data"
+    for file in sorted((zoo / "data" / "val").rglob("*0.*")):
+        copy = data / file.relative_to(zoo / "data" / "val")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    count = sum(file.is_file() for file in data.rglob("*"))
+    for mode in ("CPU", "DVPP"):
+        done = run_script(zoo / "net.onnx", data, zoo / "label.txt", mode, BUILD_DIR=str(tmp_path / "out"))
+        assert done.returncode == 0, done.stdout + done.stderr
+        accuracy, others = (tmp_path / "acc.log").read_text().splitlines()[:2]
+        assert float(re.fullmatch(r"'Accuracy': ([\d.]+)", accuracy)[1]) > 0.85 and others.endswith(f"samples: {count}")
+        if mode == "CPU":
+            found = scores(tmp_path / "result_Files")
+            assert len(found) == count > 9 and largest_difference(zoo / "net.onnx", data, found) <= 1e-3
+            program = (tmp_path / "out" / "infer310").stat()
+    assert "CMAKE_BUILD_TYPE:STRING=Release" in (tmp_path / "out" / "CMakeCache.txt").read_text()
+    assert b"__asan" not in (tmp_path / "out" / "infer310").read_bytes()
+    assert (tmp_path / "out" / "infer310").stat().st_mtime_ns == program.st_mtime_ns
+
+
 def test_mobilenetv2_by_mindspore(zoo, run_script, tmp_path):
     """atc --framework=1, and MindSpore in the card's place: the answers of the ONNX file to 1e-3."""
     data = tmp_path / "data"
