@@ -46,7 +46,8 @@ void CheckBatch(const Options& options, const InputSpec& input) {
 }
 
 ExitStatus Run(const Options& options) {
-  const Listing listing = ListImages(options.data);
+  const Listing listing = ListImages(options.data, !options.labels.empty());
+  for (const auto& file : listing.in_no_class) Say("left out (in no class folder): " + file.string());
   for (const auto& file : listing.others) Say("left out (no image's suffix): " + file.string());
   const Labels labels = options.labels.empty() ? Labels() : ReadLabels(options.labels);
   if (!options.labels.empty()) {

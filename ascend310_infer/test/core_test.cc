@@ -1,5 +1,7 @@
 // Tests of what needs no card: core_test PART runs the checks of one part, core_test all of them.
 
+#include <sys/stat.h>
+
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -120,6 +122,50 @@ void TestFiles() {
   EXPECT(Contains(MessageOf<std::runtime_error>([&] { ListImages(scratch.path() / "gone"); }), "not a folder"));
   fs::create_directory(scratch.path() / "bare");
   EXPECT(Contains(MessageOf<std::runtime_error>([&] { ListImages(scratch.path() / "bare"); }), "holds no images"));
+}
+
+// With labels: an image beside the class folders has none, and must not change the names of the others.
+void TestClassFolders() {
+  const Scratch scratch;
+  for (const char* name : {"cat/1.jpg", "dog/2.jpg", "1.jpg", "notes.txt", ".hidden/3.jpg"}) scratch.Write(name, "x");
+  EXPECT(ListImages(scratch.path()).images.size() == 3);
+  const Listing listing = ListImages(scratch.path(), true);
+  EXPECT(listing.images.size() == 2 && listing.images[0].name == "1");
+  EXPECT(listing.images[0].file == scratch.path() / "cat" / "1.jpg" && listing.others.empty());
+  EXPECT((listing.in_no_class == std::vector<fs::path>{scratch.path() / "1.jpg", scratch.path() / "notes.txt"}));
+  EXPECT(ListImages(scratch.path() / "dog", true).images.size() == 1);  // no folders: all
+}
+
+std::vector<std::string> FilesBelow(const fs::path& root) {
+  std::vector<std::string> files;
+  for (const Item& item : ListImages(root).images) files.push_back(item.file.lexically_relative(root).generic_string());
+  return files;
+}
+
+// As evaluation does it: links are followed, but not in circles, and no image vanishes.
+void TestLinks() {
+  const Scratch elsewhere;
+  elsewhere.Write("owls/4.jpg", "x");
+  elsewhere.Write("5.jpg", "x");
+  const Scratch scratch;
+  scratch.Write("cat/1.jpg", "x");
+  const fs::path root = scratch.path();
+  fs::create_directory_symlink(elsewhere.path() / "owls", root / "owl");
+  fs::create_symlink(elsewhere.path() / "5.jpg", root / "cat" / "5.jpg");
+  fs::create_symlink(root / "gone", root / "cat" / "6.jpg");
+  fs::create_symlink(root / "gone", root / "cat" / "gone");
+  fs::create_directory_symlink(root, root / "cat" / "again");
+  fs::create_directory(root / "owl.jpg");
+  fs::create_directory_symlink(root / "owl.jpg", root / "link.jpg");
+  EXPECT((FilesBelow(root) == std::vector<std::string>{"cat/1.jpg", "cat/5.jpg", "cat/6.jpg", "owl/4.jpg"}));
+  EXPECT(ListImages(root).others == std::vector<fs::path>{root / "cat" / "gone"});
+  EXPECT(Contains(MessageOf<BadImage>([&] { ReadFile(root / "cat" / "6.jpg"); }), "cannot be opened"));
+  EXPECT(mkfifo((root / "cat" / "7.jpg").c_str(), 0600) == 0);
+  EXPECT(Contains(MessageOf<BadImage>([&] { ReadFile(root / "cat" / "7.jpg"); }), "not a regular file"));
+  fs::remove(root / "cat" / "7.jpg");
+  // the data folder itself may be a link
+  fs::create_directory_symlink(root, elsewhere.path() / "data");
+  EXPECT(FilesBelow(elsewhere.path() / "data").size() == 4);
 }
 
 void TestLabels() {
@@ -284,6 +330,8 @@ void TestChannel() {
 const std::map<std::string, std::function<void()>>& Parts() {
   static const std::map<std::string, std::function<void()>> parts = {{"options", TestOptions},
                                                                      {"files", TestFiles},
+                                                                     {"links", TestLinks},
+                                                                     {"class_folders", TestClassFolders},
                                                                      {"labels", TestLabels},
                                                                      {"results", TestResults},
                                                                      {"timing", TestTiming},
