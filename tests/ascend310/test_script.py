@@ -122,6 +122,9 @@ def test_wrong_arguments(zoo, run_script, tmp_path):
     ]:
         done = run_script(*arguments)
         assert (done.returncode, part in done.stderr, "Usage:" in done.stderr) == (2, True, True), done.stderr
+    for batch in ("0", "00", "x"):
+        done = run_script(model, data, label, "CPU", BATCH=batch)
+        assert (done.returncode, f"BATCH is '{batch}'" in done.stderr) == (2, True), done.stderr
     assert not list(tmp_path.iterdir())  # nothing was started
 
 
