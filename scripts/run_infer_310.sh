@@ -78,6 +78,7 @@ main() {
   require_number DEVICE_ID "$device"
   [[ ${BATCH:-1} =~ ^0*[1-9][0-9]*$ ]] || wrong "BATCH is '$BATCH'; it has to be a whole number from 1"
   find_toolkit
+  set_aside build.log atc.log
   build
   local python
   python=$(interpreter)

@@ -93,6 +93,8 @@ def test_conversion_is_kept_and_an_om_is_used_as_it_is(zoo, run_script, tmp_path
     again = run_script(zoo / "net.onnx", data, "None", "CPU")
     assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
     assert "$ atc --framework=5" in first.stderr and "$ atc" not in again.stderr
+    names = {file.name for file in tmp_path.iterdir() if ".log" in file.name}
+    assert names == {"infer.log", "infer.log.1", "build.log", "build.log.1", "atc.log.1"}  # of the first run: .1
     om = next((tmp_path / "om").glob("*.om"))
     done = run_script(om, data, "None", "CPU")
     assert done.returncode == 0 and "$ atc" not in done.stderr and not (tmp_path / "acc.log").exists()
