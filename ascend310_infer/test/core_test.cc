@@ -229,6 +229,28 @@ void TestJpeg() {
   }
 }
 
+// Three components are YCbCr unless the file says otherwise; JFIF outdoes what Adobe's segment says, and that the
+// names.
+void TestColourOfJpeg() {
+  const auto is_rgb = [](const std::string& segments, const std::string& ids) {
+    std::string frame("\xFF\xC0\x00\x11\x08\x00\x20\x00\x30\x03-\x22\x00-\x11\x01-\x11\x01", 19);
+    for (size_t c = 0; c < ids.size(); ++c) frame[10 + 3 * c] = ids[c];
+    const std::string scan("\xFF\xDA\x00\x08\x01\x01\x00\x00\x3F\x00", 10);
+    const auto header = ReadJpegHeader(Bytes("\xFF\xD8" + segments + frame + scan));
+    EXPECT(header);
+    return header && header->rgb;
+  };
+  const std::string adobe(
+      "\xFF\xEE\x00\x0E"
+      "Adobe\x00\x64\0\0\0\0",
+      15);
+  const std::string jfif("\xFF\xE0\x00\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0", 18);
+  const std::string rgb(1, '\0');
+  EXPECT(is_rgb(adobe + rgb, "RGB") && is_rgb(adobe + rgb, "\1\2\3") && is_rgb("", "RGB"));
+  EXPECT(!is_rgb(adobe + "\1", "RGB") && !is_rgb("", "\1\2\3") && !is_rgb("", "RGA"));
+  EXPECT(!is_rgb(jfif, "RGB") && !is_rgb(jfif + adobe + rgb, "\1\2\3") && !is_rgb(adobe + rgb + jfif, "RGB"));
+}
+
 void TestDecode() {
   for (const auto& [text, part] : std::map<std::string, std::string>{
            {"\x89PNG\r\n\x1a\n", "PNG"}, {"BM......", "neither JPEG nor PNG"}, {"\xFF\xD8\xFF\xE0", "JPEG"}}) {
@@ -336,6 +358,7 @@ const std::map<std::string, std::function<void()>>& Parts() {
                                                                      {"results", TestResults},
                                                                      {"timing", TestTiming},
                                                                      {"jpeg", TestJpeg},
+                                                                     {"jpeg_colour", TestColourOfJpeg},
                                                                      {"decode", TestDecode},
                                                                      {"resize", TestResize},
                                                                      {"transform", TestTransform},

@@ -163,11 +163,15 @@ def test_what_dvpp_cannot_decode_is_decoded_by_the_host(app, tmp_path):
     write(data / "progressive.jpg", picture(64, 64), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     write(data / "small.jpg", picture(31, 40))
     Image.fromarray(picture(64, 64)).convert("CMYK").save(data / "cmyk.jpg")
+    rgb = data / "rgb.jpg"
+    Image.fromarray(picture(64, 64)).save(rgb, keep_rgb=True)
+    start = rgb.read_bytes().index(b"\xff\xee\x00\x0eAdobe")
+    (data / "ids.jpg").write_bytes(rgb.read_bytes()[:start] + rgb.read_bytes()[start + 16 :])  # 'R', 'G', 'B' only
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(picture(64, 48)).save(data / "turned.jpg", exif=exif)
     onnx = networks.random_classifier(tmp_path / "net.onnx")
-    assert "6 of 6 done, 0 skipped, 5 decoded without DVPP" in succeeded(
+    assert "8 of 8 done, 0 skipped, 7 decoded without DVPP" in succeeded(
         app.run(app.convert(onnx, ONE, YUV), data, "DVPP")
     )
     for file in data.iterdir():

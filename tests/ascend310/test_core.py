@@ -78,6 +78,7 @@ def kinds(folder):
     for name, mode, options in [
         ("grey.jpg", "L", {}),
         ("cmyk.jpg", "CMYK", {}),
+        ("rgb.jpg", "RGB", {"keep_rgb": True}),
         ("grey.png", "L", {}),
         ("palette.png", "P", {}),
         ("bits.png", "1", {}),
