@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,8 @@ from tests.ascend310.test_app import ONE, YUV
 UNCLEAN = 86
 FAILED, WRONG_USAGE = 1, 2
 CODE = 507899  # of no meaning, so that it can only come from the injection
+
+IMAGES = ["cat/p0.jpg", "cat/p2.jpg", "owl/p1.jpg", "owl/p3.jpg"]  # in the order in which they are read
 
 SETUP = [
     "aclInit",
@@ -59,7 +62,13 @@ PICTURES = [
     "acldvppVpcCropResizeAsync",
     "acldvppVpcResizeAsync",
 ]
-# Function, which call of it, mode, least results that are kept.
+# These return an object or none, and no code.
+MAKERS = """
+    aclmdlCreateDesc aclmdlCreateDataset aclCreateDataBuffer acldvppCreateChannelDesc acldvppCreateResizeConfig
+    acldvppCreatePicDesc acldvppCreateRoiConfig""".split()  # noqa: SIM905
+# Of the application's start, so that no image is to blame.
+BEFORE_IMAGES = {*SETUP, *PICTURES[: PICTURES.index("acldvppMalloc")]} - {"aclmdlExecute", "aclrtMemcpy"}
+# Function, which call of it, mode, how many results there are then.
 FATAL = [
     *((name, 1, "CPU", 0) for name in SETUP),
     *((name, 1, "DVPP", 0) for name in PICTURES),
@@ -106,11 +115,16 @@ def test_every_function_of_the_interface_is_injected():
 
 @pytest.mark.parametrize("function,call,mode,kept", FATAL)
 def test_failure_ends_the_run(app, models, photos, function, call, mode, kept):
+    """The call and what the runtime says about it, the image where it was about one, and the results until then."""
     done = fail(app, models, photos, mode, function, call)
     assert done.returncode == FAILED, done.stdout + done.stderr
-    assert f"error: {function} failed with" in done.stderr or "Async failed with" in done.stderr, done.stderr
-    assert f"injected failure of call {call} of {function}" in done.stderr
-    assert len(app.results()) >= kept
+    image = "" if function in BEFORE_IMAGES else rf"{photos}/{IMAGES[kept]}: "
+    said = r"acldvppVpc\w*Async" if function == "acldvppGetPicDescRetCode" else function
+    what = "returned no object" if function in MAKERS else f"failed with {CODE}"
+    assert re.search(
+        rf"^error: {image}{said} {what}.*injected failure of call {call} of {function}$", done.stderr, re.M
+    )
+    assert app.results() == sorted(f"{Path(name).stem}_0.bin" for name in IMAGES[:kept])
 
 
 @pytest.mark.parametrize("function", SIZES)
