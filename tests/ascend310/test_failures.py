@@ -77,6 +77,15 @@ FATAL = [
     ("aclmdlExecute", 4, "CPU", 3),
     ("aclmdlExecute", 4, "DVPP", 3),
     ("aclrtMalloc", 3, "CPU", 0),
+    # Of a later image, while earlier ones may be waiting to be executed: a picture for the file, one for each scaling.
+    ("acldvppMalloc", 6, "DVPP", 1),  # the second image is the only one that needs more than the one before
+    ("acldvppCreatePicDesc", 5, "DVPP", 1),
+    ("acldvppVpcCropResizeAsync", 3, "DVPP", 2),
+    ("acldvppVpcResizeAsync", 4, "DVPP", 2),
+    ("acldvppSetPicDescData", 8, "DVPP", 2),
+    ("acldvppGetPicDescRetCode", 10, "DVPP", 2),
+    ("acldvppCreateRoiConfig", 4, "DVPP", 3),
+    ("aclrtSynchronizeStream", 13, "DVPP", 3),
 ]
 SIZES = ["aclmdlGetNumInputs", "aclmdlGetInputSizeByIndex", "aclmdlGetNumOutputs", "aclmdlGetOutputSizeByIndex"]
 DECODER = [
