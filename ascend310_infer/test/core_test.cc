@@ -335,6 +335,11 @@ void TestSegmentation() {
   const float maps[] = {1, 0, 0, 0, 0, 0, 1, 1};
   const std::vector<uint8_t> classes = ClassMap(maps, 2, {2, 2}, {4, 4}, {2, 4}, {2, 4});
   EXPECT(classes.size() == 8 && classes[0] == 0 && classes[6] == 1);
+  std::vector<float> many(257);
+  many[255] = 1;
+  EXPECT(ClassMap(many.data(), 256, {1, 1}, {1, 1}, {1, 1}, {1, 1}) == std::vector<uint8_t>{255});
+  EXPECT(Contains(MessageOf<std::runtime_error>([&] { ClassMap(many.data(), 257, {1, 1}, {1, 1}, {1, 1}, {1, 1}); }),
+                  "257 classes"));
 }
 
 void TestChannel() {

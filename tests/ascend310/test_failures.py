@@ -177,9 +177,14 @@ def test_what_does_not_fit_is_refused(app, models, photos, tmp_path):
     ]
     narrow = networks.segmenter(tmp_path / "narrow.onnx", width=40)
     cases.append((app.convert(narrow, YUV, name="narrow"), "DVPP", [], "DVPP needs a width that 16 divides"))
+    pictures = ["--label_pictures", "pictures"]
+    cases.append((models["CPU"], "CPU", pictures, "no score map"))
+    many = networks.segmenter(tmp_path / "many.onnx", classes=257)
+    cases.append((app.convert(many, name="many"), "CPU", pictures, "257 classes, and a label picture holds 256"))
     for om, mode, options, part in cases:
         done = app.run(om, photos, mode, *options)
         assert (done.returncode, part in done.stderr) == (FAILED, True), done.stderr
+    assert not (tmp_path / "result_Files").exists()  # nothing was begun
     done = app.run(models["CPU"], photos, "GPU")
     assert (done.returncode, "CPU or DVPP" in done.stderr) == (WRONG_USAGE, True)
 
