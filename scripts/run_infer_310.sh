@@ -76,8 +76,9 @@ main() {
   [[ $3 == None || -f $3 ]] || wrong "LABEL_PATH '$3' is not a file; tools/make_label_file.py makes one"
   [[ $mode == DVPP || $mode == CPU ]] || wrong "the fourth argument is '$4'; it has to be DVPP or CPU"
   require_number DEVICE_ID "$device"
-  require_number BATCH "${BATCH:-0}"
+  [[ ${BATCH:-1} =~ ^0*[1-9][0-9]*$ ]] || wrong "BATCH is '$BATCH'; it has to be a whole number from 1"
   find_toolkit
+  set_aside build.log atc.log
   build
   local python
   python=$(interpreter)

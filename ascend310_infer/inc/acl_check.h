@@ -18,9 +18,12 @@ struct AclError : std::runtime_error {
 // Throws AclError with the call, the code and what the runtime says about it. `about` names file or object.
 void Check(aclError code, const char* call, const std::string& about = "");
 
+// The same for a call that returns an object or none; there is no code then.
+[[noreturn]] void RefuseNone(const char* call);
+
 template <typename T>
 T* CheckMade(T* handle, const char* call) {
-  if (handle == nullptr) Check(ACL_ERROR_BAD_ALLOC, call, "it returned no object");
+  if (handle == nullptr) RefuseNone(call);
   return handle;
 }
 

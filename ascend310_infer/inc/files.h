@@ -18,11 +18,14 @@ struct Item {
 
 struct Listing {
   std::vector<Item> images;
-  std::vector<std::filesystem::path> others;  // files without an image's suffix
+  std::vector<std::filesystem::path> others;       // files without an image's suffix
+  std::vector<std::filesystem::path> in_no_class;  // files beside the class folders, where those alone are wanted
 };
 
-// All images below `root`, in a fixed order; hidden files and folders are left out. Throws std::runtime_error.
-Listing ListImages(const std::filesystem::path& root);
+// All images below `root`, in a fixed order; hidden files and folders are left out, links followed. `by_class` lists
+// what evaluation and tools/make_label_file.py do: where there are folders, only what is in them. Throws
+// std::runtime_error.
+Listing ListImages(const std::filesystem::path& root, bool by_class = false);
 
 std::vector<uint8_t> ReadFile(const std::filesystem::path& file);
 

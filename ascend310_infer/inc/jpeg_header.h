@@ -13,7 +13,8 @@ struct JpegHeader {
   int width = 0;
   int height = 0;
   int components = 0;
-  int frame = 0;  // second byte of the start-of-frame marker: 0xC0 baseline, 0xC1 sequential, 0xC2 progressive ...
+  bool rgb = false;  // three components that are no YCbCr
+  int frame = 0;     // second byte of the start-of-frame marker: 0xC0 baseline, 0xC1 sequential, 0xC2 progressive ...
   int orientation = 1;    // of EXIF, 1..8
   bool complete = false;  // an end mark follows the pixels
 };

@@ -8,12 +8,15 @@ namespace {
 
 std::atomic<bool> any_release_failed{false};
 
-std::string Sentence(aclError code, const char* call, const std::string& about) {
-  std::string text = std::string(call) + " failed with " + std::to_string(code);
-  if (!about.empty()) text += " (" + about + ")";
+// With what the runtime says about it.
+std::string WithDetail(const std::string& fact) {
   const char* detail = aclGetRecentErrMsg();
-  if (detail != nullptr && *detail != '\0') text += ": " + std::string(detail);
-  return text;
+  return detail == nullptr || *detail == '\0' ? fact : fact + ": " + detail;
+}
+
+std::string Sentence(aclError code, const char* call, const std::string& about) {
+  const std::string fact = std::string(call) + " failed with " + std::to_string(code);
+  return WithDetail(about.empty() ? fact : fact + " (" + about + ")");
 }
 
 }  // namespace
@@ -21,6 +24,8 @@ std::string Sentence(aclError code, const char* call, const std::string& about) 
 void Check(aclError code, const char* call, const std::string& about) {
   if (code != ACL_SUCCESS) throw AclError(Sentence(code, call, about));
 }
+
+void RefuseNone(const char* call) { throw AclError(WithDetail(std::string(call) + " returned no object")); }
 
 void CheckRelease(aclError code, const char* call) noexcept {
   if (code == ACL_SUCCESS) return;

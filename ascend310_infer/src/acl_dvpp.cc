@@ -58,6 +58,7 @@ const char* WhyNotDvpp(const std::vector<uint8_t>& bytes) {
   if (!header) return "no JPEG";
   if (header->frame != kBaseline && header->frame != kSequential) return "progressive or arithmetic JPEG";
   if (header->components != 1 && header->components != kChannels) return "JPEG in CMYK";
+  if (header->rgb) return "JPEG in RGB";  // its planes would be taken for YCbCr
   if (header->orientation != 1) return "turned by EXIF";
   const int shorter = std::min(header->width, header->height);
   const int longer = std::max(header->width, header->height);

@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <fstream>
+#include <set>
 #include <stdexcept>
+#include <system_error>
+#include <utility>
 
 #include "errors.h"
 
@@ -44,20 +47,61 @@ void NameItems(const fs::path& root, std::vector<Item>* images) {
   }
 }
 
+// What a folder holds, sorted and without hidden names. Links count as what they lead to, and as files where that is
+// nothing.
+struct Entries {
+  std::vector<fs::path> folders;
+  std::vector<fs::path> files;
+};
+
+Entries EntriesOf(const fs::path& folder) {
+  Entries entries;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    if (entry.path().filename().string().front() == '.') continue;
+    std::error_code unknown;
+    (entry.is_directory(unknown) ? entries.folders : entries.files).push_back(entry.path());
+  }
+  std::sort(entries.folders.begin(), entries.folders.end());
+  std::sort(entries.files.begin(), entries.files.end());
+  return entries;
+}
+
+// The same files in the same places as files_below of src/engine/files.py: `seen` holds the folders that are listed or
+// about to be, so that links back do not go round in circles.
+void AddUnseen(const fs::path& folder, std::set<fs::path>* seen, std::vector<fs::path>* files) {
+  Entries entries = EntriesOf(folder);
+  files->insert(files->end(), entries.files.begin(), entries.files.end());
+  std::vector<fs::path> unseen;
+  for (const fs::path& each : entries.folders) {
+    if (seen->count(fs::canonical(each)) == 0) unseen.push_back(each);
+  }
+  for (const fs::path& each : unseen) seen->insert(fs::canonical(each));
+  for (const fs::path& each : unseen) AddUnseen(each, seen, files);
+}
+
+void AddFilesBelow(const fs::path& folder, std::vector<fs::path>* files) {
+  std::set<fs::path> seen = {fs::canonical(folder)};
+  AddUnseen(folder, &seen, files);
+}
+
 }  // namespace
 
-Listing ListImages(const fs::path& root) {
+Listing ListImages(const fs::path& root, bool by_class) {
   if (!fs::is_directory(root)) throw std::runtime_error(root.string() + " is not a folder; give one that holds images");
+  Entries top = EntriesOf(root);
+  std::vector<fs::path> files;
   Listing listing;
-  for (auto entry = fs::recursive_directory_iterator(root); entry != fs::end(entry); ++entry) {
-    if (entry->path().filename().string().front() == '.') {
-      if (entry->is_directory()) entry.disable_recursion_pending();
-    } else if (entry->is_regular_file()) {
-      if (HasImageSuffix(entry->path())) {
-        listing.images.push_back({entry->path(), ""});
-      } else {
-        listing.others.push_back(entry->path());
-      }
+  if (by_class && !top.folders.empty()) {
+    for (const fs::path& folder : top.folders) AddFilesBelow(folder, &files);
+    std::swap(listing.in_no_class, top.files);
+  } else {
+    AddFilesBelow(root, &files);
+  }
+  for (const fs::path& file : files) {
+    if (HasImageSuffix(file)) {
+      listing.images.push_back({file, ""});
+    } else {
+      listing.others.push_back(file);
     }
   }
   if (listing.images.empty()) throw std::runtime_error(root.string() + " holds no images; give a folder that does");
@@ -68,6 +112,10 @@ Listing ListImages(const fs::path& root) {
 }
 
 std::vector<uint8_t> ReadFile(const fs::path& file) {
+  std::error_code unknown;
+  const fs::file_status status = fs::status(file, unknown);
+  // opening a pipe would wait for somebody to write into it
+  if (fs::exists(status) && !fs::is_regular_file(status)) throw BadImage("not a regular file");
   std::ifstream in(file, std::ios::binary);
   if (!in) throw BadImage("cannot be opened");
   std::vector<uint8_t> bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());

@@ -8,13 +8,44 @@ namespace infer {
 namespace {
 
 constexpr int kStartOfScan = 0xDA;
+constexpr int kApp0 = 0xE0;
 constexpr int kApp1 = 0xE1;
+constexpr int kApp14 = 0xEE;
 constexpr std::array<uint8_t, 2> kEndMark = {0xFF, 0xD9};
 constexpr std::array<uint8_t, 6> kExif = {'E', 'x', 'i', 'f', 0, 0};
+constexpr std::array<uint8_t, 5> kJfif = {'J', 'F', 'I', 'F', 0};
+constexpr std::array<uint8_t, 5> kAdobe = {'A', 'd', 'o', 'b', 'e'};
+constexpr size_t kAdobeTransform = 11;  // where Adobe's segment says how colours are stored; 0: as they are
 
 bool IsFrame(int marker) {
   return marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC;
 }
+
+// What the segments say about the meaning of three components.
+struct Colour {
+  bool jfif = false;
+  bool adobe = false;
+  int transform = 0;
+  std::array<uint8_t, 3> names{};
+
+  void Read(int marker, const uint8_t* content, size_t size) {
+    constexpr size_t kName = 6;  // of the first component; each takes three bytes
+    if (IsFrame(marker) && size >= kName + 3 * names.size()) {
+      for (size_t c = 0; c < names.size(); ++c) names[c] = content[kName + 3 * c];
+    } else if (marker == kApp0 && size >= 14 && std::equal(kJfif.begin(), kJfif.end(), content)) {
+      jfif = true;
+    } else if (marker == kApp14 && size > kAdobeTransform && std::equal(kAdobe.begin(), kAdobe.end(), content)) {
+      adobe = true;
+      transform = content[kAdobeTransform];
+    }
+  }
+
+  // libjpeg's rule, which evaluation follows: JFIF is YCbCr, then Adobe's segment counts, then the components' names.
+  bool IsRgb() const {
+    if (jfif) return false;
+    return adobe ? transform == 0 : names == std::array<uint8_t, 3>{'R', 'G', 'B'};
+  }
+};
 
 int Big16(const uint8_t* at) { return at[0] << 8 | at[1]; }
 
@@ -50,6 +81,7 @@ int TiffOrientation(const uint8_t* tiff, size_t size) {
 std::optional<JpegHeader> ReadJpegHeader(const std::vector<uint8_t>& bytes) {
   if (!LooksLikeJpeg(bytes)) return std::nullopt;
   JpegHeader header;
+  Colour colour;
   size_t at = 2;
   while (at + 4 <= bytes.size() && bytes[at] == 0xFF) {
     const int marker = bytes[at + 1];
@@ -61,12 +93,14 @@ std::optional<JpegHeader> ReadJpegHeader(const std::vector<uint8_t>& bytes) {
     const uint8_t* content = bytes.data() + at + 4;
     if (marker == kStartOfScan) {
       if (header.components == 0) return std::nullopt;
+      header.rgb = header.components == 3 && colour.IsRgb();
       // Segments before the pixels (a thumbnail, say) may hold end marks of their own; within them it is unambiguous.
       header.complete = std::search(bytes.begin() + static_cast<std::ptrdiff_t>(at), bytes.end(), kEndMark.begin(),
                                     kEndMark.end()) != bytes.end();
       return header;
     }
     if (length < 2 || at + 2 + length > bytes.size()) return std::nullopt;
+    colour.Read(marker, content, length - 2);
     if (IsFrame(marker) && length >= 8) {
       header.frame = marker;
       header.height = Big16(content + 1);

@@ -10,6 +10,7 @@
 #include "preparer.h"
 #include "report.h"
 #include "results.h"
+#include "segmentation.h"
 #include "timing.h"
 
 namespace {
@@ -45,8 +46,19 @@ void CheckBatch(const Options& options, const InputSpec& input) {
   }
 }
 
+void CheckPictures(const Options& options, const Model& model) {
+  if (options.pictures.empty()) return;
+  if (!HasScoreMap(model)) {
+    throw std::runtime_error(
+        "--label_pictures is given, but the model's first output is no score map (batch, classes, height, width); "
+        "leave it out");
+  }
+  CheckClasses(model.outputs()[0].dims[1]);
+}
+
 ExitStatus Run(const Options& options) {
-  const Listing listing = ListImages(options.data);
+  const Listing listing = ListImages(options.data, !options.labels.empty());
+  for (const auto& file : listing.in_no_class) Say("left out (in no class folder): " + file.string());
   for (const auto& file : listing.others) Say("left out (no image's suffix): " + file.string());
   const Labels labels = options.labels.empty() ? Labels() : ReadLabels(options.labels);
   if (!options.labels.empty()) {
@@ -57,6 +69,7 @@ ExitStatus Run(const Options& options) {
   Say(model.Describe());
   RequireFit(options.mode, model.input());
   CheckBatch(options, model.input());
+  CheckPictures(options, model);
 
   Outcome outcome;
   const Stopwatch watch;

@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <exception>
+#include <string>
 #include <thread>
 #include <utility>
 
@@ -74,6 +75,8 @@ class Producer {
       } catch (const BadImage& bad) {
         ++skipped_;
         Say("skipping " + item.file.string() + ": " + bad.what());
+      } catch (const AclError& error) {
+        throw AclError(item.file.string() + ": " + error.what());
       }
       on_host_ = preparer.on_host();
       if (batch->images.size() == static_cast<size_t>(model_.input().batch)) {
@@ -96,6 +99,19 @@ class Producer {
   size_t on_host_ = 0;
   std::thread thread_;
 };
+
+std::string FilesOf(const Batch& batch) {
+  const size_t others = batch.images.size() - 1;
+  return batch.images[0].item.file.string() + (others == 0 ? "" : " and " + std::to_string(others) + " more");
+}
+
+void Execute(const Batch& batch, Model* model, std::vector<std::vector<uint8_t>>* outputs) {
+  try {
+    model->Run(*batch.input, outputs);
+  } catch (const AclError& error) {
+    throw AclError(FilesOf(batch) + ": " + error.what());
+  }
+}
 
 // Where the bytes of one image are in an output of a batch.
 struct Row {
@@ -162,7 +178,7 @@ void InferAll(const Options& options, const AclSession& session, Model* model, c
   try {
     while (std::optional<Batch> batch = producer.Next()) {
       const Stopwatch watch;
-      model->Run(*batch->input, &outputs);
+      Execute(*batch, model, &outputs);
       outcome->latencies.push_back(watch.Milliseconds());
       WriteResults(options, *model, *batch, outputs, labels, outcome);
       producer.Recycle(std::move(*batch));

@@ -1,6 +1,8 @@
 #include "segmentation.h"
 
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 
 #include "resize.h"
 
@@ -22,7 +24,15 @@ std::vector<float> Corner(const std::vector<float>& plane, int width, Size size)
 
 int64_t BestClass(const float* scores, size_t count) { return std::max_element(scores, scores + count) - scores; }
 
+void CheckClasses(int64_t classes) {
+  if (classes > kMostClasses) {
+    throw std::runtime_error("the model knows " + std::to_string(classes) + " classes, and a label picture holds " +
+                             std::to_string(kMostClasses) + "; leave --label_pictures out");
+  }
+}
+
 std::vector<uint8_t> ClassMap(const float* scores, int classes, Size map, Size input, Size filled, Size picture) {
+  CheckClasses(classes);
   std::vector<uint8_t> best_class(static_cast<size_t>(picture.width) * picture.height);
   std::vector<float> best;
   for (int c = 0; c < classes; ++c) {

@@ -1,5 +1,7 @@
 // Tests of what needs no card: core_test PART runs the checks of one part, core_test all of them.
 
+#include <sys/stat.h>
+
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -122,6 +124,50 @@ void TestFiles() {
   EXPECT(Contains(MessageOf<std::runtime_error>([&] { ListImages(scratch.path() / "bare"); }), "holds no images"));
 }
 
+// With labels: an image beside the class folders has none, and must not change the names of the others.
+void TestClassFolders() {
+  const Scratch scratch;
+  for (const char* name : {"cat/1.jpg", "dog/2.jpg", "1.jpg", "notes.txt", ".hidden/3.jpg"}) scratch.Write(name, "x");
+  EXPECT(ListImages(scratch.path()).images.size() == 3);
+  const Listing listing = ListImages(scratch.path(), true);
+  EXPECT(listing.images.size() == 2 && listing.images[0].name == "1");
+  EXPECT(listing.images[0].file == scratch.path() / "cat" / "1.jpg" && listing.others.empty());
+  EXPECT((listing.in_no_class == std::vector<fs::path>{scratch.path() / "1.jpg", scratch.path() / "notes.txt"}));
+  EXPECT(ListImages(scratch.path() / "dog", true).images.size() == 1);  // no folders: all
+}
+
+std::vector<std::string> FilesBelow(const fs::path& root) {
+  std::vector<std::string> files;
+  for (const Item& item : ListImages(root).images) files.push_back(item.file.lexically_relative(root).generic_string());
+  return files;
+}
+
+// As evaluation does it: links are followed, but not in circles, and no image vanishes.
+void TestLinks() {
+  const Scratch elsewhere;
+  elsewhere.Write("owls/4.jpg", "x");
+  elsewhere.Write("5.jpg", "x");
+  const Scratch scratch;
+  scratch.Write("cat/1.jpg", "x");
+  const fs::path root = scratch.path();
+  fs::create_directory_symlink(elsewhere.path() / "owls", root / "owl");
+  fs::create_symlink(elsewhere.path() / "5.jpg", root / "cat" / "5.jpg");
+  fs::create_symlink(root / "gone", root / "cat" / "6.jpg");
+  fs::create_symlink(root / "gone", root / "cat" / "gone");
+  fs::create_directory_symlink(root, root / "cat" / "again");
+  fs::create_directory(root / "owl.jpg");
+  fs::create_directory_symlink(root / "owl.jpg", root / "link.jpg");
+  EXPECT((FilesBelow(root) == std::vector<std::string>{"cat/1.jpg", "cat/5.jpg", "cat/6.jpg", "owl/4.jpg"}));
+  EXPECT(ListImages(root).others == std::vector<fs::path>{root / "cat" / "gone"});
+  EXPECT(Contains(MessageOf<BadImage>([&] { ReadFile(root / "cat" / "6.jpg"); }), "cannot be opened"));
+  EXPECT(mkfifo((root / "cat" / "7.jpg").c_str(), 0600) == 0);
+  EXPECT(Contains(MessageOf<BadImage>([&] { ReadFile(root / "cat" / "7.jpg"); }), "not a regular file"));
+  fs::remove(root / "cat" / "7.jpg");
+  // the data folder itself may be a link
+  fs::create_directory_symlink(root, elsewhere.path() / "data");
+  EXPECT(FilesBelow(elsewhere.path() / "data").size() == 4);
+}
+
 void TestLabels() {
   const Scratch scratch;
   const Labels labels = ReadLabels(scratch.Write("label.txt", "a : 3\ncat/b.jpg:4\r\n\nc.d:5\n"));
@@ -181,6 +227,28 @@ void TestJpeg() {
   for (size_t length = 0; length < tiff.size(); ++length) {
     TiffOrientation(reinterpret_cast<const uint8_t*>(tiff.data()), length);  // for the address sanitizer
   }
+}
+
+// Three components are YCbCr unless the file says otherwise; JFIF outdoes what Adobe's segment says, and that the
+// names.
+void TestColourOfJpeg() {
+  const auto is_rgb = [](const std::string& segments, const std::string& ids) {
+    std::string frame("\xFF\xC0\x00\x11\x08\x00\x20\x00\x30\x03-\x22\x00-\x11\x01-\x11\x01", 19);
+    for (size_t c = 0; c < ids.size(); ++c) frame[10 + 3 * c] = ids[c];
+    const std::string scan("\xFF\xDA\x00\x08\x01\x01\x00\x00\x3F\x00", 10);
+    const auto header = ReadJpegHeader(Bytes("\xFF\xD8" + segments + frame + scan));
+    EXPECT(header);
+    return header && header->rgb;
+  };
+  const std::string adobe(
+      "\xFF\xEE\x00\x0E"
+      "Adobe\x00\x64\0\0\0\0",
+      15);
+  const std::string jfif("\xFF\xE0\x00\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0", 18);
+  const std::string rgb(1, '\0');
+  EXPECT(is_rgb(adobe + rgb, "RGB") && is_rgb(adobe + rgb, "\1\2\3") && is_rgb("", "RGB"));
+  EXPECT(!is_rgb(adobe + "\1", "RGB") && !is_rgb("", "\1\2\3") && !is_rgb("", "RGA"));
+  EXPECT(!is_rgb(jfif, "RGB") && !is_rgb(jfif + adobe + rgb, "\1\2\3") && !is_rgb(adobe + rgb + jfif, "RGB"));
 }
 
 void TestDecode() {
@@ -267,6 +335,11 @@ void TestSegmentation() {
   const float maps[] = {1, 0, 0, 0, 0, 0, 1, 1};
   const std::vector<uint8_t> classes = ClassMap(maps, 2, {2, 2}, {4, 4}, {2, 4}, {2, 4});
   EXPECT(classes.size() == 8 && classes[0] == 0 && classes[6] == 1);
+  std::vector<float> many(257);
+  many[255] = 1;
+  EXPECT(ClassMap(many.data(), 256, {1, 1}, {1, 1}, {1, 1}, {1, 1}) == std::vector<uint8_t>{255});
+  EXPECT(Contains(MessageOf<std::runtime_error>([&] { ClassMap(many.data(), 257, {1, 1}, {1, 1}, {1, 1}, {1, 1}); }),
+                  "257 classes"));
 }
 
 void TestChannel() {
@@ -284,10 +357,13 @@ void TestChannel() {
 const std::map<std::string, std::function<void()>>& Parts() {
   static const std::map<std::string, std::function<void()>> parts = {{"options", TestOptions},
                                                                      {"files", TestFiles},
+                                                                     {"links", TestLinks},
+                                                                     {"class_folders", TestClassFolders},
                                                                      {"labels", TestLabels},
                                                                      {"results", TestResults},
                                                                      {"timing", TestTiming},
                                                                      {"jpeg", TestJpeg},
+                                                                     {"jpeg_colour", TestColourOfJpeg},
                                                                      {"decode", TestDecode},
                                                                      {"resize", TestResize},
                                                                      {"transform", TestTransform},

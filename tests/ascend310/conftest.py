@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,26 @@ from tests.conftest import ROOT
 CACHE = ROOT / ".cache" / "ascend310"  # builds are kept, so that the next run only builds what has changed
 SANITIZED = ("-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS=-fsanitize=address,undefined -O0 -g1")
 STANDIN = ROOT / "tests" / "ascend310" / "standin"
+FOUND = 87  # how a program ends in which a sanitizer found something; their own choice is 1, as after any failure
+SANITIZERS = {
+    "ASAN_OPTIONS": ":".join(filter(None, [os.environ.get("ASAN_OPTIONS"), f"detect_leaks=1:exitcode={FOUND}"])),
+    "UBSAN_OPTIONS": f"halt_on_error=1:print_stacktrace=1:exitcode={FOUND}",
+}
+
+
+def run_program(*command: object, cwd: Path | None = None, timeout: float = 600, **environment: str):
+    """Run a program that is built with sanitizers, or what starts one; whatever they find fails the test."""
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=cwd,
+        env={**os.environ, **SANITIZERS, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    said = done.stdout + done.stderr  # a script may have put the one into the other, and has a status of its own
+    assert done.returncode != FOUND and not re.search(r"Sanitizer|: runtime error: ", said), said
+    return done
 
 
 @contextlib.contextmanager
@@ -109,10 +130,6 @@ class App:
     workers: str
     cwd: Path
 
-    def environment(self, **more: str) -> dict[str, str]:
-        known = {"LD_LIBRARY_PATH": str(self.toolkit / "lib64"), "STANDIN_WORKERS": self.workers}
-        return {**os.environ, **known, **more}
-
     def convert(self, onnx: Path, *options: str, name: str = "model") -> Path:
         """What atc makes of a file; the same file and options are converted once."""
         om = self.cwd / f"{name}.om"
@@ -120,15 +137,9 @@ class App:
         return om
 
     def run(self, om: Path, data: Path, mode: str, *options: object, **environment: str):
+        known = {"LD_LIBRARY_PATH": str(self.toolkit / "lib64"), "STANDIN_WORKERS": self.workers}
         command = [self.program, "--model", om, "--data", data, "--mode", mode, *options]
-        return subprocess.run(
-            list(map(str, command)),
-            cwd=self.cwd,
-            env=self.environment(**environment),
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        return run_program(*command, cwd=self.cwd, **{**known, **environment})
 
     def scores(self, name: str, output: int = 0, folder: str = "result_Files") -> np.ndarray:
         return np.fromfile(self.cwd / folder / f"{name}_{output}.bin", np.float32)

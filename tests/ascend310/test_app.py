@@ -16,7 +16,7 @@ from src.engine import images
 from src.mobilenetv2 import dataset
 from tests.ascend310 import networks
 from tests.ascend310.conftest import picture, write
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_command
 
 AIPP = {name: ROOT / "src/mobilenetv2" / f"{name}.cfg" for name in ("aipp", "aipp_yuv")}
 ONE = "--input_shape=image:1,3,32,32"
@@ -138,15 +138,17 @@ def test_bad_images_are_skipped_and_counted(app, tmp_path):
     (data / "a" / "notes.txt").write_text("x")
     (data / "a" / "text.jpg").write_text("no image")
     (data / "a" / "empty.png").write_bytes(b"")
+    (data / "a" / "dangling.jpg").symlink_to(data / "gone")
     (data / "a" / "cut.jpg").write_bytes(good.read_bytes()[:-100])
     onnx = networks.random_classifier(tmp_path / "net.onnx")
     for mode, options in (("CPU", [ONE]), ("DVPP", [ONE, YUV])):
         said = succeeded(app.run(app.convert(onnx, *options), data, mode), SKIPPED)
-        assert "images: 1 of 4 done, 3 skipped" in said and "left out" in said
+        assert "images: 1 of 5 done, 4 skipped" in said and "left out" in said
         assert (
             "text.jpg: neither JPEG nor PNG" in said
             and "empty.png: empty file" in said
             and "cut.jpg: truncated" in said
+            and "dangling.jpg: cannot be opened" in said
         )
         assert app.results() == ["good_0.bin"]
     good.unlink()
@@ -161,11 +163,15 @@ def test_what_dvpp_cannot_decode_is_decoded_by_the_host(app, tmp_path):
     write(data / "progressive.jpg", picture(64, 64), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     write(data / "small.jpg", picture(31, 40))
     Image.fromarray(picture(64, 64)).convert("CMYK").save(data / "cmyk.jpg")
+    rgb = data / "rgb.jpg"
+    Image.fromarray(picture(64, 64)).save(rgb, keep_rgb=True)
+    start = rgb.read_bytes().index(b"\xff\xee\x00\x0eAdobe")
+    (data / "ids.jpg").write_bytes(rgb.read_bytes()[:start] + rgb.read_bytes()[start + 16 :])  # 'R', 'G', 'B' only
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(picture(64, 48)).save(data / "turned.jpg", exif=exif)
     onnx = networks.random_classifier(tmp_path / "net.onnx")
-    assert "6 of 6 done, 0 skipped, 5 decoded without DVPP" in succeeded(
+    assert "8 of 8 done, 0 skipped, 7 decoded without DVPP" in succeeded(
         app.run(app.convert(onnx, ONE, YUV), data, "DVPP")
     )
     for file in data.iterdir():
@@ -179,6 +185,28 @@ def test_equal_names_in_several_folders(app, tmp_path):
     onnx = networks.random_classifier(tmp_path / "net.onnx")
     succeeded(app.run(app.convert(onnx, ONE), tmp_path / "data", "CPU"))
     assert app.results() == ["2_0.bin", "cat/deep/1_0.bin", "dog/deep/1_0.bin"]
+
+
+def test_labels_are_those_of_the_images_that_evaluation_lists(app, photos, tmp_path):
+    """Links, two folders that are one, an image beside the class folders: the label file knows what the results are."""
+    data = tmp_path / "data"
+    write(data / "cat" / "a.jpg", picture(40, 40))
+    write(data / "a.jpg", picture(40, 40))
+    (data / "owl").symlink_to(photos / "owl")
+    (data / "owls").symlink_to(photos / "owl")
+    (data / "cat" / "round").symlink_to(data)
+    made = run_command("tools/make_label_file.py", data, tmp_path / "label.txt")
+    assert made.returncode == 0, made.stderr
+    om = app.convert(networks.random_classifier(tmp_path / "net.onnx"), ONE)
+    said = succeeded(app.run(om, data, "CPU", "--label_path", tmp_path / "label.txt"))
+    labels = {line.rpartition(":")[0] for line in (tmp_path / "label.txt").read_text().splitlines()}
+    assert app.results() == sorted(f"{name}_0.bin" for name in labels)
+    assert "no label for" not in said and f"of {len(labels)} labelled images" in said
+    assert f"left out (in no class folder): {data}/a.jpg" in said
+    done = run_command(
+        "postprocess.py", "--result_path", tmp_path / "result_Files", "--label_path", tmp_path / "label.txt"
+    )
+    assert done.returncode == 0 and f"samples: {len(labels)}" in done.stdout, done.stderr
 
 
 def test_defaults_are_those_of_training():
@@ -216,6 +244,12 @@ def test_aipp_turns_yuv_into_rgb():
 
 
 def test_core_is_built_without_toolkit(tools, tmp_path):
-    options = ["-S", ROOT / "ascend310_infer", "-B", tmp_path, "-DASCEND_HOME_PATH="]
+    """The default build, optimised, with the core's tests."""
+    options = ["-S", ROOT / "ascend310_infer", "-B", tmp_path, "-DASCEND_HOME_PATH=", "-DINFER_TESTS=ON"]
     done = subprocess.run(["cmake", *map(str, options)], capture_output=True, text=True)
     assert done.returncode == 0 and "only the core is built" in done.stdout
+    done = subprocess.run(["cmake", "--build", tmp_path, "--parallel", "2"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not (tmp_path / "infer310").exists()
+    done = subprocess.run(["ctest"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "100% tests passed" in done.stdout, done.stdout

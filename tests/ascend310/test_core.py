@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import cv2
@@ -12,20 +13,52 @@ from PIL import Image
 from src.engine import images
 from src.mobilenetv2 import dataset
 from src.segformer import transforms
-from tests.ascend310.conftest import picture, write
+from tests.ascend310.conftest import FOUND, SANITIZED, SANITIZERS, picture, run_program, write
 
 ORIENTATION = 0x0112
+MISTAKES = """
+#include <climits>
+#include <cstdlib>
+int main(int argc, char**) {
+  switch (argc) {
+    case 1: return 1;
+    case 2: { char* volatile bytes = new char[8]; const char beyond = bytes[8]; delete[] bytes; return beyond & 1; }
+    case 3: { volatile int number = INT_MAX; number = number + argc; return 1; }
+    default: { void* volatile lost = std::malloc(8); lost = nullptr; return 1; }
+  }
+}
+"""
+
+
+def test_what_sanitizers_find_is_no_failure_of_the_program(tools, tmp_path):
+    """Status 1 is what many tests want of the application; a finding must not look like it."""
+    (tmp_path / "mistakes.cc").write_text(MISTAKES)
+    flags = SANITIZED[-1].partition("=")[2].split()
+    subprocess.run(["c++", *flags, "mistakes.cc", "-o", "mistakes"], cwd=tmp_path, check=True)
+    program = tmp_path / "mistakes"
+    assert run_program(program).returncode == 1
+    environment = {**os.environ, **SANITIZERS}
+    for arguments, part in [
+        ("x", "heap-buffer-overflow"),
+        ("xx", "signed integer overflow"),
+        ("xxx", "detected memory"),
+    ]:
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, env=environment)
+        assert (done.returncode, part in done.stderr) == (FOUND, True), done.stderr
+        with pytest.raises(AssertionError, match=part):
+            run_program(program, *arguments)
+        with pytest.raises(AssertionError, match=part):  # as a script that has its own status
+            run_program("sh", "-c", '"$@" 2>&1 || exit 1', "sh", program, *arguments)
 
 
 def test_core(program_folder):
-    done = subprocess.run(["ctest", "--output-on-failure"], cwd=program_folder, capture_output=True, text=True)
+    done = run_program("ctest", "--verbose", cwd=program_folder)
     assert done.returncode == 0 and "100% tests passed" in done.stdout, done.stdout
 
 
 def dump(program_folder, tmp_path, file, width, height, fit):
     out = tmp_path / "dump"
-    command = [program_folder / "dump_input", file, width, height, fit, out]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    done = run_program(program_folder / "dump_input", file, width, height, fit, out)
     assert done.returncode == 0, done.stderr
     pixels = np.fromfile(f"{out}.rgb", np.uint8).reshape(height, width, 3)
     return pixels, np.fromfile(f"{out}.bin", np.float32).reshape(3, height, width)
@@ -45,6 +78,7 @@ def kinds(folder):
     for name, mode, options in [
         ("grey.jpg", "L", {}),
         ("cmyk.jpg", "CMYK", {}),
+        ("rgb.jpg", "RGB", {"keep_rgb": True}),
         ("grey.png", "L", {}),
         ("palette.png", "P", {}),
         ("bits.png", "1", {}),
@@ -92,8 +126,7 @@ def test_whole_image_is_fitted_as_in_segmentation(program_folder, tmp_path, widt
 @pytest.mark.parametrize("content", [b"", b"text", b"\xff\xd8\xff\xe0" + bytes(50), b"\x89PNG\r\n\x1a\n" + bytes(50)])
 def test_what_is_no_image_is_refused(program_folder, tmp_path, content):
     (tmp_path / "x.jpg").write_bytes(content)
-    command = [program_folder / "dump_input", tmp_path / "x.jpg", "32", "32", "crop", tmp_path / "out"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    done = run_program(program_folder / "dump_input", tmp_path / "x.jpg", 32, 32, "crop", tmp_path / "out")
     assert (done.returncode, bool(done.stderr)) == (1, True)
 
 
@@ -101,6 +134,5 @@ def test_truncated_files_are_refused(program_folder, tmp_path):
     for name in ("x.jpg", "x.png"):
         content = write(tmp_path / name, picture(80, 60)).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 2])
-        command = [program_folder / "dump_input", tmp_path / name, "32", "32", "crop", tmp_path / "out"]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        done = run_program(program_folder / "dump_input", tmp_path / name, 32, 32, "crop", tmp_path / "out")
         assert done.returncode == 1 and "truncated" in done.stderr.lower(), done.stderr

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.ascend310.conftest import locked
+from tests.ascend310.conftest import lacking, locked, run_program
 from tests.ascend310.test_app import scores_of
 from tests.conftest import ROOT, run_command
 from tests.segmentation_data import write_generic
@@ -27,7 +25,7 @@ def zoo(tmp_path_factory) -> Path:
     """data/ (digits), label.txt and pictures/; MobileNetV2 as net.onnx (beside an unread net.mindir) and air/net.air;
     SegFormer as seg.onnx, and by_infer/, what infer.py wrote for the pictures."""
     if not importlib.util.find_spec("mindspore"):
-        pytest.skip("mindspore is not installed")
+        lacking("mindspore is not installed")
     root = tmp_path_factory.mktemp("zoo")
     assert run_command("tools/make_digits.py", root / "data").returncode == 0
     write_generic(root / "pictures", {"fits": 2}, size=(64, 64))
@@ -46,14 +44,8 @@ def run_script(toolkit, program_folder, tmp_path):
         # the folder of the tests' build, so that the script builds nothing anew
         known = {"ASCEND_HOME_PATH": str(toolkit), "BUILD_DIR": str(program_folder), "PYTHON": sys.executable}
         with locked(program_folder):
-            return subprocess.run(
-                ["bash", str(ROOT / "scripts/run_infer_310.sh"), *map(str, arguments)],
-                cwd=tmp_path,
-                env={**os.environ, **known, **environment},
-                capture_output=True,
-                text=True,
-                timeout=900,
-            )
+            command = ["bash", ROOT / "scripts/run_infer_310.sh", *arguments]
+            return run_program(*command, cwd=tmp_path, timeout=900, **{**known, **environment})
 
     return run
 
@@ -101,6 +93,8 @@ def test_conversion_is_kept_and_an_om_is_used_as_it_is(zoo, run_script, tmp_path
     again = run_script(zoo / "net.onnx", data, "None", "CPU")
     assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
     assert "$ atc --framework=5" in first.stderr and "$ atc" not in again.stderr
+    names = {file.name for file in tmp_path.iterdir() if ".log" in file.name}
+    assert names == {"infer.log", "infer.log.1", "build.log", "build.log.1", "atc.log.1"}  # of the first run: .1
     om = next((tmp_path / "om").glob("*.om"))
     done = run_script(om, data, "None", "CPU")
     assert done.returncode == 0 and "$ atc" not in done.stderr and not (tmp_path / "acc.log").exists()
@@ -130,6 +124,9 @@ def test_wrong_arguments(zoo, run_script, tmp_path):
     ]:
         done = run_script(*arguments)
         assert (done.returncode, part in done.stderr, "Usage:" in done.stderr) == (2, True, True), done.stderr
+    for batch in ("0", "00", "x"):
+        done = run_script(model, data, label, "CPU", BATCH=batch)
+        assert (done.returncode, f"BATCH is '{batch}'" in done.stderr) == (2, True), done.stderr
     assert not list(tmp_path.iterdir())  # nothing was started
 
 
@@ -155,6 +152,29 @@ def test_what_a_machine_cannot_do_is_said(zoo, run_script, tmp_path):
     ]:
         done = run_script(model, data, label, "CPU", **environment)
         assert (done.returncode, part in done.stderr) == (1, True), done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_user_builds_the_program_and_runs_it(zoo, run_script, tmp_path):
+    """The default build, optimised and without sanitizers, from an empty folder; a second run builds nothing."""
+    data = tmp_path / "data"
+    for file in sorted((zoo / "data" / "val").rglob("*0.*")):
+        copy = data / file.relative_to(zoo / "data" / "val")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    count = sum(file.is_file() for file in data.rglob("*"))
+    for mode in ("CPU", "DVPP"):
+        done = run_script(zoo / "net.onnx", data, zoo / "label.txt", mode, BUILD_DIR=str(tmp_path / "out"))
+        assert done.returncode == 0, done.stdout + done.stderr
+        accuracy, others = (tmp_path / "acc.log").read_text().splitlines()[:2]
+        assert float(re.fullmatch(r"'Accuracy': ([\d.]+)", accuracy)[1]) > 0.85 and others.endswith(f"samples: {count}")
+        if mode == "CPU":
+            found = scores(tmp_path / "result_Files")
+            assert len(found) == count > 9 and largest_difference(zoo / "net.onnx", data, found) <= 1e-3
+            program = (tmp_path / "out" / "infer310").stat()
+    assert "CMAKE_BUILD_TYPE:STRING=Release" in (tmp_path / "out" / "CMakeCache.txt").read_text()
+    assert b"__asan" not in (tmp_path / "out" / "infer310").read_bytes()
+    assert (tmp_path / "out" / "infer310").stat().st_mtime_ns == program.st_mtime_ns
 
 
 def test_mobilenetv2_by_mindspore(zoo, run_script, tmp_path):

@@ -82,6 +82,11 @@ aclError Set(const char* function, acldvppPicDesc* picture, T acldvppPicDesc::* 
   return ACL_SUCCESS;
 }
 
+template <typename T>
+T Get(const acldvppPicDesc* picture, T acldvppPicDesc::* member) {
+  return IsLive(picture, Kind::kPicDesc) ? picture->*member : T{};
+}
+
 standin::Nv12 Nv12Of(const acldvppPicDesc& picture) {
   return {static_cast<uint8_t*>(View(picture.data, picture.size)), static_cast<int>(picture.width),
           static_cast<int>(picture.height), static_cast<int>(picture.width_stride),
@@ -197,7 +202,10 @@ aclError acldvppDestroyPicDesc(acldvppPicDesc* picDesc) {
 }
 
 aclError acldvppSetPicDescData(acldvppPicDesc* picDesc, void* dataDev) {
-  return Set("acldvppSetPicDescData", picDesc, &acldvppPicDesc::data, dataDev);
+  if (const aclError code = Set("acldvppSetPicDescData", picDesc, &acldvppPicDesc::data, dataDev)) return code;
+  standin::Forget(picDesc);
+  standin::Refer(picDesc, dataDev);
+  return ACL_SUCCESS;
 }
 aclError acldvppSetPicDescSize(acldvppPicDesc* picDesc, uint32_t size) {
   return Set("acldvppSetPicDescSize", picDesc, &acldvppPicDesc::size, size);
@@ -218,12 +226,12 @@ aclError acldvppSetPicDescHeightStride(acldvppPicDesc* picDesc, uint32_t heightS
   return Set("acldvppSetPicDescHeightStride", picDesc, &acldvppPicDesc::height_stride, heightStride);
 }
 
-void* acldvppGetPicDescData(const acldvppPicDesc* picDesc) { return picDesc->data; }
-uint32_t acldvppGetPicDescWidth(const acldvppPicDesc* picDesc) { return picDesc->width; }
-uint32_t acldvppGetPicDescHeight(const acldvppPicDesc* picDesc) { return picDesc->height; }
+void* acldvppGetPicDescData(const acldvppPicDesc* picDesc) { return Get(picDesc, &acldvppPicDesc::data); }
+uint32_t acldvppGetPicDescWidth(const acldvppPicDesc* picDesc) { return Get(picDesc, &acldvppPicDesc::width); }
+uint32_t acldvppGetPicDescHeight(const acldvppPicDesc* picDesc) { return Get(picDesc, &acldvppPicDesc::height); }
 uint32_t acldvppGetPicDescRetCode(const acldvppPicDesc* picDesc) {
   const aclError injected = Enter("acldvppGetPicDescRetCode");
-  return injected != ACL_SUCCESS ? static_cast<uint32_t>(injected) : picDesc->ret_code;
+  return injected != ACL_SUCCESS ? static_cast<uint32_t>(injected) : Get(picDesc, &acldvppPicDesc::ret_code);
 }
 
 acldvppRoiConfig* acldvppCreateRoiConfig(uint32_t left, uint32_t right, uint32_t top, uint32_t bottom) {
@@ -243,6 +251,7 @@ aclError acldvppDestroyResizeConfig(acldvppResizeConfig* resizeConfig) {
 }
 aclError acldvppSetResizeConfigInterpolation(acldvppResizeConfig* resizeConfig, uint32_t interpolation) {
   if (const aclError code = Enter("acldvppSetResizeConfigInterpolation")) return code;
+  if (!IsLive(resizeConfig, Kind::kResizeConfig)) return ACL_ERROR_RT_INVALID_HANDLE;
   resizeConfig->interpolation = interpolation;
   return ACL_SUCCESS;
 }

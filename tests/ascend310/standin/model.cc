@@ -34,7 +34,7 @@ struct aclmdlDataset {
 };
 
 struct aclmdlDesc {
-  const standin::OmFile* om = nullptr;
+  uint32_t model = 0;  // no model has this number
 };
 
 namespace {
@@ -56,6 +56,22 @@ Model* Find(uint32_t id) {
   const std::lock_guard<std::mutex> lock(models_mutex);
   const auto found = Models().find(id);
   return found == Models().end() ? nullptr : found->second.get();
+}
+
+// What a description describes; nullptr, and a misuse, where it is gone, empty or about an unloaded model.
+const standin::OmFile* Described(const aclmdlDesc* desc) {
+  if (!IsLive(desc, Kind::kModelDesc)) return nullptr;
+  const Model* model = Find(desc->model);
+  if (model == nullptr) Misuse(ACL_ERROR_INVALID_MODEL_ID, "a description is read whose model is not there");
+  return model == nullptr ? nullptr : &model->om;
+}
+
+// `read` of what is described, or `otherwise`.
+template <typename T, typename Reader>
+T Read(const char* function, const aclmdlDesc* desc, T otherwise, const Reader& read) {
+  if (Enter(function) != ACL_SUCCESS) return otherwise;
+  const standin::OmFile* om = Described(desc);
+  return om == nullptr ? otherwise : read(*om);
 }
 
 // Batch, height and width of the network's input.
@@ -146,12 +162,15 @@ aclDataBuffer* aclCreateDataBuffer(void* data, size_t size) {
   if (Enter("aclCreateDataBuffer") != ACL_SUCCESS) return nullptr;
   auto* buffer = new aclDataBuffer{data, size};
   standin::Track(buffer, Kind::kDataBuffer);
+  if (data != nullptr) standin::Refer(buffer, data);
   return buffer;
 }
 
 aclError aclDestroyDataBuffer(const aclDataBuffer* dataBuffer) {
   const aclError injected = Enter("aclDestroyDataBuffer");
   if (!Untrack(dataBuffer, Kind::kDataBuffer)) return ACL_ERROR_RT_INVALID_HANDLE;
+  if (standin::IsReferredTo(dataBuffer))
+    Misuse(ACL_ERROR_RT_INVALID_HANDLE, "a data buffer is destroyed that a live dataset lists");
   delete dataBuffer;
   return injected;
 }
@@ -174,6 +193,7 @@ aclError aclmdlAddDatasetBuffer(aclmdlDataset* dataset, aclDataBuffer* dataBuffe
   if (const aclError code = Enter("aclmdlAddDatasetBuffer")) return code;
   if (!IsLive(dataset, Kind::kDataset) || !IsLive(dataBuffer, Kind::kDataBuffer)) return ACL_ERROR_RT_INVALID_HANDLE;
   dataset->buffers.push_back(dataBuffer);
+  standin::Refer(dataset, dataBuffer);
   return ACL_SUCCESS;
 }
 
@@ -226,60 +246,67 @@ aclError aclmdlDestroyDesc(aclmdlDesc* modelDesc) {
 
 aclError aclmdlGetDesc(aclmdlDesc* modelDesc, uint32_t modelId) {
   if (const aclError code = Enter("aclmdlGetDesc")) return code;
-  const Model* model = Find(modelId);
-  if (model == nullptr) return Misuse(ACL_ERROR_INVALID_MODEL_ID, "an unknown model is described");
-  modelDesc->om = &model->om;
+  if (!IsLive(modelDesc, Kind::kModelDesc)) return ACL_ERROR_RT_INVALID_HANDLE;
+  if (Find(modelId) == nullptr) return Misuse(ACL_ERROR_INVALID_MODEL_ID, "an unknown model is described");
+  modelDesc->model = modelId;
   return ACL_SUCCESS;
 }
 
 size_t aclmdlGetNumInputs(aclmdlDesc* modelDesc) {
-  return Enter("aclmdlGetNumInputs") != ACL_SUCCESS ? 0 : modelDesc->om->inputs.size();
+  return Read("aclmdlGetNumInputs", modelDesc, size_t{0}, [](const auto& om) { return om.inputs.size(); });
 }
 
 size_t aclmdlGetNumOutputs(aclmdlDesc* modelDesc) {
-  return Enter("aclmdlGetNumOutputs") != ACL_SUCCESS ? 0 : modelDesc->om->outputs.size();
+  return Read("aclmdlGetNumOutputs", modelDesc, size_t{0}, [](const auto& om) { return om.outputs.size(); });
 }
 
 size_t aclmdlGetInputSizeByIndex(aclmdlDesc* modelDesc, size_t index) {
-  return Enter("aclmdlGetInputSizeByIndex") != ACL_SUCCESS ? 0 : InputBytes(*modelDesc->om, index);
+  return Read("aclmdlGetInputSizeByIndex", modelDesc, size_t{0}, [=](const auto& om) { return InputBytes(om, index); });
 }
 
 size_t aclmdlGetOutputSizeByIndex(aclmdlDesc* modelDesc, size_t index) {
-  return Enter("aclmdlGetOutputSizeByIndex") != ACL_SUCCESS ? 0 : standin::BytesOf(modelDesc->om->outputs.at(index));
+  return Read("aclmdlGetOutputSizeByIndex", modelDesc, size_t{0},
+              [=](const auto& om) { return standin::BytesOf(om.outputs.at(index)); });
 }
 
 aclError aclmdlGetInputDims(const aclmdlDesc* modelDesc, size_t index, aclmdlIODims* dims) {
   if (const aclError code = Enter("aclmdlGetInputDims")) return code;
-  const Tensor& input = modelDesc->om->inputs.at(index);
+  const standin::OmFile* om = Described(modelDesc);
+  if (om == nullptr) return ACL_ERROR_RT_INVALID_HANDLE;
+  const Tensor& input = om->inputs.at(index);
   std::vector<int64_t> shape = input.dims;
-  if (!modelDesc->om->aipp.empty()) shape = {shape[0], shape[2], shape[3], shape[1]};  // of the picture, channels last
+  if (!om->aipp.empty()) shape = {shape[0], shape[2], shape[3], shape[1]};  // of the picture, channels last
   FillDims(input.name, shape, dims);
   return ACL_SUCCESS;
 }
 
 aclError aclmdlGetOutputDims(const aclmdlDesc* modelDesc, size_t index, aclmdlIODims* dims) {
   if (const aclError code = Enter("aclmdlGetOutputDims")) return code;
-  const Tensor& output = modelDesc->om->outputs.at(index);
+  const standin::OmFile* om = Described(modelDesc);
+  if (om == nullptr) return ACL_ERROR_RT_INVALID_HANDLE;
+  const Tensor& output = om->outputs.at(index);
   FillDims(output.name, output.dims, dims);
   return ACL_SUCCESS;
 }
 
 const char* aclmdlGetOutputNameByIndex(const aclmdlDesc* modelDesc, size_t index) {
-  return Enter("aclmdlGetOutputNameByIndex") != ACL_SUCCESS ? nullptr : modelDesc->om->outputs.at(index).name.c_str();
+  return Read("aclmdlGetOutputNameByIndex", modelDesc, static_cast<const char*>(nullptr),
+              [=](const auto& om) { return om.outputs.at(index).name.c_str(); });
 }
 
 aclFormat aclmdlGetInputFormat(const aclmdlDesc* modelDesc, size_t) {
-  if (Enter("aclmdlGetInputFormat") != ACL_SUCCESS) return ACL_FORMAT_UNDEFINED;
-  return modelDesc->om->aipp.empty() ? ACL_FORMAT_NCHW : ACL_FORMAT_NHWC;
+  return Read("aclmdlGetInputFormat", modelDesc, ACL_FORMAT_UNDEFINED,
+              [](const auto& om) { return om.aipp.empty() ? ACL_FORMAT_NCHW : ACL_FORMAT_NHWC; });
 }
 
 aclDataType aclmdlGetInputDataType(const aclmdlDesc* modelDesc, size_t index) {
-  if (Enter("aclmdlGetInputDataType") != ACL_SUCCESS) return ACL_DT_UNDEFINED;
-  return modelDesc->om->aipp.empty() ? TypeOf(modelDesc->om->inputs.at(index)) : ACL_UINT8;
+  return Read("aclmdlGetInputDataType", modelDesc, ACL_DT_UNDEFINED,
+              [=](const auto& om) { return om.aipp.empty() ? TypeOf(om.inputs.at(index)) : ACL_UINT8; });
 }
 
 aclDataType aclmdlGetOutputDataType(const aclmdlDesc* modelDesc, size_t index) {
-  return Enter("aclmdlGetOutputDataType") != ACL_SUCCESS ? ACL_DT_UNDEFINED : TypeOf(modelDesc->om->outputs.at(index));
+  return Read("aclmdlGetOutputDataType", modelDesc, ACL_DT_UNDEFINED,
+              [=](const auto& om) { return TypeOf(om.outputs.at(index)); });
 }
 
 aclError aclmdlGetAippType(uint32_t modelId, size_t, aclmdlInputAippType* type, size_t* dynamicAttachedDataIndex) {

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -41,6 +42,7 @@ struct State {
   std::map<const void*, Kind> handles;
   std::map<const char*, Block> blocks;
   std::set<const void*> in_use;
+  std::multimap<const void*, const void*> references;  // who needs what
   int set_devices = 0;
 };
 
@@ -170,7 +172,28 @@ bool Untrack(const void* handle, Kind kind) {
   if (state().in_use.count(handle) != 0)
     Misuse(ACL_ERROR_RT_INVALID_HANDLE, std::string(NameOf(kind)) + " destroyed while a stream works on it");
   state().handles.erase(handle);
+  Forget(handle);
   return true;
+}
+
+void Refer(const void* user, const void* used) {
+  const std::lock_guard<std::recursive_mutex> lock(state().mutex);
+  state().references.emplace(user, used);
+}
+
+void Forget(const void* user) {
+  const std::lock_guard<std::recursive_mutex> lock(state().mutex);
+  state().references.erase(user);
+}
+
+bool IsReferredTo(const void* begin, size_t size) {
+  const std::lock_guard<std::recursive_mutex> lock(state().mutex);
+  const auto* first = static_cast<const char*>(begin);
+  const auto& references = state().references;
+  return std::any_of(references.begin(), references.end(), [=](const auto& reference) {
+    const auto* used = static_cast<const char*>(reference.second);
+    return used >= first && used < first + size;
+  });
 }
 
 aclrtContext CurrentContext() { return current_context; }
@@ -201,6 +224,8 @@ aclError Release(void* address, bool for_dvpp) {
   if (found == state().blocks.end()) return Misuse(ACL_ERROR_RT_PARAM_INVALID, "memory is freed that is not allocated");
   if (found->second.for_dvpp != for_dvpp)
     return Misuse(ACL_ERROR_RT_PARAM_INVALID, "DVPP's and other memory are mixed up in a free");
+  if (IsReferredTo(address, found->second.size))
+    Misuse(ACL_ERROR_RT_PARAM_INVALID, "memory is freed that a live data buffer or picture description refers to");
   munmap(found->second.view, found->second.mapped);
   munmap(address, found->second.mapped);
   state().blocks.erase(found);
@@ -319,6 +344,19 @@ aclError aclrtSetCurrentContext(aclrtContext context) {
   return ACL_SUCCESS;
 }
 
+namespace {
+
+// Done or given up: nothing is needed for the tasks any more.
+void EndTasks(std::vector<standin::Stream::Task>* tasks) {
+  const std::lock_guard<std::recursive_mutex> lock(state().mutex);
+  for (const auto& task : *tasks) {
+    for (const void* handle : task.uses) state().in_use.erase(handle);
+  }
+  tasks->clear();
+}
+
+}  // namespace
+
 aclError aclrtCreateStream(aclrtStream* stream) {
   if (const aclError code = Enter("aclrtCreateStream")) return code;
   if (standin::current_context == nullptr)
@@ -331,8 +369,9 @@ aclError aclrtCreateStream(aclrtStream* stream) {
 aclError aclrtDestroyStream(aclrtStream stream) {
   const aclError injected = Enter("aclrtDestroyStream");
   if (!standin::Untrack(stream, Kind::kStream)) return ACL_ERROR_RT_INVALID_HANDLE;
-  if (!static_cast<standin::Stream*>(stream)->tasks.empty())
-    Misuse(ACL_ERROR_RT_INVALID_HANDLE, "a stream is destroyed with work left in it");
+  auto& tasks = static_cast<standin::Stream*>(stream)->tasks;
+  if (!tasks.empty()) Misuse(ACL_ERROR_RT_INVALID_HANDLE, "a stream is destroyed with work left in it");
+  EndTasks(&tasks);
   delete static_cast<standin::Stream*>(stream);
   return injected;
 }
@@ -344,10 +383,8 @@ aclError aclrtSynchronizeStream(aclrtStream stream) {
   auto& tasks = static_cast<standin::Stream*>(stream)->tasks;
   for (auto& task : tasks) {
     if (result == ACL_SUCCESS) result = task.work();
-    const std::lock_guard<std::recursive_mutex> lock(state().mutex);
-    for (const void* handle : task.uses) state().in_use.erase(handle);
   }
-  tasks.clear();
+  EndTasks(&tasks);
   return result;
 }
 

@@ -50,6 +50,11 @@ bool IsLive(const void* handle, Kind kind);
 // False, and a misuse, where the handle is not alive or not of that kind.
 bool Untrack(const void* handle, Kind kind);
 
+// `user` needs `used`, memory or another handle, until it is untracked or forgets what it needs.
+void Refer(const void* user, const void* used);
+void Forget(const void* user);
+bool IsReferredTo(const void* begin, size_t size = 1);
+
 // The thread's context, nullptr without one.
 aclrtContext CurrentContext();
 
