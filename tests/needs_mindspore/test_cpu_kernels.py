@@ -1,5 +1,7 @@
 """The compiled CPU kernels against float64 formulas and against the stock MindSpore operators."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -407,3 +409,18 @@ def test_unwritable_repository_uses_the_user_cache(monkeypatch, tmp_path):
     monkeypatch.setattr(build, "REPOSITORY", blocked)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert build._cache_folder().is_relative_to(tmp_path / "cache")
+
+
+def test_processes_that_start_together_compile_once(monkeypatch, tmp_path):
+    """Two threads stand for them: their locks are as apart as those of two processes."""
+    compiler, calls = tmp_path / "c++", tmp_path / "calls"
+    compiler.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && exit 0\necho x >> {calls}\nsleep 0.3\n'
+        'for last; do :; done\necho "int x;" | exec gcc -shared -fPIC -xc - -o "$last"\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setattr(build, "REPOSITORY", tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        found = {path.name for path in pool.map(lambda _: build.library_path(), range(4))}
+    assert (len(found), calls.read_text()) == (1, "x\n")

@@ -1,6 +1,7 @@
 """Compile the .cc files of this folder for the machine at hand, once; later calls find the library in the cache."""
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import platform
@@ -37,7 +38,7 @@ def library_path() -> Path:
     folder = _cache_folder()
     library = folder / f"{key}.so"
     if not library.exists():
-        _compile(compiler, library)
+        _compile_once(compiler, library)
     try:
         ctypes.CDLL(str(library))
     except OSError as error:
@@ -94,6 +95,14 @@ def _cache_folder() -> Path:
         if os.access(folder, os.W_OK):
             return folder
     raise KernelsUnavailable(f"neither {REPOSITORY} nor {user_cache} can be written to")
+
+
+def _compile_once(compiler: list[str], library: Path) -> None:
+    """Compile unless another process has done so meanwhile; the ranks of a run start at the same time."""
+    with library.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():
+            _compile(compiler, library)
 
 
 def _compile(compiler: list[str], library: Path) -> None:
