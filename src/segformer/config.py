@@ -254,6 +254,6 @@ class Config:
             )
         if self.dynamic_size and self.export_format != "ONNX":
             raise UsageError(
-                f"dynamic_size is True and export_format {self.export_format}, which holds one size; "
+                f"dynamic_size is True and a SegFormer's {self.export_format} holds the one size it is written for; "
                 "give --export_format ONNX or leave --dynamic_size out"
             )

@@ -10,11 +10,12 @@ transformers = pytest.importorskip("transformers")
 ms = pytest.importorskip("mindspore")
 pytestmark = pytest.mark.parity
 
-from mindspore import Tensor  # noqa: E402
+from mindspore import Tensor, ops  # noqa: E402
 
 from src.engine import checkpoint, step  # noqa: E402
 from src.engine.adamw import AdamW  # noqa: E402
-from src.segformer import names, network  # noqa: E402
+from src.engine.cpu_kernels import build  # noqa: E402
+from src.segformer import names, network, on_cpu  # noqa: E402
 from src.segformer.loss import cross_entropy  # noqa: E402
 from src.segformer.lr_generator import get_lr  # noqa: E402
 from src.segformer.variants import VARIANTS  # noqa: E402
@@ -64,10 +65,26 @@ def our_network(model: torch.nn.Module, backbone: str, decoder_dim: int) -> netw
     return net
 
 
-@pytest.mark.parametrize(("backbone", "decoder_dim"), [("mit_b0", 256), ("mit_b2", 768)])
-def test_same_weights_same_logits(backbone, decoder_dim):
+# The third is what trains on a CPU; it needs a compiler.
+NETWORKS = [("mit_b0", 256, "off"), ("mit_b2", 768, "off"), ("mit_b0", 256, "on")]
+
+
+def put_kernels(net: network.SegFormer, kernels: str) -> None:
+    """Put the CPU kernels into a network, or skip the test where this machine cannot build them."""
+    if kernels == "off":
+        return
+    try:
+        build.library_path()
+    except build.KernelsUnavailable as reason:
+        pytest.skip(f"the CPU kernels cannot be built here: {reason}")
+    assert on_cpu.accelerate(net, kernels).startswith("CPU kernels: 8 transformer blocks")
+
+
+@pytest.mark.parametrize(("backbone", "decoder_dim", "kernels"), NETWORKS)
+def test_same_weights_same_logits(backbone, decoder_dim, kernels):
     model = torch_model(backbone, decoder_dim)
     net = our_network(model, backbone, decoder_dim)
+    put_kernels(net, kernels)
     net.set_train(False)
     coarse = network.Coarse(net)
     rng = np.random.default_rng(0)
@@ -83,7 +100,7 @@ def test_same_weights_same_logits(backbone, decoder_dim):
         np.testing.assert_allclose(net(Tensor(image)).asnumpy(), enlarged.numpy(), atol=1e-4)
 
 
-STEPS, SIZE, LR, DECAY, WARMUP, RATIO, HEAD = 10, 64, 1e-4, 0.05, 3, 0.1, 10.0
+STEPS, BATCH, SIZE, LR, DECAY, WARMUP, RATIO, HEAD = 10, 2, 64, 1e-4, 0.05, 3, 0.1, 10.0
 CLASS_WEIGHTS = np.linspace(0.6, 1.4, CLASSES).astype(np.float32)
 
 
@@ -93,8 +110,8 @@ def training_batches() -> list[tuple[np.ndarray, np.ndarray]]:
     colours = rng.standard_normal((CLASSES, 3)).astype(np.float32)
     batches = []
     for _ in range(STEPS):
-        label = rng.integers(0, CLASSES, (2, SIZE // 8, SIZE // 8)).repeat(8, 1).repeat(8, 2).astype(np.int32)
-        image = colours[label].transpose(0, 3, 1, 2) + 0.3 * rng.standard_normal((2, 3, SIZE, SIZE))
+        label = rng.integers(0, CLASSES, (BATCH, SIZE // 8, SIZE // 8)).repeat(8, 1).repeat(8, 2).astype(np.int32)
+        image = colours[label].transpose(0, 3, 1, 2) + 0.3 * rng.standard_normal((BATCH, 3, SIZE, SIZE))
         label[:, :9] = IGNORE
         batches.append((image.astype(np.float32), label))
     return batches
@@ -133,7 +150,13 @@ def train_ours(net: network.SegFormer) -> list[float]:
     optimizer = AdamW(net.trainable_params(), DECAY, True, head_multiplier)
     weights = Tensor(CLASS_WEIGHTS)
 
+    fused = on_cpu.loss_of(net, weights, IGNORE)
+    blocks = sum(len(stage.blocks) for stage in net.backbone.stages)
+    nothing_dropped = (ops.ones((blocks, 2, BATCH)), ops.ones((BATCH, net.decode_head.width)))
+
     def loss(image, label):
+        if fused is not None:
+            return fused(image, label, *nothing_dropped)
         return cross_entropy(net(image), label, weights, IGNORE)
 
     train_step = step.make_step(loss, optimizer)
@@ -145,13 +168,14 @@ def head_multiplier(name: str) -> float:
     return HEAD if name.startswith("decode_head.") else 1.0
 
 
-@pytest.mark.parametrize(("backbone", "decoder_dim"), [("mit_b0", 256), ("mit_b2", 768)])
-def test_training_is_that_of_torch(backbone, decoder_dim):
+@pytest.mark.parametrize(("backbone", "decoder_dim", "kernels"), NETWORKS)
+def test_training_is_that_of_torch(backbone, decoder_dim, kernels):
     """AdamW with groups, warm-up and linear decay, weighted loss with ignored pixels, batch normalisation."""
     model = torch_model(backbone, decoder_dim, drop_path_rate=0.0, classifier_dropout_prob=0.0)
     net = our_network(model, backbone, decoder_dim)
+    put_kernels(net, kernels)
     expected, found = train_torch(model), train_ours(net)
-    print(f"{backbone} losses {np.round(expected, 4)}")
+    print(f"{backbone}, kernels {kernels}: losses {np.round(expected, 4)}")
     print(f"largest relative difference {np.abs(np.divide(found, expected) - 1).max():.1e}")
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
