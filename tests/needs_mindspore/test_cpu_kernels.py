@@ -151,6 +151,28 @@ def test_pointwise_matches_stock(library):
         assert_close(actual, expected)
 
 
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("kind", ["DepthwiseConv3x3", "PointwiseConv", "Conv"])
+def test_a_convolution_with_and_without_bias_matches_stock(library, kind, has_bias):
+    """Output and the gradients of input, weight and bias."""
+    settings = {
+        "DepthwiseConv3x3": {"out_channels": 6, "kernel_size": 3, "stride": 2, "padding": 1, "group": 6},
+        "PointwiseConv": {"out_channels": 9, "kernel_size": 1},
+        "Conv": {"out_channels": 5, "kernel_size": 7, "stride": 4, "padding": 3},
+    }[kind]
+    conv = nn.Conv2d(6, pad_mode="pad", has_bias=has_bias, **settings)
+    for seed, parameter in enumerate(conv.get_parameters()):
+        parameter.set_data(Tensor(random(parameter.shape, seed)))
+    fast = getattr(cells, kind)(conv, library)
+    assert [p.name for p in fast.trainable_params()] == [p.name for p in conv.trainable_params()]
+    x = random((2, 6, 11, 10), 5)
+    dy = random(conv(Tensor(x)).shape, 6)
+    expected, found = run(conv, x, dy), run(fast, x, dy)
+    assert len(found[2]) == 1 + has_bias
+    for wanted, got in zip((*expected[:2], *expected[2]), (*found[:2], *found[2])):
+        assert_close(got, wanted)
+
+
 @pytest.mark.parametrize("activation", ["Linear", "ReLU", "ReLU6"])
 @pytest.mark.parametrize("shape", [*SHAPES, (2, 2, 70, 71)])
 def test_training_norm_matches_float64(library, shape, activation):
