@@ -331,6 +331,18 @@ def test_a_sequence_used_twice_is_not_joined(library):
     assert "joined" not in cells.accelerate(net)
 
 
+@pytest.mark.parametrize("shared", [0, 1])
+def test_a_sequence_used_by_two_others_is_not_joined(library, shared):
+    """Where the second one has no partner, the joined cell would leave a part out or do it twice."""
+    one, other = norm_and_depthwise(), nn.SequentialCell([nn.SequentialCell([nn.Sigmoid()])])
+    stock = nn.SequentialCell([one.cell_list[0], one.cell_list[1]])
+    pair = nn.SequentialCell([one.cell_list[shared], other])
+    x = Tensor(random((2, 6 if shared else 3, 9, 7), 1))
+    expected = pair.set_train(False)(x).asnumpy()
+    assert "joined" not in cells.accelerate(nn.CellList([stock, pair]))
+    assert_close(pair.set_train(False)(x).asnumpy(), expected)
+
+
 def test_larger_filters_get_a_kernel_where_the_stock_ones_are_slow(library, monkeypatch):
     monkeypatch.setattr(cells, "stock_convolutions_are_slow", lambda: True)
     stock = nn.SequentialCell([nn.Conv2d(3, 6, 3, 2, pad_mode="pad", padding=1), nn.Conv2d(6, 4, 2, pad_mode="valid")])

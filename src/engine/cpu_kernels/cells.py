@@ -4,6 +4,7 @@ The cells hold custom operators, so export a freshly built network rather than a
 Shapes: N images, C channels, H x W pixels.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Optional
 
@@ -295,7 +296,7 @@ def accelerate(net: nn.Cell, mode: str = "auto", weights_vary: bool = False) -> 
     replaced = {}
     for _, parent in list(net.cells_and_names()):
         _replace_children(parent, library, replaced, route_large=not weights_vary)
-    joined = sum(_join(parent, library) for _, parent in list(net.cells_and_names())) if not weights_vary else 0
+    joined = 0 if weights_vary else _join_all(net, library)
     depthwise, pointwise, larger, norms = (
         sum(isinstance(cell, kind) for cell in replaced.values())
         for kind in (DepthwiseConv3x3, PointwiseConv, Conv, FusedBatchNorm)
@@ -306,13 +307,23 @@ def accelerate(net: nn.Cell, mode: str = "auto", weights_vary: bool = False) -> 
     )
 
 
-def _join(parent: nn.Cell, library: Path) -> int:
-    """Join normalisations at the end of one sequence with the depthwise convolution that begins the next; how many."""
+def _join_all(net: nn.Cell, library: Path) -> int:
+    """`_join` for every cell; how many."""
+    cells = [cell for _, cell in net.cells_and_names()]
+    uses = Counter(id(child) for cell in cells for child in cell._cells.values())
+    return sum(_join(cell, uses, library) for cell in cells)
+
+
+def _join(parent: nn.Cell, uses: Counter, library: Path) -> int:
+    """Join normalisations at the end of one sequence with the depthwise convolution that begins the next; how many.
+
+    `uses` counts, by their id, how often the network holds its cells.
+    """
     if not isinstance(parent, nn.SequentialCell):
         return 0
     parts, joined = parent.cell_list, 0
     for before, after in zip(parts, parts[1:]):
-        once = parts.count(before) == parts.count(after) == 1  # else their parts would have another neighbour too
+        once = uses[id(before)] == uses[id(after)] == 1  # else their parts would have another neighbour too
         if not (once and isinstance(before, nn.SequentialCell) and isinstance(after, nn.SequentialCell)):
             continue
         last = next((name for name, cell in reversed(before._cells.items()) if type(cell) is not nn.Identity), None)
