@@ -68,7 +68,7 @@ def call_mobile(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
         found += kernels("PointwiseBackward", [x, weight, dy], [shape, weight.shape])
     gamma, variance, settings = random(c), np.abs(random(c)) + 1, np.array([1e-5, 0.9], np.float32)
     vectors = [gamma, random(c, seed=1), random(c, seed=2), variance, settings]
-    for suffix in ("Linear", "ReLU6"):
+    for suffix in ("Linear", "ReLU", "ReLU6"):
         y, mean, scale, *moved = kernels(f"BatchNormTrain{suffix}", [x, *vectors], [shape, (c,), (c,), (c,), (c,)])
         backward = [x, gamma, vectors[1], mean, scale, y]
         found += [y, mean, scale, *moved]

@@ -115,7 +115,7 @@ class MapHead(nn.Cell):
         self.linear_c = head.linear_c
         self.linear_fuse = head.linear_fuse
         # SyncBatchNorm, the other one, is for Ascend only.
-        self.bn = cells.FusedBatchNorm(head.bn, library)
+        self.bn = cells.FusedBatchNorm(head.bn, library, "ReLU")
         self.linear_pred = head.linear_pred
         self.width = head.width
         self.library = library
@@ -129,7 +129,7 @@ class MapHead(nn.Cell):
             fuse = self.linear_fuse.weight[:, start : start + self.width]  # (E, E)
             weight, bias = ops.matmul(fuse, layer.weight), ops.matmul(fuse, layer.bias)
             fused = (*fused, self.dense(maps[index], weight, bias))
-        x = ops.relu(self.bn(self.resize_sum(*fused)))
+        x = self.bn(self.resize_sum(*fused))
         if keep is not None:
             x = x * keep.reshape(keep.shape[0], keep.shape[1], 1, 1)
         classes = self.linear_pred.weight.shape[0]

@@ -23,6 +23,7 @@ from tests.networks import calm  # noqa: E402
 SHAPES = [(2, 5, 9, 7), (1, 1, 1, 1), (3, 17, 2, 2), (1, 3, 1, 6), (2, 19, 33, 14)]
 EPS = 1e-5
 MOMENTUM = 0.9
+LIMITS = {"Linear": (-np.inf, np.inf), "ReLU": (0, np.inf), "ReLU6": (0, 6)}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def depthwise_reference(x, weight, dy, stride):
     return y, dx[:, :, 1:-1, 1:-1], dweight
 
 
-def norm_reference(x, gamma, beta, dy, relu6, moving=None):
+def norm_reference(x, gamma, beta, dy, activation, moving=None):
     """y, dx, dgamma, dbeta in float64; `moving` holds mean and variance where those of the batch are not used."""
     x, dy = x.astype(np.float64), dy.astype(np.float64)
     axes, shape = (0, 2, 3), (1, -1, 1, 1)
@@ -88,9 +89,8 @@ def norm_reference(x, gamma, beta, dy, relu6, moving=None):
     scale = 1 / np.sqrt(variance + EPS)
     normalized = (x - mean.reshape(shape)) * scale.reshape(shape)
     y = normalized * gamma.reshape(shape) + beta.reshape(shape)
-    if relu6:
-        dy = dy * ((y > 0) & (y <= 6))
-        y = np.clip(y, 0, 6)
+    least, most = LIMITS[activation]
+    dy, y = dy * ((y > least) & (y <= most)), np.clip(y, least, most)
     dbeta, dgamma = dy.sum(axes), (dy * normalized).sum(axes)
     through_statistics = 0
     if moving is None:
@@ -153,14 +153,36 @@ def test_pointwise_matches_stock(library):
         assert_close(actual, expected)
 
 
-@pytest.mark.parametrize("relu6", [False, True])
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("kind", ["DepthwiseConv3x3", "PointwiseConv", "Conv"])
+def test_a_convolution_with_and_without_bias_matches_stock(library, kind, has_bias):
+    """Output and the gradients of input, weight and bias."""
+    settings = {
+        "DepthwiseConv3x3": {"out_channels": 6, "kernel_size": 3, "stride": 2, "padding": 1, "group": 6},
+        "PointwiseConv": {"out_channels": 9, "kernel_size": 1},
+        "Conv": {"out_channels": 5, "kernel_size": 7, "stride": 4, "padding": 3},
+    }[kind]
+    conv = nn.Conv2d(6, pad_mode="pad", has_bias=has_bias, **settings)
+    for seed, parameter in enumerate(conv.get_parameters()):
+        parameter.set_data(Tensor(random(parameter.shape, seed)))
+    fast = getattr(cells, kind)(conv, library)
+    assert [p.name for p in fast.trainable_params()] == [p.name for p in conv.trainable_params()]
+    x = random((2, 6, 11, 10), 5)
+    dy = random(conv(Tensor(x)).shape, 6)
+    expected, found = run(conv, x, dy), run(fast, x, dy)
+    assert len(found[2]) == 1 + has_bias
+    for wanted, got in zip((*expected[:2], *expected[2]), (*found[:2], *found[2])):
+        assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("activation", ["Linear", "ReLU", "ReLU6"])
 @pytest.mark.parametrize("shape", [*SHAPES, (2, 2, 70, 71)])
-def test_training_norm_matches_float64(library, shape, relu6):
+def test_training_norm_matches_float64(library, shape, activation):
     norm = make_norm(shape[1])
     before = norm.moving_mean.asnumpy().copy(), norm.moving_variance.asnumpy().copy()
     x, dy = random(shape, 4, 3.0, 40.0), random(shape, 5)
-    y, dx, (dgamma, dbeta) = run(cells.FusedBatchNorm(norm, library, relu6).set_train(), x, dy)
-    expected = norm_reference(x, norm.gamma.asnumpy(), norm.beta.asnumpy(), dy, relu6)
+    y, dx, (dgamma, dbeta) = run(cells.FusedBatchNorm(norm, library, activation).set_train(), x, dy)
+    expected = norm_reference(x, norm.gamma.asnumpy(), norm.beta.asnumpy(), dy, activation)
     for actual, wanted in zip((y, dx, dgamma, dbeta), expected):
         assert_close(actual, wanted, 1e-4)
     count = x.size // shape[1]
@@ -170,12 +192,13 @@ def test_training_norm_matches_float64(library, shape, relu6):
     assert_close(norm.moving_variance.asnumpy(), MOMENTUM * before[1] + (1 - MOMENTUM) * unbiased, 1e-6)
 
 
-@pytest.mark.parametrize("relu6", [False, True])
+@pytest.mark.parametrize("activation", ["Linear", "ReLU", "ReLU6"])
 @pytest.mark.parametrize("training", [True, False])
-def test_norm_matches_stock(library, training, relu6):
+def test_norm_matches_stock(library, training, activation):
     stock_norm, norm = make_norm(5), make_norm(5)
-    stock = nn.SequentialCell([stock_norm, nn.ReLU6()] if relu6 else [stock_norm]).set_train(training)
-    fast = cells.FusedBatchNorm(norm, library, relu6).set_train(training)
+    after = {"Linear": [], "ReLU": [nn.ReLU()], "ReLU6": [nn.ReLU6()]}[activation]
+    stock = nn.SequentialCell([stock_norm, *after]).set_train(training)
+    fast = cells.FusedBatchNorm(norm, library, activation).set_train(training)
     for seed in (1, 2):
         x, dy = random((3, 5, 8, 9), seed, 3.0, 1.0), random((3, 5, 8, 9), seed + 10)
         expected, actual = run(stock, x, dy), run(fast, x, dy)
@@ -189,8 +212,8 @@ def test_eval_norm_uses_and_keeps_the_moving_statistics(library):
     norm = make_norm(3)
     before = norm.moving_mean.asnumpy().copy(), norm.moving_variance.asnumpy().copy()
     x, dy = random((2, 3, 5, 5), 1), random((2, 3, 5, 5), 2)
-    y, dx, (dgamma, dbeta) = run(cells.FusedBatchNorm(norm, library, True).set_train(False), x, dy)
-    expected = norm_reference(x, norm.gamma.asnumpy(), norm.beta.asnumpy(), dy, True, before)
+    y, dx, (dgamma, dbeta) = run(cells.FusedBatchNorm(norm, library, "ReLU6").set_train(False), x, dy)
+    expected = norm_reference(x, norm.gamma.asnumpy(), norm.beta.asnumpy(), dy, "ReLU6", before)
     for actual, wanted in zip((y, dx, dgamma, dbeta), expected):
         assert_close(actual, wanted)
     np.testing.assert_array_equal(norm.moving_mean.asnumpy(), before[0])
@@ -219,7 +242,7 @@ def test_results_are_the_same_bit_for_bit(library, size):
     net = nn.SequentialCell(
         [
             cells.DepthwiseConv3x3(make_depthwise(7, 1), library),
-            cells.FusedBatchNorm(make_norm(7), library, True),
+            cells.FusedBatchNorm(make_norm(7), library, "ReLU6"),
             cells.PointwiseConv(nn.Conv2d(7, 60, 1), library),
         ]
     ).set_train()
@@ -229,15 +252,15 @@ def test_results_are_the_same_bit_for_bit(library, size):
         assert a.tobytes() == b.tobytes()
 
 
-@pytest.mark.parametrize("relu6", [False, True])
-def test_nan_is_not_hidden(library, relu6):
+@pytest.mark.parametrize("activation", ["Linear", "ReLU", "ReLU6"])
+def test_nan_is_not_hidden(library, activation):
     x = random((2, 3, 6, 6), 1)
     x[1, 2, 3, 3] = np.nan
     convolved = cells.DepthwiseConv3x3(make_depthwise(3, 1), library)(Tensor(x)).asnumpy()
     assert np.isnan(convolved[1, 2]).sum() == 9
     mixed = cells.PointwiseConv(nn.Conv2d(3, 5, 1), library)(Tensor(x)).asnumpy()
     assert np.isnan(mixed[1, :, 3, 3]).all() and np.isnan(mixed).sum() == 5
-    norm = cells.FusedBatchNorm(make_norm(3), library, relu6)
+    norm = cells.FusedBatchNorm(make_norm(3), library, activation)
     assert np.isnan(norm.set_train(False)(Tensor(x)).asnumpy()).sum() == 1
     assert np.isnan(norm.set_train()(Tensor(x)).asnumpy()[:, 2]).all()
 
@@ -262,6 +285,18 @@ def test_names_of_parameters_stay(library, monkeypatch, slow):
     assert left == (0 if slow else 1)
     kinds = {type(cell) for _, cell in fast.cells_and_names()}
     assert not kinds & {nn.BatchNorm2d, nn.ReLU6}
+
+
+def test_relu_after_a_normalisation_becomes_part_of_it(library):
+    def make():
+        return nn.SequentialCell([make_norm(6), nn.ReLU(), make_depthwise(6, 1), make_norm(6, 4), nn.Sigmoid()])
+
+    stock, fast = make().set_train(), make()
+    assert "2 batch normalisations" in cells.accelerate(fast)
+    kinds = [type(cell) for cell in fast.cell_list]
+    assert kinds == [cells.FusedBatchNorm, nn.Identity, cells.DepthwiseConv3x3, cells.FusedBatchNorm, nn.Sigmoid]
+    x = Tensor(random((2, 6, 7, 5), 1))
+    assert_close(fast.set_train()(x).asnumpy(), stock(x).asnumpy())
 
 
 def norm_and_depthwise() -> nn.SequentialCell:
@@ -296,6 +331,18 @@ def test_a_sequence_used_twice_is_not_joined(library):
     first, second = norm_and_depthwise().cell_list
     net = nn.SequentialCell([first, second, first, nn.SequentialCell([])])
     assert "joined" not in cells.accelerate(net)
+
+
+@pytest.mark.parametrize("shared", [0, 1])
+def test_a_sequence_used_by_two_others_is_not_joined(library, shared):
+    """Where the second one has no partner, the joined cell would leave a part out or do it twice."""
+    one, other = norm_and_depthwise(), nn.SequentialCell([nn.SequentialCell([nn.Sigmoid()])])
+    stock = nn.SequentialCell([one.cell_list[0], one.cell_list[1]])
+    pair = nn.SequentialCell([one.cell_list[shared], other])
+    x = Tensor(random((2, 6 if shared else 3, 9, 7), 1))
+    expected = pair.set_train(False)(x).asnumpy()
+    assert "joined" not in cells.accelerate(nn.CellList([stock, pair]))
+    assert_close(pair.set_train(False)(x).asnumpy(), expected)
 
 
 def test_larger_filters_get_a_kernel_where_the_stock_ones_are_slow(library, monkeypatch):

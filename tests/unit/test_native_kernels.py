@@ -279,6 +279,38 @@ def test_pixel_loss_takes_negative_weights(kernels):
         assert loss[0] == pytest.approx(pixel_loss(logits, label, weights, 255), rel=1e-5)
 
 
+LIMITS = {"Linear": (-np.inf, np.inf), "ReLU": (0, np.inf), "ReLU6": (0, 6)}
+
+
+def normalize_batch(x, gamma, beta, mean, variance, activation):
+    x = np.asarray(x, np.float64)
+    mean, variance = (x.mean((0, 2, 3)), x.var((0, 2, 3))) if mean is None else (mean, variance)
+    factor = gamma / np.sqrt(variance + 1e-5)
+    y = (x - mean[:, None, None]) * factor[:, None, None] + beta[:, None, None]
+    return np.clip(y, *LIMITS[activation])
+
+
+@pytest.mark.parametrize("activation", LIMITS)
+@pytest.mark.parametrize("shape", [(2, 5, 9, 7), (1, 3, 70, 61), (9, 4, 1, 1)])
+def test_batch_normalisation(kernels, shape, activation):
+    c = shape[1]
+    x, gamma, beta = random(*shape) * 2 + 1, random(c) + 2, random(c, seed=1) + 2
+    mean, variance, dy = random(c, seed=2), np.abs(random(c, seed=3)) + 1, random(*shape, seed=4)
+    inputs, vectors = [x, gamma, beta, mean, variance, np.array([1e-5, 0.9], np.float32)], [(c,)] * 4
+    y, *found = kernels(f"BatchNormTrain{activation}", inputs, [shape, *vectors])
+    assert_close(y, normalize_batch(x, gamma, beta, None, None, activation))
+    gradients = kernels(f"BatchNormTrainBackward{activation}", [*inputs[:3], *found[:2], dy], [shape, (c,), (c,)])
+    assert_slopes(
+        gradients, lambda *arrays: (normalize_batch(*arrays, None, None, activation) * dy).sum(), [x, gamma, beta], 1e-3
+    )
+    (y,) = kernels(f"BatchNormInfer{activation}", inputs, [shape])
+    assert_close(y, normalize_batch(x, gamma, beta, mean, variance, activation))
+    gradients = kernels(f"BatchNormInferBackward{activation}", [*inputs, dy], [shape, (c,), (c,)])
+    assert_slopes(
+        gradients, lambda *arrays: (normalize_batch(*arrays, mean, variance, activation) * dy).sum(), [x, gamma, beta]
+    )
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (2, 5, 9, 7), (3, 4, 8, 8), (2, 3, 80, 61)])
 def test_joined_normalisation_and_depthwise_convolution(kernels, shape, stride):

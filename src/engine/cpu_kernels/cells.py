@@ -4,6 +4,7 @@ The cells hold custom operators, so export a freshly built network rather than a
 Shapes: N images, C channels, H x W pixels.
 """
 
+from collections import Counter
 from pathlib import Path
 from typing import Optional
 
@@ -16,6 +17,7 @@ from src.engine.cpu_kernels.custom import custom_operator as _operator
 from src.engine.errors import ZooError
 
 MODES = ("auto", "on", "off")
+ACTIVATIONS = {nn.ReLU: "ReLU", nn.ReLU6: "ReLU6"}  # what a normalisation's kernel can do in the same pass
 
 
 def _depthwise_operator(library: Path, stride: int) -> ops.Custom:
@@ -229,9 +231,9 @@ class NormDepthwise(nn.Cell):
 
 
 class FusedBatchNorm(nn.Cell):
-    """(N, C, H, W) -> same shape: `norm` with its own Parameters, followed by ReLU6 if `relu6`."""
+    """(N, C, H, W) -> same shape: `norm` with its own Parameters, then `activation` ("Linear", "ReLU", "ReLU6")."""
 
-    def __init__(self, norm: nn.BatchNorm2d, library: Path, relu6: bool = False):
+    def __init__(self, norm: nn.BatchNorm2d, library: Path, activation: str = "Linear"):
         super().__init__()
         # The order of nn.BatchNorm2d, so that parameters are listed in the same order as before.
         self.moving_mean = norm.moving_mean
@@ -241,10 +243,9 @@ class FusedBatchNorm(nn.Cell):
         self.use_batch_statistics = norm.use_batch_statistics
         # nn.BatchNorm2d stores the share of the new value; the kernels want the share of the old one.
         self.settings = Tensor([norm.eps, 1.0 - norm.momentum], ms.float32)
-        self.relu6 = relu6
-        suffix = "ReLU6" if relu6 else "Linear"
-        self.train_operator = _train_operator(library, suffix)
-        self.infer_operator = _infer_operator(library, suffix)
+        self.activation = activation
+        self.train_operator = _train_operator(library, activation)
+        self.infer_operator = _infer_operator(library, activation)
 
     def uses_batch(self) -> bool:
         """Whether the batch's statistics normalise, rather than the moving ones."""
@@ -283,9 +284,10 @@ def off_because(reason: str) -> str:
 def accelerate(net: nn.Cell, mode: str = "auto", weights_vary: bool = False) -> str:
     """Replace depthwise and pointwise convolutions and batch normalisations in place; returns one sentence for the log.
 
-    Parameter objects, their names and their order stay as they are. A batch normalisation with ReLU6 becomes one cell
-    with the depthwise convolution in the sequence after it. `weights_vary` leaves that out, and larger filters:
-    then every convolution can be called with another weight, by its `operator` or, where it is stock, `conv2d`.
+    Parameter objects, their names and their order stay as they are. A batch normalisation takes in the ReLU or ReLU6
+    that follows it in its sequence; with ReLU6 it becomes one cell with the depthwise convolution in the sequence after
+    it. `weights_vary` leaves that out, and larger filters: then every convolution can be called with another weight, by
+    its `operator` or, where it is stock, `conv2d`.
     "off" changes nothing, "auto" neither if the kernels cannot be compiled here, and "on" raises ZooError then.
     """
     library, reason = find_library(mode)
@@ -294,7 +296,7 @@ def accelerate(net: nn.Cell, mode: str = "auto", weights_vary: bool = False) -> 
     replaced = {}
     for _, parent in list(net.cells_and_names()):
         _replace_children(parent, library, replaced, route_large=not weights_vary)
-    joined = sum(_join(parent, library) for _, parent in list(net.cells_and_names())) if not weights_vary else 0
+    joined = 0 if weights_vary else _join_all(net, library)
     depthwise, pointwise, larger, norms = (
         sum(isinstance(cell, kind) for cell in replaced.values())
         for kind in (DepthwiseConv3x3, PointwiseConv, Conv, FusedBatchNorm)
@@ -305,19 +307,34 @@ def accelerate(net: nn.Cell, mode: str = "auto", weights_vary: bool = False) -> 
     )
 
 
-def _join(parent: nn.Cell, library: Path) -> int:
-    """Join normalisations at the end of one sequence with the depthwise convolution that begins the next; how many."""
+def _join_all(net: nn.Cell, library: Path) -> int:
+    """`_join` for every cell; how many."""
+    cells = [cell for _, cell in net.cells_and_names()]
+    uses = Counter(id(child) for cell in cells for child in cell._cells.values())
+    return sum(_join(cell, uses, library) for cell in cells)
+
+
+def _join(parent: nn.Cell, uses: Counter, library: Path) -> int:
+    """Join normalisations at the end of one sequence with the depthwise convolution that begins the next; how many.
+
+    `uses` counts, by their id, how often the network holds its cells.
+    """
     if not isinstance(parent, nn.SequentialCell):
         return 0
     parts, joined = parent.cell_list, 0
     for before, after in zip(parts, parts[1:]):
-        once = parts.count(before) == parts.count(after) == 1  # else their parts would have another neighbour too
+        once = uses[id(before)] == uses[id(after)] == 1  # else their parts would have another neighbour too
         if not (once and isinstance(before, nn.SequentialCell) and isinstance(after, nn.SequentialCell)):
             continue
         last = next((name for name, cell in reversed(before._cells.items()) if type(cell) is not nn.Identity), None)
         first = next(iter(after._cells), None)
         norm, conv = before._cells.get(last), after._cells.get(first)
-        if isinstance(norm, FusedBatchNorm) and norm.relu6 and isinstance(conv, DepthwiseConv3x3) and conv.bias is None:
+        if (
+            isinstance(norm, FusedBatchNorm)
+            and norm.activation == "ReLU6"
+            and isinstance(conv, DepthwiseConv3x3)
+            and conv.bias is None
+        ):
             after._cells[first] = NormDepthwise(norm, conv, library).set_train(conv.training)
             before._cells[last] = nn.Identity()
             for sequence in (before, after):
@@ -333,23 +350,23 @@ def _replace_children(parent: nn.Cell, library: Path, replaced: dict, route_larg
     is_sequence = isinstance(parent, nn.SequentialCell)
     for name, following in zip(list(children), [*list(children)[1:], None]):
         cell = children[name]
-        relu6 = is_sequence and following is not None and type(children[following]) is nn.ReLU6
-        key = (cell, relu6)
-        successor = replaced.get(key) or _successor(cell, library, relu6, route_large)
+        activation = ACTIVATIONS.get(type(children.get(following)), "Linear") if is_sequence else "Linear"
+        key = (cell, activation)
+        successor = replaced.get(key) or _successor(cell, library, activation, route_large)
         if successor is None:
             continue
         children[name] = replaced[key] = successor.set_train(cell.training)
-        if relu6 and isinstance(successor, FusedBatchNorm):
+        if activation != "Linear" and isinstance(successor, FusedBatchNorm):
             children[following] = nn.Identity()
     if is_sequence:
         parent.cell_list = list(children.values())
 
 
-def _successor(cell: nn.Cell, library: Path, relu6: bool, route_large: bool) -> Optional[nn.Cell]:
-    """The cell to put in place of a stock cell, or None; `relu6` tells whether nn.ReLU6 comes next."""
+def _successor(cell: nn.Cell, library: Path, activation: str, route_large: bool) -> Optional[nn.Cell]:
+    """The cell to put in place of a stock cell, or None; `activation` is what comes next."""
     # Exact types: a subclass may compute something else.
     if type(cell) is nn.BatchNorm2d:
-        return FusedBatchNorm(cell, library, relu6)
+        return FusedBatchNorm(cell, library, activation)
     if type(cell) is not nn.Conv2d or cell.weight.dtype != ms.float32:
         return None
     if _is_depthwise_3x3(cell):

@@ -87,9 +87,15 @@ int BackwardPointwise(const Arguments& args) {
   return 0;
 }
 
-// Batch normalisation, optionally followed by ReLU6. Both comparisons are false for NaN, so NaN passes through.
-inline float Clamp6(float value) {
+// Batch normalisation, and what may follow it in the same pass.
+enum class Activation { kNone, kReLU, kReLU6 };
+
+// Both comparisons are false for NaN, so NaN passes through.
+template <Activation kActivation>
+inline float Activated(float value) {
+  if constexpr (kActivation == Activation::kNone) return value;
   value = value < 0.0f ? 0.0f : value;
+  if constexpr (kActivation == Activation::kReLU) return value;
   return value > 6.0f ? 6.0f : value;
 }
 
@@ -143,19 +149,16 @@ struct Affine {
   float Output(float x) const { return (x - mean) * (inverse_std * gamma) + beta; }
 };
 
-template <bool kReLU6>
+template <Activation kActivation>
 void Normalize(Affine affine, const float* from, float* __restrict to, int64_t length) {
 #pragma omp simd
-  for (int64_t i = 0; i < length; ++i) {
-    const float value = affine.Output(from[i]);
-    to[i] = kReLU6 ? Clamp6(value) : value;
-  }
+  for (int64_t i = 0; i < length; ++i) to[i] = Activated<kActivation>(affine.Output(from[i]));
 }
 
-template <bool kReLU6>
+template <Activation kActivation>
 void NormalizeChannel(const Images& images, int64_t channel, Affine affine, const float* x, float* y) {
   images.ForEachChunk(
-      channel, [=](int64_t offset, int64_t length) { Normalize<kReLU6>(affine, x + offset, y + offset, length); });
+      channel, [=](int64_t offset, int64_t length) { Normalize<kActivation>(affine, x + offset, y + offset, length); });
 }
 
 // The batch's statistics of one channel of args[0], as what normalises it. Arguments 1 to 5 are gamma, beta, moving
@@ -179,7 +182,7 @@ Affine BatchAffine(const Arguments& args, const Images& images, int64_t channel,
 
 // x, gamma, beta, moving mean, moving variance, (eps, momentum)
 //   -> y, batch mean, batch inverse standard deviation, new moving mean, new moving variance
-template <bool kReLU6>
+template <Activation kActivation>
 int BatchNormTrain(const Arguments& args) {
   if (!HasImages(args)) return kBadArguments;
   const Images images(args);
@@ -188,13 +191,13 @@ int BatchNormTrain(const Arguments& args) {
 #pragma omp parallel for schedule(static)
   for (int64_t channel = 0; channel < c; ++channel) {
     const Affine affine = BatchAffine(args, images, channel, 7);
-    NormalizeChannel<kReLU6>(images, channel, affine, args[0], args[6]);
+    NormalizeChannel<kActivation>(images, channel, affine, args[0], args[6]);
   }
   return 0;
 }
 
 // x, gamma, beta, moving mean, moving variance, (eps, momentum) -> y
-template <bool kReLU6>
+template <Activation kActivation>
 int BatchNormInfer(const Arguments& args) {
   if (!HasImages(args)) return kBadArguments;
   const Images images(args);
@@ -204,22 +207,22 @@ int BatchNormInfer(const Arguments& args) {
   for (int64_t channel = 0; channel < c; ++channel) {
     const float inverse_std = 1.0f / std::sqrt(args[4][channel] + args[5][0]);
     const Affine affine = {args[3][channel], inverse_std, args[1][channel], args[2][channel]};
-    NormalizeChannel<kReLU6>(images, channel, affine, args[0], args[6]);
+    NormalizeChannel<kActivation>(images, channel, affine, args[0], args[6]);
   }
   return 0;
 }
 
-// dy where ReLU6 lets it pass, with the stock operator's limits (6 itself passes, 0 does not). The value before ReLU6
-// is computed again, by the same expression as in the forward kernel, instead of being kept.
-template <bool kReLU6>
+// dy where the activation lets it pass, with the stock operators' limits (6 itself passes, 0 does not). The value
+// before it is computed again, by the same expression as in the forward kernel, instead of being kept.
+template <Activation kActivation>
 inline float Passed(float dy, float x, const Affine& affine) {
-  if constexpr (!kReLU6) return dy;
+  if constexpr (kActivation == Activation::kNone) return dy;
   const float value = affine.Output(x);
-  return value > 0.0f && value <= 6.0f ? dy : 0.0f;
+  return value > 0.0f && (kActivation == Activation::kReLU || value <= 6.0f) ? dy : 0.0f;
 }
 
 // Gradients of one channel. kBatch: mean and variance were those of the batch, so x acts through them as well.
-template <bool kReLU6, bool kBatch>
+template <Activation kActivation, bool kBatch>
 void BackwardChannel(const Images& images, int64_t channel, Affine affine, const float* x, const float* dy, float* dx,
                      float* dgamma, float* dbeta) {
   double sum = 0, sum_normalized = 0;
@@ -230,7 +233,7 @@ void BackwardChannel(const Images& images, int64_t channel, Affine affine, const
 #pragma omp simd reduction(+ : part, part_normalized)
     for (int64_t i = 0; i < length; ++i) {
       const float normalized = affine.Normalized(value[i]);
-      const float passed = Passed<kReLU6>(grad[i], value[i], affine);
+      const float passed = Passed<kActivation>(grad[i], value[i], affine);
       part += passed;
       part_normalized += passed * normalized;
     }
@@ -250,14 +253,14 @@ void BackwardChannel(const Images& images, int64_t channel, Affine affine, const
 #pragma omp simd
     for (int64_t i = 0; i < length; ++i) {
       const float normalized = affine.Normalized(value[i]);
-      const float passed = Passed<kReLU6>(grad[i], value[i], affine);
+      const float passed = Passed<kActivation>(grad[i], value[i], affine);
       out[i] = kBatch ? scale * (passed - mean_grad - normalized * mean_product) : scale * passed;
     }
   });
 }
 
 // x, gamma, beta, batch mean, batch inverse standard deviation, dy -> dx, dgamma, dbeta
-template <bool kReLU6>
+template <Activation kActivation>
 int BatchNormTrainBackward(const Arguments& args) {
   if (!HasImages(args)) return kBadArguments;
   const Images images(args);
@@ -266,14 +269,14 @@ int BatchNormTrainBackward(const Arguments& args) {
 #pragma omp parallel for schedule(static)
   for (int64_t channel = 0; channel < c; ++channel) {
     const Affine affine = {args[3][channel], args[4][channel], args[1][channel], args[2][channel]};
-    BackwardChannel<kReLU6, true>(images, channel, affine, args[0], args[5], args[6], args[7] + channel,
-                                  args[8] + channel);
+    BackwardChannel<kActivation, true>(images, channel, affine, args[0], args[5], args[6], args[7] + channel,
+                                       args[8] + channel);
   }
   return 0;
 }
 
 // x, gamma, beta, moving mean, moving variance, (eps, momentum), dy -> dx, dgamma, dbeta
-template <bool kReLU6>
+template <Activation kActivation>
 int BatchNormInferBackward(const Arguments& args) {
   if (!HasImages(args)) return kBadArguments;
   const Images images(args);
@@ -285,8 +288,8 @@ int BatchNormInferBackward(const Arguments& args) {
   for (int64_t channel = 0; channel < c; ++channel) {
     const float inverse_std = 1.0f / std::sqrt(args[4][channel] + args[5][0]);
     const Affine affine = {args[3][channel], inverse_std, args[1][channel], args[2][channel]};
-    BackwardChannel<kReLU6, false>(images, channel, affine, args[0], args[6], args[7], args[8] + channel,
-                                   args[9] + channel);
+    BackwardChannel<kActivation, false>(images, channel, affine, args[0], args[6], args[7], args[8] + channel,
+                                        args[9] + channel);
   }
   return 0;
 }
@@ -324,7 +327,7 @@ int NormDepthwise(const Arguments& args) {
       const Affine affine = BatchAffine(args, images, channel, 8);
       for (int64_t image = 0; image < n; ++image) {
         const int64_t index = image * c + channel;
-        Normalize<true>(affine, args[0] + index * h * w, plane.data(), h * w);
+        Normalize<Activation::kReLU6>(affine, args[0] + index * h * w, plane.data(), h * w);
         layout.Split(plane.data(), phases.data());
         DepthwisePlane(layout, phases.data(), args[6] + channel * kTaps, flat.data());
         layout.CopyRows(flat.data(), layout.pitch, args[7] + index * layout.out_size, layout.out_w);
@@ -364,12 +367,12 @@ int NormDepthwiseBackward(const Arguments& args) {
       gradients.Begin(args[5] + channel * kTaps);
       for (int64_t image = 0; image < n; ++image) {
         const int64_t index = image * c + channel;
-        Normalize<true>(affine, args[0] + index * h * w, plane.data(), h * w);
+        Normalize<Activation::kReLU6>(affine, args[0] + index * h * w, plane.data(), h * w);
         gradients.Add(plane.data(), args[6] + index * layout.out_size, args[7] + index * h * w);
       }
       gradients.End(args[10] + channel * kTaps);
-      BackwardChannel<true, true>(images, channel, affine, args[0], args[7], args[7], args[8] + channel,
-                                  args[9] + channel);
+      BackwardChannel<Activation::kReLU6, true>(images, channel, affine, args[0], args[7], args[7], args[8] + channel,
+                                                args[9] + channel);
     }
   }
   return 0;
@@ -383,14 +386,18 @@ EXPORT(DepthwiseBackwardS1, DepthwiseBackward<1>)
 EXPORT(DepthwiseBackwardS2, DepthwiseBackward<2>)
 EXPORT(PointwiseForward, ForwardPointwise)
 EXPORT(PointwiseBackward, BackwardPointwise)
-EXPORT(BatchNormTrainLinear, BatchNormTrain<false>)
-EXPORT(BatchNormTrainReLU6, BatchNormTrain<true>)
-EXPORT(BatchNormTrainBackwardLinear, BatchNormTrainBackward<false>)
-EXPORT(BatchNormTrainBackwardReLU6, BatchNormTrainBackward<true>)
-EXPORT(BatchNormInferLinear, BatchNormInfer<false>)
-EXPORT(BatchNormInferReLU6, BatchNormInfer<true>)
-EXPORT(BatchNormInferBackwardLinear, BatchNormInferBackward<false>)
-EXPORT(BatchNormInferBackwardReLU6, BatchNormInferBackward<true>)
+EXPORT(BatchNormTrainLinear, BatchNormTrain<Activation::kNone>)
+EXPORT(BatchNormTrainReLU, BatchNormTrain<Activation::kReLU>)
+EXPORT(BatchNormTrainReLU6, BatchNormTrain<Activation::kReLU6>)
+EXPORT(BatchNormTrainBackwardLinear, BatchNormTrainBackward<Activation::kNone>)
+EXPORT(BatchNormTrainBackwardReLU, BatchNormTrainBackward<Activation::kReLU>)
+EXPORT(BatchNormTrainBackwardReLU6, BatchNormTrainBackward<Activation::kReLU6>)
+EXPORT(BatchNormInferLinear, BatchNormInfer<Activation::kNone>)
+EXPORT(BatchNormInferReLU, BatchNormInfer<Activation::kReLU>)
+EXPORT(BatchNormInferReLU6, BatchNormInfer<Activation::kReLU6>)
+EXPORT(BatchNormInferBackwardLinear, BatchNormInferBackward<Activation::kNone>)
+EXPORT(BatchNormInferBackwardReLU, BatchNormInferBackward<Activation::kReLU>)
+EXPORT(BatchNormInferBackwardReLU6, BatchNormInferBackward<Activation::kReLU6>)
 EXPORT(NormDepthwiseS1, NormDepthwise<1>)
 EXPORT(NormDepthwiseS2, NormDepthwise<2>)
 EXPORT(NormDepthwiseBackwardS1, NormDepthwiseBackward<1>)
