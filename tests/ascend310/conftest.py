@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,12 +55,12 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def build(source: Path, out: Path, *options: str, target: str = "all") -> Path:
+def build(source: Path, out: Path, *options: str, targets: Iterable[str] = ("all",)) -> Path:
     """Run CMake; what it says goes into the failure."""
     with locked(out):
         for command in (
             ["cmake", "-S", source, "-B", out, *options],
-            ["cmake", "--build", out, "--parallel", "2", "--target", target],
+            ["cmake", "--build", out, "--parallel", "2", "--target", *targets],
         ):
             done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
             assert done.returncode == 0, done.stdout + done.stderr
