@@ -1,9 +1,10 @@
 """Compare this project with PyTorch on this machine's CPU: the table of what a user would choose by.
 
-python -m benchmarks.cpu [--only train,segformer_train] [--rounds 3] [--steps 5] [--out FOLDER]
+python -m benchmarks.cpu [--only train,segformer_train] [--rounds 3] [--steps 5] [--int8 FILE] [--out FOLDER]
 
 Every contender is a process of its own; all contenders of a section take turns, round by round. Tables hold medians and
-the ratio to the best variant of PyTorch (above 1: faster, or less memory); --out also writes cpu.json, cpu.md, cpu.png.
+the ratio to the best variant of PyTorch (above 1: faster, or less memory). INT8 is measured only with --int8 FILE, an
+ONNX file of MobileNetV2-quant; files (cpu.json, cpu.md, cpu.png) are written only with --out FOLDER.
 """
 
 from __future__ import annotations
@@ -185,8 +186,12 @@ def main(argv: list[str]) -> int:
     flags.add_argument("--rounds", type=positive, default=3, help="how often each contender runs (default 3)")
     flags.add_argument("--steps", type=positive, default=5, help="timed steps per run (default 5)")
     flags.add_argument("--images", help="folder of class folders; without it, cuts of two photographs are written")
-    flags.add_argument("--int8", type=Path, metavar="FILE", help="ONNX file of MobileNetV2-quant, for the table int8")
-    flags.add_argument("--out", type=Path, metavar="FOLDER", help="also write cpu.json, cpu.md and cpu.png")
+    flags.add_argument(
+        "--int8", type=Path, metavar="FILE", help="ONNX file of MobileNetV2-quant; without it INT8 is left out"
+    )
+    flags.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="write cpu.json, cpu.md and cpu.png; without it nothing is written"
+    )
     try:
         args = flags.parse_args(argv)
         if args.int8 and not args.int8.is_file():
