@@ -3,8 +3,8 @@
 python -m benchmarks.cpu [--only train,segformer_train] [--rounds 3] [--steps 5] [--int8 FILE] [--out FOLDER]
 
 Every contender is a process of its own; all contenders of a section take turns, round by round. Tables hold medians and
-the ratio to the best variant of PyTorch (above 1: faster, or less memory). INT8 is measured only with --int8 FILE, an ONNX
-file of MobileNetV2-quant; files (cpu.json, cpu.md, cpu.png) are written only with --out FOLDER.
+the ratio to the best variant of PyTorch (above 1: faster, or less memory). INT8 is measured only with --int8 FILE, an
+ONNX file of MobileNetV2-quant; files (cpu.json, cpu.md, cpu.png) are written only with --out FOLDER.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import mindspore as ms
 import numpy as np
-from mindspore import ops
+from mindspore import nn, ops
 
 DIGIT_BITS = 16  # float32 sums of 16-bit digits are exact for up to 256 ranks
 DIGITS = 4  # of a 64-bit count
@@ -49,9 +49,16 @@ class Rank:
         table[self.index] = numbers
         return self.total_counts(table)
 
-    def of_first(self, values: np.ndarray) -> np.ndarray:
-        """The first rank's values on every rank, float32, same shape."""
-        return self.total(values if self.is_first else np.zeros_like(values))
+    def share_statistics(self, net: nn.Cell) -> None:
+        """Give every rank the first one's untrained parameters: a checkpoint, and so its score, has only those.
+
+        They are the moving statistics of batch normalisation and the ranges of quantisers, of each rank's own images.
+        """
+        if self.count > 1:
+            for parameter in net.get_parameters():
+                if not parameter.requires_grad:
+                    values = parameter.asnumpy()
+                    ops.assign(parameter, ms.Tensor(self.total(values if self.is_first else np.zeros_like(values))))
 
     def wait(self) -> None:
         """Go on when every rank has come here."""

@@ -60,6 +60,7 @@ def whole(
         bad_files = (bad, bad_held_out)
 
         def evaluate() -> Classification:
+            rank.share_statistics(net)
             arriving = dataset.eval_batches(held_out, cfg, bad_held_out, cfg.batch_size, rank.index, rank.count)
             metric = loop.evaluate(loop.predictor(net), arriving, Classification(len(folder.class_to_index)), rank)
             net.set_train(True)

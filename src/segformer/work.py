@@ -173,7 +173,7 @@ def evaluation(
             return None
         began = time.perf_counter()
         net.set_train(False)
-        share_statistics(net, rank)
+        rank.share_statistics(net)
         metric = score(predict, held_out, cfg, bad, say, rank)
         net.set_train(True)
         tell(metric, held_out, run.names.of(epoch, 1, 1), time.perf_counter() - began, say)
@@ -184,14 +184,6 @@ def evaluation(
         return loop.Score(miou, {**values, "images": metric.images})
 
     return evaluate
-
-
-def share_statistics(net: SegFormer, rank: Rank) -> None:
-    """Give every rank the first one's statistics of batch normalisation: those of the checkpoint that is scored."""
-    if rank.count > 1:
-        for parameter in net.get_parameters():
-            if not parameter.requires_grad:
-                parameter.set_data(Tensor(rank.of_first(parameter.asnumpy())))
 
 
 def finish(bad: Iterable[stream.BadFiles], run: Run) -> None:

@@ -136,7 +136,7 @@ def test_all_ranks_evaluate_with_the_statistics_of_the_first():
             return values + 7.0  # what the first rank adds
 
     nets = [network.build("mit_b0", 3, 0, seed=1) for _ in range(2)]
-    work.share_statistics(nets[0], Second(1, RANKS))
+    Second(1, RANKS).share_statistics(nets[0])
     for found, before in zip(*(net.get_parameters() for net in nets)):
         is_statistic = found.name.endswith(("moving_mean", "moving_variance"))
         assert (found.asnumpy() == (7.0 if is_statistic else before.asnumpy())).all(), found.name
