@@ -59,9 +59,10 @@ def convert(annotation_file: Path) -> tuple[Path, str]:
         polygons.convert(annotation_file)
         return annotation_file, ""
     except Exception as error:  # whatever is wrong with one file must not stop the others
-        is_wrong = isinstance(error, ZooError)
-        reason = str(error) if is_wrong else f"{type(error).__name__}: {error}"
-        if is_wrong or not polygons.is_current(annotation_file):  # a full disk is no reason to lose a current mask
+        is_told = isinstance(error, ZooError)
+        reason = str(error) if is_told else f"{type(error).__name__}: {error}"
+        is_wrong = is_told and not isinstance(error.__cause__, OSError)  # a full disk costs no current mask
+        if is_wrong or not polygons.is_current(annotation_file):
             reason += without_mask(annotation_file)
         return annotation_file, reason
 

@@ -18,7 +18,7 @@ ATTEMPTS = 6
 PAUSE = 2.0  # seconds before the second attempt, twice as many before each further one
 REPORT_EVERY = 10.0  # seconds
 SPARE = 64 * 2**20  # bytes that a copy leaves free on the disk
-ALIKE = (".ckpt", ".onnx")  # all of one network have the same size, so the size says nothing
+MODELS = (".ckpt", ".onnx")  # all of one network have the same size, so the size says nothing
 
 
 def md5_of(path: Path) -> str:
@@ -40,7 +40,7 @@ def may_stay(path: Path, store: Store, url: str, remote: Remote) -> bool:
     """Whether a file that is here already need not be copied; of networks only the same checksum shows that."""
     if not is_same(path, store, url, remote):
         return False
-    return not path.name.endswith(ALIKE) or (bool(remote.md5) and not store.is_encrypted(url))
+    return not path.name.endswith(MODELS) or (bool(remote.md5) and not store.is_encrypted(url))
 
 
 def require_room(folder: Path, needed: int, what: str) -> None:

@@ -12,7 +12,6 @@ from src.cloud.storage import is_remote, open_store
 from src.engine.errors import UsageError, ZooError
 from src.engine.files import checkpoint_number
 
-MODELS = (".ckpt", ".onnx")  # suffixes of what checkpoint_url may hold
 LISTED = 5  # names in an error
 Say = Callable[[str], None]
 Beat = Callable[[], None]
@@ -106,7 +105,7 @@ def choose(names: list[str], wanted: list[str], url: str, key: str) -> str:
 
     Further entries of `wanted` may come from a default, so they do not have to be there.
     """
-    models = [name for name in names if name.endswith(MODELS)]
+    models = [name for name in names if name.endswith(copies.MODELS)]
     for path in filter(None, wanted):
         alike = [name for name in models if PurePosixPath(name).name == PurePosixPath(path).name]
         if path in models or len(alike) == 1:

@@ -197,7 +197,7 @@ def evaluate(
     """Feed every batch (inputs, labels) through `predict` into the metric; with ranks, each has its own batches."""
     for inputs, label in batches:
         metric.update(predict(inputs), label)
-        rank.wait()  # ranks that drift apart by more than half a minute would lose each other
+        rank.wait()  # ranks that drift too far apart would lose each other, see engine/ranks.py
     metric.add_up(rank.total_counts)
     return metric
 

@@ -50,7 +50,7 @@ class Run:
         path = self.folder / self.names.of(epoch, step, steps)
         meta = {**self.about, "position": dataclasses.asdict(position), "epoch_of": epoch_of(plan)}
         arrays = checkpoint.arrays_of(state)
-        require_finite(arrays, f"epoch {epoch}, step {step}")
+        require_finite(arrays, f"after epoch {epoch}, step {step}; {DIVERGED}")
         checkpoint.save(path, arrays, meta)
         if position.step:
             self.middles.add(path)
@@ -59,7 +59,7 @@ class Run:
     def save_weights(self, file: str, weights: dict, score: float) -> None:
         """Write weights alone (no optimizer state), for evaluation and export."""
         if self.writes:
-            require_finite(weights, "an evaluation")
+            require_finite(weights, f"after an evaluation; {DIVERGED}")
             checkpoint.save(self.folder / file, weights, {**self.about, "score": score})
 
     def restore(self, state: Iterable[ms.Parameter], plan: Plan, best_file: str) -> Position:
@@ -129,11 +129,14 @@ def open_run(
         yield Run(folder, names, about, log, resumed, writes, middles)
 
 
-def require_finite(arrays: dict[str, np.ndarray], after: str) -> None:
-    """A run would go on for ever from weights that are not finite; a loss shows them one step later."""
+def require_finite(arrays: dict[str, np.ndarray], where: str) -> None:
+    """A run would go on for ever from weights that are not finite; a loss shows them one step later.
+
+    `where` ends the error's sentence: where they were found, and what to do.
+    """
     for name, array in arrays.items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            raise ZooError(f"'{name}' is not finite after {after}; {DIVERGED}")
+            raise ZooError(f"'{name}' is not finite {where}")
 
 
 def require_same(resumed: Checkpoint, about: dict) -> None:

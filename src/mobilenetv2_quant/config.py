@@ -44,7 +44,7 @@ class Config(config.Config):
     freeze_bn: int = option("steps after which BN uses and keeps its moving statistics", 10_000_000, low=0)
     float_layers: str = option("layers that stay float: 'first', 'last' or names as in the report, with commas", "")
     calibration_batches: int = option(
-        "batches that give the activation ranges before training starts from a float checkpoint", 8, low=1
+        "batches that give the activation ranges before training starts, unless a quantised checkpoint does", 8, low=1
     )
     calibrate_only: int = option("train.py: take the ranges from so many batches and train nothing, 0 is off", 0, low=0)
 

@@ -74,8 +74,9 @@ def load(net: MobileNetV2, stored: Checkpoint, class_to_index: dict[str, int], c
 
 def has_ranges(stored: Checkpoint | None, cfg: Config) -> bool:
     """Whether a training goes on with the quantisers' numbers of the checkpoint that it starts from."""
-    is_whole = not (cfg.calibrate_only or cfg.filter_head)
-    return is_whole and stored is not None and stored.meta.get("model") == MODEL
+    if stored is None or stored.meta.get("model") != MODEL or cfg.calibrate_only or cfg.filter_head:
+        return False
+    return stored.meta["quantisation"] == grids(cfg)
 
 
 def float_names(net: MobileNetV2) -> set[str]:

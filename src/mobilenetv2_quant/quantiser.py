@@ -159,7 +159,7 @@ class LearnedActivationQuantiser(nn.Cell):
     def __init__(self, name: str, grid: Grid, decay: float, after_relu6: bool, library: Path | None = None):
         super().__init__(auto_prefix=False)
         self.name, self.grid, self.high, self.decay = name, grid, float(grid.high), decay
-        self.reach = ENDS_BY_RELU6 if after_relu6 and not grid.symmetric else float("inf")
+        self.ends_by_relu6 = after_relu6 and not grid.symmetric
         self.range = Parameter(Tensor([-UNSEEN, UNSEEN], ms.float32), name=f"{name}.range", requires_grad=False)
         self.scale = Parameter(Tensor([1.0], ms.float32), name=f"{name}.scale")
         self.zero_point = Parameter(Tensor([0.0], ms.float32), name=f"{name}.zero_point", requires_grad=False)
@@ -174,8 +174,10 @@ class LearnedActivationQuantiser(nn.Cell):
 
     def scale_and_zero_point(self) -> tuple[Tensor, Tensor]:
         """(1,), (1,)"""
-        widest = self.reach / (self.high - self.zero_point - 0.5)
-        return MINIMUM(MAXIMUM(self.scale, LEAST_SCALE), widest), self.zero_point
+        scale = MAXIMUM(self.scale, LEAST_SCALE)
+        if self.ends_by_relu6:
+            scale = MINIMUM(scale, ENDS_BY_RELU6 / (self.high - self.zero_point - 0.5))
+        return scale, self.zero_point
 
     def construct(self, x: Tensor) -> Tensor:
         if self.summing:

@@ -12,7 +12,7 @@ from src.engine.config import to_yaml
 from src.engine.cpu_kernels import cells
 from src.engine.image_folder import TRAIN_FOLDERS, require_classes, scan
 from src.engine.ranks import Rank
-from src.engine.run import Run, open_run
+from src.engine.run import Run, open_run, require_finite
 from src.mobilenetv2 import conversion, dataset, evaluation, work
 from src.mobilenetv2.network import MobileNetV2
 from src.mobilenetv2_quant import calibration, integer_file, network, pretrained, schedule
@@ -48,7 +48,9 @@ def train(cfg: Config) -> int:
             count = calibration.calibrate(net, calibration.batches(folder, cfg, bad, wanted))
             say(f"activation ranges from {count} batches of {cfg.batch_size} images")
         if cfg.calibrate_only:
-            run.save_weights(CALIBRATED, checkpoint.arrays_of(net.get_parameters()), -1.0)
+            arrays = checkpoint.arrays_of(net.get_parameters())
+            require_finite(arrays, f"after calibration; check {used}")
+            run.save_weights(CALIBRATED, arrays, -1.0)
             say(f"calibrated network in {output / CALIBRATED}")
             return 0
         job = work.whole(net, folder, held_out, cfg, run, rank)
@@ -74,6 +76,7 @@ def train_step(
     def enter(phase: schedule.Phase, done: int) -> None:
         network.set_phase(job.net, *phase)
         if 0 < done == cfg.quant_delay:
+            rank.share_statistics(job.net)  # what is trained has to begin alike on all ranks
             calibration.start_learning(job.net)  # from what the steps before have observed
         if cfg.quant_delay or phase.frozen:
             run.journal.line(f"from here on: quantising {phase.quantising}, BN frozen {phase.frozen}")

@@ -138,7 +138,7 @@ def score(
     say(report.eval_size_line(len(pairs)))
     began, counted = time.perf_counter(), 0
     for sample in dataset.eval_samples(pairs, cfg, bad, cfg.multi_scale[0], rank.index, rank.count):
-        rank.wait()  # ranks that drift apart by more than half a minute would lose each other
+        rank.wait()  # ranks that drift too far apart would lose each other, see engine/ranks.py
         if sample is None:
             continue
         metric.update(prediction.class_map(predict, sample.picture, sample.image, cfg), sample.mask)

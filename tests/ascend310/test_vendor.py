@@ -39,6 +39,7 @@ def test_only_a_machine_without_an_index_does_without_the_headers(monkeypatch, t
     monkeypatch.setenv("CI", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # a port where nobody listens
     with pytest.raises(pytest.skip.Exception, match="cannot be fetched"):
         fetch(tmp_path)

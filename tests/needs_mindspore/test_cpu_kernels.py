@@ -459,11 +459,12 @@ def test_unwritable_repository_uses_the_user_cache(monkeypatch, tmp_path):
 
 
 def test_processes_that_start_together_compile_once(monkeypatch, tmp_path):
-    """Two threads stand for them: their locks are as apart as those of two processes."""
+    """Threads stand for them: their locks are as apart as those of processes."""
+    real = build._compiler()[0]
     compiler, calls = tmp_path / "c++", tmp_path / "calls"
     compiler.write_text(
         f'#!/bin/sh\n[ "$1" = --version ] && exit 0\necho x >> {calls}\nsleep 0.3\n'
-        'for last; do :; done\necho "int x;" | exec gcc -shared -fPIC -xc - -o "$last"\n'
+        f'for last; do :; done\necho "int x;" | exec {real} -shared -fPIC -xc++ - -o "$last"\n'
     )
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))

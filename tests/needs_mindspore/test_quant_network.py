@@ -24,6 +24,7 @@ from src.mobilenetv2.loss import cross_entropy  # noqa: E402
 from src.mobilenetv2_quant import calibration, folding, integer_file, layer_report, network, pretrained  # noqa: E402
 from src.mobilenetv2_quant.config import Config  # noqa: E402
 from src.mobilenetv2_quant.integer_graph import Writer  # noqa: E402
+from src.mobilenetv2_quant.quantiser import Grid, LearnedActivationQuantiser  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402
 from tests.networks import calm  # noqa: E402
 
@@ -362,6 +363,15 @@ def test_learned_steps_beyond_relu6_end_there_and_stay_integers(arrays):
     assert np.abs(ours - theirs).max() < (1e-6 if is_exact_here() else 0.05) * np.ptp(ours)
 
 
+def test_a_learned_step_of_negative_values_is_finite():
+    """Their zero point is the greatest number of the grid."""
+    quantiser = LearnedActivationQuantiser("x", Grid(2), decay=0.9, after_relu6=False)
+    quantiser.range.set_data(Tensor([-3.0, 0.0], ms.float32))
+    quantiser.start()
+    found = quantiser(Tensor(np.linspace(-3, 0, 4, dtype=np.float32))).asnumpy()
+    np.testing.assert_allclose(found, [-3, -2, -1, 0], atol=1e-5)
+
+
 def test_the_gradient_of_a_step_passes_its_limit(arrays):
     cfg = configuration(quant_method="lsq")
     quantiser = next(q for q in network.activation_quantisers(network.build(CLASSES, cfg)) if "output" in q.name)
@@ -422,5 +432,11 @@ def test_checkpoints_load_by_name_and_wrong_ones_are_refused(weights, tmp_path):
     with pytest.raises(ZooError, match="is no mobilenetv2_quant checkpoint"):
         pretrained.read(tmp_path / "float.ckpt")
     checkpoint.save(tmp_path / "quant.ckpt", found, pretrained.about(CFG, classes))
+    quant = pretrained.read(tmp_path / "quant.ckpt")
+    assert pretrained.has_ranges(quant, CFG)
+    others = [{"weight_bits": 4}, {"activation_bits": 4}, {"filter_head": True}, {"calibrate_only": 2}]
+    assert not any(pretrained.has_ranges(quant, configuration(**values)) for values in others)
+    assert not pretrained.has_ranges(pretrained.read_any(tmp_path / "float.ckpt"), CFG)
+    assert not pretrained.has_ranges(None, CFG)
     with pytest.raises(ZooError, match="was made with weight_bits 8; give --weight_bits 8"):
         pretrained.network_of(pretrained.read(tmp_path / "quant.ckpt"), configuration(weight_bits=4))

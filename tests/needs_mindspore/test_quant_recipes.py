@@ -109,6 +109,13 @@ def test_calibration_evaluation_and_export(tiny, images, float_checkpoint, tmp_p
         assert "samples: 9 of 9" in result.stdout
         assert "top-5: 1.000000" in result.stdout
 
+    flags = ("--dataset_path", images / "val", "--network", "calibrated", calibrated, "net.onnx", "--trials", "20")
+    result = command("tools/quant_comparison.py", tiny, *flags, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    row = result.stdout.splitlines()[-1]
+    found = r"\| calibrated \| \d\.\d{4} \| \d\.\d{4} \| [6-9] of 9 \| \d\.\d\d MB \(1\.00\) \| [0-9.]+ ms \(1\.00\)"
+    assert re.match(found, row), row
+
 
 @pytest.mark.slow
 def test_learned_steps_from_calibration_to_integers(tiny, images, float_checkpoint, tmp_path):

@@ -196,7 +196,7 @@ def test_learned_steps_begin_as_in_the_paper_and_are_trained(library):
     step = 2 * y * (clipped - np.where(inside, weight / column(expected, weight), 0))
     np.testing.assert_allclose(gradient, step.reshape(4, -1).sum(1) / np.sqrt(27 * 7), rtol=1e-3)
 
-    activations = LearnedActivationQuantiser("a", Grid(8), library)
+    activations = LearnedActivationQuantiser("a", Grid(8), decay=0.9, after_relu6=False, library=library)
     activations.range.set_data(Tensor([0.0, 5.1], ms.float32))
     activations.start()
     assert activations.scale.asnumpy().item() == pytest.approx(0.02)

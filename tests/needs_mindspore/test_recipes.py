@@ -165,7 +165,7 @@ class TestResume:
             metrics = tmp_path / "run" / "metrics.jsonl"
             wait_until(lambda: metrics.is_file() and metrics.stat().st_size, "a step", process=process)
             process.send_signal(signal.SIGTERM)
-            output = process.communicate(timeout=120)[0]
+            output = process.communicate(timeout=900)[0]
         assert process.returncode == 128 + signal.SIGTERM
         assert "stopped by SIGTERM; the state is saved" in output
         assert len(list(tmp_path.glob("run/mobilenetv2-*_*.ckpt"))) == 1

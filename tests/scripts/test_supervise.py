@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -413,3 +414,12 @@ def test_a_keeper_that_was_ended_with_the_rest_has_no_status(tmp_path):
 )
 def test_how_it_ended(status, text):
     assert supervise.how_it_ended(status) == text
+
+
+def test_a_missing_package_is_one_sentence(tmp_path):
+    """-S: this Python without the packages of its environment."""
+    command = [sys.executable, "-S", ROOT / "src/launch/__main__.py", "--dry_run", "x.py"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=WAIT)
+    assert result.returncode == 1
+    assert re.fullmatch(r"error: \w+ is not installed; run: pip install -r requirements.txt\n", result.stderr)

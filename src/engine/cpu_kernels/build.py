@@ -1,5 +1,6 @@
 """Compile the .cc files of this folder for the machine at hand, once; later calls find the library in the cache."""
 
+import contextlib
 import ctypes
 import fcntl
 import hashlib
@@ -99,8 +100,12 @@ def _cache_folder() -> Path:
 
 def _compile_once(compiler: list[str], library: Path) -> None:
     """Compile unless another process has done so meanwhile; the ranks of a run start at the same time."""
-    with library.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = stack.enter_context(library.with_suffix(".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise KernelsUnavailable(f"the compiled CPU kernels cannot be stored: {error}") from error
         if not library.exists():
             _compile(compiler, library)
 
