@@ -142,7 +142,7 @@ class TestConversion:
     def test_width_is_found(self, pth, ckpt, capsys, width):
         torch.save(TorchMobileNetV2(3, width).state_dict(), pth)
         assert self.convert(pth, ckpt) == 0
-        assert f"width_mult {width}\n" in capsys.readouterr().out
+        assert f"width_mult {width};" in capsys.readouterr().out
         assert checkpoint.read(ckpt).meta["width_mult"] == width
 
     def test_another_width_has_to_be_given(self, pth, ckpt, capsys):
