@@ -104,6 +104,23 @@ CANNOT_FAIL = """
     acldvppGetPicDescHeight""".split()  # noqa: SIM905
 
 
+# Codes of the runtime's own for what goes wrong: function, call, mode, codes.
+KNOWN_CODES = [
+    ("aclInit", 1, "CPU", (100002, 100003, 100006)),  # twice, a bad configuration file
+    ("aclrtGetDeviceCount", 1, "CPU", (100001,)),  # before aclInit
+    ("aclrtSetDevice", 1, "CPU", (107001, 507033)),  # no such card, an absent or busy one
+    ("aclrtCreateContext", 1, "CPU", (107002,)),
+    ("aclmdlLoadFromFile", 1, "CPU", (145002, 145006, 500002, 545001, 100003)),  # missing, truncated, no model
+    ("aclmdlExecute", 2, "CPU", (100011, 145003, 100017, 100018, 145012, 107004)),  # model, buffers, context
+    ("aclrtMalloc", 1, "CPU", (100000,)),
+    ("aclrtMemcpy", 1, "CPU", (107000, 200003)),  # too long, memory of the wrong side
+    ("acldvppVpcCropResizeAsync", 1, "DVPP", (100000, 200003)),  # strides that do not fit
+    ("aclrtFree", 1, "CPU", (107000,)),  # memory of somebody else
+    ("acldvppFree", 1, "DVPP", (200005,)),
+    ("aclFinalize", 1, "CPU", (100037,)),
+]
+
+
 @pytest.fixture(scope="module")
 def models(program_folder, toolkit, workers, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
@@ -134,6 +151,24 @@ def test_failure_ends_the_run(app, models, photos, function, call, mode, kept):
         rf"^error: {image}{said} {what}.*injected failure of call {call} of {function}$", done.stderr, re.M
     )
     assert app.results() == sorted(f"{Path(name).stem}_0.bin" for name in IMAGES[:kept])
+
+
+@pytest.mark.parametrize("function,call,mode,code", [(*row[:3], code) for row in KNOWN_CODES for code in row[3]])
+def test_known_failures_are_told_with_their_codes(app, models, photos, function, call, mode, code):
+    done = app.run(models[mode], photos, mode, STANDIN_FAIL=f"{function}:{call}:{code}")
+    assert done.returncode == FAILED, done.stdout + done.stderr
+    assert re.search(rf"^error: .*{function} failed with {code}\b", done.stderr, re.M), done.stderr
+    kept = len(IMAGES) if function in RELEASES else call - 1 if function == "aclmdlExecute" else 0
+    assert len(app.results()) == kept
+
+
+@pytest.mark.parametrize("code", [148052, 200003])
+def test_a_jpeg_that_the_decoder_refuses_is_decoded_by_the_host(app, models, photos, code):
+    """As a progressive or arithmetic one: the stream's error or the picture's return code."""
+    for function in ("aclrtSynchronizeStream", "acldvppGetPicDescRetCode"):
+        done = app.run(models["DVPP"], photos, "DVPP", STANDIN_FAIL=f"{function}:1:{code}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert re.search(rf"DVPP did not decode \S+p0.jpg \(\w+ failed with {code}", done.stdout)
 
 
 @pytest.mark.parametrize("function", SIZES)
