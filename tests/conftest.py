@@ -12,6 +12,7 @@ import cv2
 import hypothesis
 import numpy as np
 import pytest
+import yaml
 
 hypothesis.settings.register_profile("patient", deadline=None)  # no test is about wall-clock time
 hypothesis.settings.load_profile("patient")
@@ -45,6 +46,12 @@ def default_signals() -> None:
     """For preexec_fn: signals do what they usually do, even if the tests run under nohup or behind a shell's &."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+
+
+def write_settings(path: Path, settings: dict) -> Path:
+    """A configuration file for --config_path."""
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
 
 
 def run_command(*arguments: str, cwd: Path | None = None, timeout: float = 900, **environment: str):

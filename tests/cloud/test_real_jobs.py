@@ -13,7 +13,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import yaml
 
 pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
@@ -21,7 +20,7 @@ ms = pytest.importorskip("mindspore")
 from src import zoo  # noqa: E402
 from src.engine import checkpoint, device  # noqa: E402
 from src.mobilenetv2 import network  # noqa: E402
-from tests.conftest import CLASSES, ROOT, default_signals, run_command  # noqa: E402
+from tests.conftest import CLASSES, ROOT, default_signals, run_command, write_settings  # noqa: E402
 from tests.object_storage import SECRET, Bucket, Folder  # noqa: E402
 from tests.scripts.ports import free_port  # noqa: E402
 from tests.waiting import wait_until  # noqa: E402
@@ -70,9 +69,9 @@ class Job:
     def __init__(self, scheme: str, bucket: Bucket | Folder, folder: Path):
         self.bucket, self.folder, self.environment = bucket, folder, bucket.environment
         self.cache = folder / "cache"
-        (folder / "job.yaml").write_text(yaml.safe_dump(SETTINGS))
+        settings = write_settings(folder / "job.yaml", SETTINGS)
         self.flags = [
-            f"--config_path={folder}/job.yaml",
+            f"--config_path={settings}",
             f"--data_url={scheme}://{bucket.name}/data/",
             f"--checkpoint_url={scheme}://{bucket.name}/pretrained/",
             f"--train_url={scheme}://{bucket.name}/out/",

@@ -8,12 +8,11 @@ import time
 
 import numpy as np
 import pytest
-import yaml
 
 pytestmark = [pytest.mark.needs_mindspore, pytest.mark.slow, pytest.mark.timeout(2400)]
 pytest.importorskip("mindspore")
 
-from tests.conftest import ROOT, run_command  # noqa: E402
+from tests.conftest import ROOT, run_command, write_settings  # noqa: E402
 from tests.needs_mindspore.test_faults import assert_same  # noqa: E402
 from tests.waiting import wait_until  # noqa: E402
 
@@ -40,8 +39,7 @@ LAST = f"run/mobilenetv2-{EPOCHS}_4.ckpt"
 
 def test_killed_twenty_times(images, tmp_path):
     """Each time at a random moment of the half second after the first step that is new."""
-    settings = tmp_path / "settings.yaml"
-    settings.write_text(yaml.safe_dump(SETTINGS))
+    settings = write_settings(tmp_path / "settings.yaml", SETTINGS)
     flags = [str(ROOT / "train.py"), "--config_path", str(settings), "--dataset_path", str(images / "train")]
     (tmp_path / "undisturbed").mkdir()
     undisturbed = run_command(*flags, cwd=tmp_path / "undisturbed", timeout=900)

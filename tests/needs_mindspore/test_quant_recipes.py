@@ -7,14 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
 
 from src.engine import checkpoint, device  # noqa: E402
 from src.mobilenetv2 import network as float_network  # noqa: E402
-from tests.conftest import ROOT, run_command  # noqa: E402
+from tests.conftest import ROOT, run_command, write_settings  # noqa: E402
 from tests.needs_mindspore.test_recipes import assert_same_state  # noqa: E402
 from tests.networks import calm  # noqa: E402
 
@@ -35,9 +34,7 @@ LAST = "mobilenetv2_quant-2_4.ckpt"
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
-    path.write_text(yaml.safe_dump(TINY))
-    return path
+    return write_settings(tmp_path_factory.mktemp("config") / "tiny.yaml", TINY)
 
 
 @pytest.fixture(scope="module")

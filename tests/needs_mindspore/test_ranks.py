@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 import psutil
 import pytest
-import yaml
 
 pytestmark = [pytest.mark.needs_mindspore, pytest.mark.slow]
 ms = pytest.importorskip("mindspore")
@@ -31,7 +30,7 @@ from src.mobilenetv2 import dataset, network  # noqa: E402
 from src.mobilenetv2.config import Config  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402
 from src.mobilenetv2.lr_generator import get_lr  # noqa: E402
-from tests.conftest import CLASSES, ROOT, run_command  # noqa: E402
+from tests.conftest import CLASSES, ROOT, run_command, write_settings  # noqa: E402
 from tests.networks import calm  # noqa: E402
 from tests.scripts.ports import free_port  # noqa: E402
 from tests.waiting import wait_until  # noqa: E402
@@ -78,9 +77,7 @@ def initial(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "two_ranks.yaml"
-    path.write_text(yaml.safe_dump(SETTINGS))
-    return path
+    return write_settings(tmp_path_factory.mktemp("config") / "two_ranks.yaml", SETTINGS)
 
 
 def command(

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
@@ -25,7 +24,7 @@ ms = pytest.importorskip("mindspore")
 from src.engine import checkpoint, device, step  # noqa: E402
 from src.mobilenetv2 import network  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402
-from tests.conftest import ROOT, run_command, write_images  # noqa: E402
+from tests.conftest import ROOT, run_command, write_images, write_settings  # noqa: E402
 from tests.waiting import wait_until  # noqa: E402
 
 TINY = {
@@ -52,9 +51,7 @@ EPOCH_LINE = re.compile(r"epoch time: [\d.]+, per step time: [\d.]+, avg loss: \
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
     """A configuration file for 24 images in 3 classes: 4 steps an epoch."""
-    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
-    path.write_text(yaml.safe_dump(TINY))
-    return path
+    return write_settings(tmp_path_factory.mktemp("config") / "tiny.yaml", TINY)
 
 
 def train(tiny: Path, images: Path, cwd: Path, *flags: str, **options):

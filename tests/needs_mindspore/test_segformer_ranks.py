@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
@@ -22,7 +21,7 @@ from src.engine import checkpoint, device, step, stream  # noqa: E402
 from src.engine.ranks import Rank  # noqa: E402
 from src.segformer import dataset, network, recipe, work  # noqa: E402
 from src.segformer.loss import cross_entropy  # noqa: E402
-from tests.conftest import ROOT, run_command  # noqa: E402
+from tests.conftest import ROOT, run_command, write_settings  # noqa: E402
 from tests.needs_mindspore.test_ranks import launch, rows  # noqa: E402
 from tests.segmentation_data import write_generic  # noqa: E402
 
@@ -49,9 +48,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "two_ranks.yaml"
-    path.write_text(yaml.safe_dump(SETTINGS))
-    return path
+    return write_settings(tmp_path_factory.mktemp("config") / "two_ranks.yaml", SETTINGS)
 
 
 @pytest.fixture(scope="module")

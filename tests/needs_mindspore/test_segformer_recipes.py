@@ -15,7 +15,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import yaml
 
 pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
@@ -23,7 +22,7 @@ ms = pytest.importorskip("mindspore")
 from src import zoo  # noqa: E402
 from src.engine import checkpoint, device, exporting, loop, onnx_model  # noqa: E402
 from src.segformer import names, network, pictures, pretrained, recipe, work  # noqa: E402
-from tests.conftest import ROOT, run_command  # noqa: E402
+from tests.conftest import ROOT, run_command, write_settings  # noqa: E402
 from tests.segmentation_data import write_generic  # noqa: E402
 from tests.waiting import wait_until  # noqa: E402
 
@@ -53,9 +52,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
-    path.write_text(yaml.safe_dump(TINY))
-    return path
+    return write_settings(tmp_path_factory.mktemp("config") / "tiny.yaml", TINY)
 
 
 @pytest.fixture(scope="module")
