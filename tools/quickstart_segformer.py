@@ -77,9 +77,8 @@ def compare() -> dict[str, float]:
     return {name: count / pixels for name, count in same.items()}
 
 
-def summary(agree: dict[str, float], seconds: float) -> str:
+def summary(scores: dict, agree: dict[str, float], seconds: float) -> str:
     """The closing table."""
-    scores = json.loads(SCORES.read_text(encoding="utf-8"))
     present = sum(row["iou"] is not None for row in scores["classes"].values())
     return table(
         [
@@ -123,8 +122,9 @@ def main() -> int:
         run(command)
     print("\ncomparing the exported files with the network on every held-out scene", flush=True)
     agree = compare()
-    print(f"\n{summary(agree, time.perf_counter() - began)}")
-    wrong = shortfalls(agree, json.loads(SCORES.read_text(encoding="utf-8"))["miou"])
+    scores = json.loads(SCORES.read_text(encoding="utf-8"))
+    print(f"\n{summary(scores, agree, time.perf_counter() - began)}")
+    wrong = shortfalls(agree, scores["miou"])
     for sentence in wrong:
         print(f"error: {sentence}", file=sys.stderr)
     return 1 if wrong else 0

@@ -56,10 +56,12 @@ class Run:
             self.middles.add(path)
         self.names.remove_old(self.folder, keep, self.middles)
 
-    def save_weights(self, file: str, weights: dict, score: float) -> None:
-        """Write weights alone (no optimizer state), for evaluation and export."""
+    def save_weights(
+        self, file: str, weights: dict, score: float, where: str = f"after an evaluation; {DIVERGED}"
+    ) -> None:
+        """Write weights alone (no optimizer state), for evaluation and export; `where` as in require_finite."""
         if self.writes:
-            require_finite(weights, f"after an evaluation; {DIVERGED}")
+            require_finite(weights, where)
             checkpoint.save(self.folder / file, weights, {**self.about, "score": score})
 
     def restore(self, state: Iterable[ms.Parameter], plan: Plan, best_file: str) -> Position:

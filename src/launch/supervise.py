@@ -24,7 +24,6 @@ from src.launch import rank as rank_process
 from src.launch.plan import RANK_SCRIPT, Plan, with_plan_file
 
 PR_SET_CHILD_SUBREAPER = 36
-POLL = 0.1  # seconds
 GRACE = 15.0  # seconds that the other ranks get to save and end once one has failed or a signal came
 LINGER = 5.0  # seconds that msrun or mpirun gets to end once every rank has
 SAME_SIGNAL = 1.0  # seconds within which a signal that comes twice (to us, and to our group) means once
@@ -187,7 +186,7 @@ def watch(plan: Plan, folder: Path, started: list[subprocess.Popen], asked: Aske
             deadline = min(deadline, now + LINGER)
         if not running or now > deadline:
             break
-        time.sleep(POLL)
+        time.sleep(rank_process.POLL)
     end_all()
     follower.copy()
     return report(plan, folder, started, asked)

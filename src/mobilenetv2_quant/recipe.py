@@ -12,7 +12,7 @@ from src.engine.config import to_yaml
 from src.engine.cpu_kernels import cells
 from src.engine.image_folder import TRAIN_FOLDERS, require_classes, scan
 from src.engine.ranks import Rank
-from src.engine.run import Run, open_run, require_finite
+from src.engine.run import Run, open_run
 from src.mobilenetv2 import conversion, dataset, evaluation, work
 from src.mobilenetv2.network import MobileNetV2
 from src.mobilenetv2_quant import calibration, integer_file, network, pretrained, schedule
@@ -49,8 +49,7 @@ def train(cfg: Config) -> int:
             say(f"activation ranges from {count} batches of {cfg.batch_size} images")
         if cfg.calibrate_only:
             arrays = checkpoint.arrays_of(net.get_parameters())
-            require_finite(arrays, f"after calibration; check {used}")
-            run.save_weights(CALIBRATED, arrays, -1.0)
+            run.save_weights(CALIBRATED, arrays, -1.0, f"after calibration; check {used}")
             say(f"calibrated network in {output / CALIBRATED}")
             return 0
         job = work.whole(net, folder, held_out, cfg, run, rank)

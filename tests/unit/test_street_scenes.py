@@ -81,7 +81,7 @@ def test_a_quick_start_that_learned_too_little_ends_with_status_1(
     monkeypatch.setattr(quickstart_segformer, "SCORES", scores)
     monkeypatch.setattr(quickstart_segformer, "COMMANDS", ())
     monkeypatch.setattr(quickstart_segformer, "compare", lambda: {"scenes.mindir": 1.0, "scenes.onnx": same})
-    monkeypatch.setattr(quickstart_segformer, "summary", lambda agree, seconds: "table")
+    monkeypatch.setattr(quickstart_segformer, "summary", lambda scores, agree, seconds: "table")
     monkeypatch.setattr(quickstart_segformer.environment, "prepare", lambda: None)
     monkeypatch.chdir(tmp_path)
     assert quickstart_segformer.main() == status

@@ -380,24 +380,21 @@ int NormDepthwiseBackward(const Arguments& args) {
 
 }  // namespace
 
+#define EXPORT_ACTIVATIONS(name)                \
+  EXPORT(name##Linear, name<Activation::kNone>) \
+  EXPORT(name##ReLU, name<Activation::kReLU>)   \
+  EXPORT(name##ReLU6, name<Activation::kReLU6>)
+
 EXPORT(DepthwiseForwardS1, DepthwiseForward<1>)
 EXPORT(DepthwiseForwardS2, DepthwiseForward<2>)
 EXPORT(DepthwiseBackwardS1, DepthwiseBackward<1>)
 EXPORT(DepthwiseBackwardS2, DepthwiseBackward<2>)
 EXPORT(PointwiseForward, ForwardPointwise)
 EXPORT(PointwiseBackward, BackwardPointwise)
-EXPORT(BatchNormTrainLinear, BatchNormTrain<Activation::kNone>)
-EXPORT(BatchNormTrainReLU, BatchNormTrain<Activation::kReLU>)
-EXPORT(BatchNormTrainReLU6, BatchNormTrain<Activation::kReLU6>)
-EXPORT(BatchNormTrainBackwardLinear, BatchNormTrainBackward<Activation::kNone>)
-EXPORT(BatchNormTrainBackwardReLU, BatchNormTrainBackward<Activation::kReLU>)
-EXPORT(BatchNormTrainBackwardReLU6, BatchNormTrainBackward<Activation::kReLU6>)
-EXPORT(BatchNormInferLinear, BatchNormInfer<Activation::kNone>)
-EXPORT(BatchNormInferReLU, BatchNormInfer<Activation::kReLU>)
-EXPORT(BatchNormInferReLU6, BatchNormInfer<Activation::kReLU6>)
-EXPORT(BatchNormInferBackwardLinear, BatchNormInferBackward<Activation::kNone>)
-EXPORT(BatchNormInferBackwardReLU, BatchNormInferBackward<Activation::kReLU>)
-EXPORT(BatchNormInferBackwardReLU6, BatchNormInferBackward<Activation::kReLU6>)
+EXPORT_ACTIVATIONS(BatchNormTrain)
+EXPORT_ACTIVATIONS(BatchNormTrainBackward)
+EXPORT_ACTIVATIONS(BatchNormInfer)
+EXPORT_ACTIVATIONS(BatchNormInferBackward)
 EXPORT(NormDepthwiseS1, NormDepthwise<1>)
 EXPORT(NormDepthwiseS2, NormDepthwise<2>)
 EXPORT(NormDepthwiseBackwardS1, NormDepthwiseBackward<1>)
