@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from src.engine.errors import ZooError
+from src.engine.export.result_files import find_scores, read_labels, read_scores
 from src.engine.metrics import Classification
-from src.engine.result_files import find_scores, read_labels, read_scores
 
 
 def score(result_path: Path, label_path: Path) -> tuple[Classification, int]:

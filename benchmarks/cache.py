@@ -30,8 +30,8 @@ EPOCHS = 2
 def epochs(folder: str, session: int) -> list[float]:
     """Seconds that each epoch's batches take; `session` 0 is without the cache."""
     environment.prepare()
-    from src.engine import stream
-    from src.engine.image_folder import TRAIN_FOLDERS, scan
+    from src.engine.data import stream
+    from src.engine.data.image_folder import TRAIN_FOLDERS, scan
     from src.mobilenetv2 import dataset
     from src.mobilenetv2.config import Config
 
@@ -40,7 +40,7 @@ def epochs(folder: str, session: int) -> list[float]:
     cfg, images = build(Config, values), scan(folder, TRAIN_FOLDERS)
     contents = stream.without_contents
     if session:
-        from src.engine.cached_files import CachedFiles
+        from src.engine.data.cached_files import CachedFiles
 
         contents = CachedFiles(images, session, False).rows
     found = []

@@ -25,8 +25,8 @@ from benchmarks import cpu_report, machine
 from benchmarks.cpu_plan import INT8_FILE, MOBILENET, SECTIONS, SEGFORMER, Row, Section
 from benchmarks.flag_types import positive, some_of
 from src.engine.config import Parser
+from src.engine.data.stream import usable_cores
 from src.engine.errors import UsageError, ZooError
-from src.engine.stream import usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 600  # seconds that one contender may take

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.cpu_plan import SECTIONS, Row
-from src.engine import files, plots
+from src.engine import plots
+from src.engine.io import files
 
 
 def rows(section: str, contenders: list[Row], answers_of: Callable[[Row], list[dict]]) -> list[dict]:

@@ -7,7 +7,7 @@ import os
 import platform
 from pathlib import Path
 
-from src.engine.stream import usable_threads
+from src.engine.data.stream import usable_threads
 
 PACKAGES = ("mindspore", "torch", "onnxruntime", "numpy", "opencv-python-headless", "pillow")
 BUSY = 0.5  # load average above which something else is running

@@ -16,7 +16,7 @@ from multiprocessing.sharedctypes import RawArray
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from src.engine.augment import crop_box
+from src.engine.data.augment import crop_box
 
 AHEAD = 2  # batches per worker
 JITTER = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from benchmarks import machine, tables
 from benchmarks.contenders import CONTENDERS, SECTIONS, Contender, rows_of
-from src.engine import files
 from src.engine.errors import ZooError
+from src.engine.io import files
 
 ROOT = Path(__file__).resolve().parent.parent
 

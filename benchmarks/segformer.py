@@ -74,8 +74,8 @@ def train_ours(args: argparse.Namespace, kernels: str) -> dict:
     """The step that train.py runs, from numpy and read back."""
     import mindspore as ms
 
-    from src.engine import step
-    from src.engine.adamw import AdamW
+    from src.engine.steps import step
+    from src.engine.steps.adamw import AdamW
     from src.segformer import on_cpu
     from src.segformer.loss import cross_entropy
 
@@ -108,7 +108,7 @@ def infer_onnx(args: argparse.Namespace) -> dict:
     """The exported network, logits at the size of the image."""
     from mindspore import ops
 
-    from src.engine import exporting, onnx_model
+    from src.engine.export import exporting, onnx_model
     from src.segformer import conversion, network
 
     plain, file = network_on_cpu("off"), Path("segformer.onnx")
@@ -176,7 +176,8 @@ def evaluate(args: argparse.Namespace, images: int) -> dict:
     import dataclasses
 
     from src import zoo
-    from src.engine import loop, stream
+    from src.engine import loop
+    from src.engine.data import stream
     from src.engine.ranks import Rank
     from src.segformer import dataset, work
     from src.segformer.network import Coarse

@@ -80,7 +80,7 @@ class Peer:
         return tensor.contiguous(memory_format=self.format) if tensor.ndim == 4 else tensor
 
     def train_step(self, lr: float, momentum: float, weight_decay: float) -> Callable:
-        """SGD with momentum; decay on matrices and filters only, as in src/engine/step.py."""
+        """SGD with momentum; decay on matrices and filters only, as in src/engine/steps/step.py."""
         parameters = list(self.net.parameters())
         groups = [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},

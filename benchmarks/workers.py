@@ -104,8 +104,8 @@ def since_start() -> dict:
 
 def network_on_cpu(cfg: Config, kernels: str):
     """The network that train.py and eval.py build, with or without the CPU kernels."""
+    from src.cpu_kernels import cells
     from src.engine import device
-    from src.engine.cpu_kernels import cells
     from src.mobilenetv2 import network
 
     device.setup("CPU")
@@ -130,7 +130,7 @@ def quantised_on_cpu(cfg: Config, kernels: str):
 
 def train_mindspore(arguments: argparse.Namespace, kernels: str, make: Callable = network_on_cpu) -> dict:
     """The step that train.py runs, fed from numpy and read back every time as the training loop does."""
-    from src.engine import step
+    from src.engine.steps import step
     from src.mobilenetv2.loss import cross_entropy
 
     cfg = config(arguments)
@@ -192,7 +192,8 @@ def infer_stock(arguments: argparse.Namespace) -> dict:
 
 def export(arguments: argparse.Namespace) -> dict:
     """Write the ONNX file (any batch size) and compare it with the network; no contender."""
-    from src.engine import device, exporting
+    from src.engine import device
+    from src.engine.export import exporting
     from src.mobilenetv2 import network
 
     cfg = config(arguments)
@@ -204,7 +205,7 @@ def export(arguments: argparse.Namespace) -> dict:
 
 
 def infer_onnx(arguments: argparse.Namespace) -> dict:
-    from src.engine import onnx_model
+    from src.engine.export import onnx_model
 
     predict = onnx_model.load(arguments.onnx, arguments.threads).predict
     image = images_of(arguments, arguments.batch)
@@ -213,7 +214,7 @@ def infer_onnx(arguments: argparse.Namespace) -> dict:
 
 def infer_onnx_single(arguments: argparse.Namespace) -> dict:
     """As many images as the others, one at a time."""
-    from src.engine import onnx_model
+    from src.engine.export import onnx_model
 
     predict = onnx_model.load(arguments.onnx, arguments.threads).predict
     image = images_of(arguments, 1)
@@ -262,7 +263,7 @@ def time_batches(batches: Iterable, arguments: argparse.Namespace) -> dict:
 
 def scanned(arguments: argparse.Namespace):
     """The images that all pipelines read."""
-    from src.engine.image_folder import TRAIN_FOLDERS, scan
+    from src.engine.data.image_folder import TRAIN_FOLDERS, scan
 
     return scan(arguments.images, TRAIN_FOLDERS)
 
@@ -316,7 +317,7 @@ def data_minddata(arguments: argparse.Namespace) -> dict:
 
 def pretrained(arguments: argparse.Namespace) -> dict:
     """Write weights to fine-tune from; no contender."""
-    from src.engine import checkpoint
+    from src.engine.io import checkpoint
     from src.mobilenetv2 import network
     from src.mobilenetv2.pretrained import about
 

@@ -114,9 +114,9 @@ def in_place(command: str, cfg: Any) -> Iterator[Any]:
 
 def redacted(text: str) -> str:
     """`text` without the credentials of object storage: other libraries' errors and tracebacks may hold them."""
-    from src.cloud import surroundings
+    from src.cloud import job_environment
 
-    return surroundings.redacted(text)
+    return job_environment.redacted(text)
 
 
 def run(command: str, argv: list[str]) -> int:

@@ -26,10 +26,11 @@ import mindspore as ms  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorboardX  # noqa: E402, F401  (once, instead of in every child)
 
-from src.engine import checkpoint, loop  # noqa: E402
+from src.engine import loop  # noqa: E402
 from src.engine.errors import ZooError  # noqa: E402
+from src.engine.io import checkpoint  # noqa: E402
+from src.engine.io.run import open_run  # noqa: E402
 from src.engine.ranks import Rank  # noqa: E402
-from src.engine.run import open_run  # noqa: E402
 
 EPOCHS, STEPS = 6, 5
 SIZE = 2000  # weights

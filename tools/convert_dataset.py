@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from src.engine.config import Parser  # noqa: E402  (needs the line above)
 from src.engine.errors import UsageError, ZooError, first_line  # noqa: E402
-from src.engine.files import UNFINISHED  # noqa: E402
+from src.engine.io.files import UNFINISHED  # noqa: E402
 from src.segformer import polygons  # noqa: E402
 
 CHUNK = 4  # annotations that a process is given at once

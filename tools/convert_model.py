@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from src.engine import environment  # noqa: E402  (needs the line above)
 from src.engine.config import Parser  # noqa: E402
 from src.engine.errors import UsageError, ZooError  # noqa: E402
-from src.engine.torch_file import read_state_dict  # noqa: E402
+from src.engine.io.torch_file import read_state_dict  # noqa: E402
 from src.mobilenetv2.names import TORCH_BN, from_torchvision  # noqa: E402
 from src.segformer import names as segformer_names  # noqa: E402
 from src.segformer.variants import VARIANTS  # noqa: E402
@@ -171,7 +171,7 @@ def mobilenetv2(state: dict[str, np.ndarray], args: argparse.Namespace) -> Conve
     class_to_index = read_classes(args.classes) if args.classes else None
     classes = count_classes(state, class_to_index, source)
 
-    from src.engine import checkpoint
+    from src.engine.io import checkpoint
     from src.mobilenetv2 import network
 
     width = find_width(state, source) if args.width_mult is None else args.width_mult
@@ -210,7 +210,7 @@ def segformer(state: dict[str, np.ndarray], args: argparse.Namespace) -> Convert
     if whole_numbers:
         raise ZooError(f"{source} has whole numbers in {shortened(whole_numbers)}; weights have to be floating point")
 
-    from src.engine import checkpoint
+    from src.engine.io import checkpoint
     from src.segformer import network
 
     has_head = head[0] in wanted
@@ -236,7 +236,7 @@ def convert(args: argparse.Namespace) -> None:
     environment.prepare()
     converted = {MOBILENETV2: mobilenetv2, SEGFORMER: segformer}[model](state, args)
 
-    from src.engine import checkpoint
+    from src.engine.io import checkpoint
 
     checkpoint.save(args.ms_model_path, converted.arrays, converted.meta)
     if converted.unused:

@@ -15,16 +15,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.engine import files
+from src.engine.data.image_folder import scan
 from src.engine.errors import ZooError
-from src.engine.image_folder import scan
-from src.engine.result_files import names_of
+from src.engine.export.result_files import names_of
+from src.engine.io import files
 
 
 def classes_of(path: Path) -> dict[str, int]:
     """The classes of training that an exported file knows."""
     if path.suffix == ".onnx":
-        from src.engine import onnx_model
+        from src.engine.export import onnx_model
 
         found = onnx_model.load(path, threads=1).class_to_index
     else:

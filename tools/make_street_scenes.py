@@ -21,7 +21,7 @@ import numpy as np  # noqa: E402  (needs the line above)
 
 from src.engine.config import Parser  # noqa: E402
 from src.engine.errors import UsageError, ZooError  # noqa: E402
-from src.engine.files import write_text  # noqa: E402
+from src.engine.io.files import write_text  # noqa: E402
 from src.segformer.pictures import save_png  # noqa: E402
 from src.segformer.polygons import POLYGONS  # noqa: E402
 from tools.street_scenes.scene import draw  # noqa: E402

@@ -12,9 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from src.engine import files  # noqa: E402  (needs the line above)
 from src.engine.config import Parser  # noqa: E402
 from src.engine.errors import UsageError, ZooError  # noqa: E402
+from src.engine.io import files  # noqa: E402  (needs the line above)
 from src.launch import rank_table  # noqa: E402
 
 

@@ -53,7 +53,8 @@ def answers(
 
 def latencies(files: Sequence[Path], image: np.ndarray, trials: int) -> list[tuple[float, float, float]]:
     """Median, lowest and highest median of ten parts, in ms, of one image per file; the files take turns."""
-    from src.engine import exporting, stream
+    from src.engine.data import stream
+    from src.engine.export import exporting
 
     models = [exporting.reload(file, len(stream.usable_cores())) for file in files]
     for predict in models:
@@ -74,9 +75,12 @@ def latencies(files: Sequence[Path], image: np.ndarray, trials: int) -> list[tup
 def compare(networks: Sequence[Network], configuration: list[str], trials: int) -> list[Row]:
     """Score every checkpoint and file on all images of the configured folder."""
     from src import zoo
-    from src.engine import checkpoint, device, exporting, loop, stream
-    from src.engine.cpu_kernels import cells
-    from src.engine.image_folder import EVAL_FOLDERS, scan
+    from src.cpu_kernels import cells
+    from src.engine import device, loop
+    from src.engine.data import stream
+    from src.engine.data.image_folder import EVAL_FOLDERS, scan
+    from src.engine.export import exporting
+    from src.engine.io import checkpoint
     from src.mobilenetv2 import dataset, pretrained
     from src.mobilenetv2_quant import pretrained as quant_pretrained
 

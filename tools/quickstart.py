@@ -63,8 +63,10 @@ def compare() -> dict[str, dict]:
     import numpy as np
 
     from src import zoo
-    from src.engine import device, exporting, loop, stream
-    from src.engine.image_folder import scan
+    from src.engine import device, loop
+    from src.engine.data import stream
+    from src.engine.data.image_folder import scan
+    from src.engine.export import exporting
     from src.engine.metrics import Classification
     from src.mobilenetv2 import dataset, pretrained
 

@@ -56,7 +56,8 @@ def compare() -> dict[str, float]:
     import numpy as np
 
     from src import zoo
-    from src.engine import exporting, stream
+    from src.engine.data import stream
+    from src.engine.export import exporting
     from src.segformer import dataset, pictures
 
     cfg = zoo.configure("export", [*CONFIGURED, "--export_ckpt_path", str(BEST), "--export_format", "ONNX"])

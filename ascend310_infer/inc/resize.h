@@ -11,7 +11,8 @@ namespace infer {
 Image ResizeLinear(const Image& image, int width, int height);
 Image ResizeArea(const Image& image, int width, int height);
 
-// Averages all pixels where both axes shrink more than twofold, bilinear otherwise (src/engine/augment.py says why).
+// Averages all pixels where both axes shrink more than twofold, bilinear otherwise (src/engine/data/augment.py says
+// why).
 Image Resize(const Image& image, int width, int height);
 
 // A plane of floats, bilinear with half-pixel centres.

@@ -10,7 +10,7 @@ from typing import Any
 from src.cloud import copies, zips
 from src.cloud.storage import is_remote, open_store
 from src.engine.errors import UsageError, ZooError
-from src.engine.files import checkpoint_number
+from src.engine.io.files import checkpoint_number
 
 LISTED = 5  # names in an error
 Say = Callable[[str], None]

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from src.cloud import inputs
+from src.cloud.job_environment import process
 from src.cloud.once import once
 from src.cloud.storage import Remote, is_remote, open_store
-from src.cloud.surroundings import process
 from src.cloud.uploads import mirrored
 from src.engine.errors import UsageError, ZooError
-from src.engine.files import checkpoint_number
+from src.engine.io.files import checkpoint_number
 
 
 @contextlib.contextmanager

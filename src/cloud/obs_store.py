@@ -8,8 +8,8 @@ from typing import Any
 
 import obs
 
+from src.cloud.job_environment import Access
 from src.cloud.storage import CHUNK, Remote, StorageError, bucket_and_key
-from src.cloud.surroundings import Access
 from src.engine.errors import ZooError
 
 ERRORS = {403: PermissionError, 404: FileNotFoundError}

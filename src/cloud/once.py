@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from src.cloud.surroundings import redacted
+from src.cloud.job_environment import redacted
 from src.engine.errors import ZooError
 
 FOLDER = ".job"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import s3fs
 
+from src.cloud.job_environment import Access
 from src.cloud.storage import CHUNK, Remote, StorageError, bucket_and_key
-from src.cloud.surroundings import Access
 
 ONE_PART = 3 * 2**30  # bytes; s3fs stores up to twice as much, and at most 5 GB, in one part, whose tag is the MD5
 PLAIN = {  # newer clients add checksums in a form that OBS and older servers do not know

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from src.cloud.surroundings import KEY, SECRET, Access, access, redacted
+from src.cloud.job_environment import KEY, SECRET, Access, access, redacted
 from src.engine.errors import ZooError, first_line
 
 SCHEMES = ("obs", "s3")

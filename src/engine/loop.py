@@ -16,7 +16,7 @@ import numpy as np
 
 from src.engine import report
 from src.engine.errors import ZooError
-from src.engine.journal import Journal
+from src.engine.io.journal import Journal
 from src.engine.metrics import Classification
 from src.engine.ranks import Rank
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.engine import files
+from src.engine.io import files
 
 
 def figure(width: float, height: float):

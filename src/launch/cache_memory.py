@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 
 from src.engine.config import Parser
+from src.engine.data.image_folder import TRAIN_FOLDERS, scan
 from src.engine.errors import UsageError, ZooError
-from src.engine.image_folder import TRAIN_FOLDERS, scan
 
 SERVER_SHARE = 0.8  # of this machine's memory is the most that the cache server takes
 OVERHEAD = 1024  # bytes per file, generously: key, label, shape

@@ -11,9 +11,9 @@ import os
 import sys
 
 from src.engine.config import Parser
+from src.engine.data.stream import usable_cores
 from src.engine.environment import usable_platform
 from src.engine.errors import ZooError
-from src.engine.stream import usable_cores
 from src.launch import plan as plans
 from src.launch import supervise
 

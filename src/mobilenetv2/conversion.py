@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from mindspore import nn
 
-from src.engine import exporting
-from src.engine.checkpoint import Checkpoint
-from src.engine.image_folder import EVAL_FOLDERS, scan
+from src.engine.data.image_folder import EVAL_FOLDERS, scan
+from src.engine.export import exporting
+from src.engine.io.checkpoint import Checkpoint
 from src.mobilenetv2 import dataset
 from src.mobilenetv2.config import Config
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 import cv2
 import numpy as np
 
-from src.engine import augment, images, stream
+from src.engine.data import augment, images, stream
+from src.engine.data.image_folder import ImageFolder
 from src.engine.errors import ZooError
-from src.engine.image_folder import ImageFolder
 from src.mobilenetv2.config import Config
 
 MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)  # ImageNet, RGB, of grey values 0..255

@@ -8,10 +8,13 @@ from pathlib import Path
 
 from mindspore import nn
 
-from src.engine import device, files, loop, onnx_model, plots, report, stream
-from src.engine.checkpoint import Checkpoint
+from src.engine import device, loop, plots, report
+from src.engine.data import stream
+from src.engine.data.image_folder import EVAL_FOLDERS, scan
 from src.engine.errors import ZooError
-from src.engine.image_folder import EVAL_FOLDERS, scan
+from src.engine.export import onnx_model
+from src.engine.io import files
+from src.engine.io.checkpoint import Checkpoint
 from src.engine.metrics import Classification
 from src.engine.ranks import Rank
 from src.mobilenetv2 import dataset, pretrained

@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 from mindspore import Tensor, nn
 
-from src.engine import checkpoint, exporting, loop, onnx_model, stream
+from src.engine import loop
+from src.engine.data import stream
 from src.engine.errors import ZooError, first_line
+from src.engine.export import exporting, onnx_model
+from src.engine.io import checkpoint
 from src.mobilenetv2 import network
 from src.mobilenetv2.config import Config
 

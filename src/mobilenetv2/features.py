@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from src.engine import files, stream
-from src.engine.image_folder import ImageFolder
+from src.engine.data import stream
+from src.engine.data.image_folder import ImageFolder
+from src.engine.io import files
 from src.engine.ranks import Rank
 from src.mobilenetv2 import dataset
 from src.mobilenetv2.config import Config

@@ -7,10 +7,10 @@ import hashlib
 
 import numpy as np
 
-from src.engine import checkpoint
-from src.engine.checkpoint import Checkpoint
+from src.engine.data.image_folder import ImageFolder
 from src.engine.errors import UsageError, ZooError
-from src.engine.image_folder import ImageFolder
+from src.engine.io import checkpoint
+from src.engine.io.checkpoint import Checkpoint
 from src.mobilenetv2.config import Config
 from src.mobilenetv2.names import from_model_zoo
 from src.mobilenetv2.network import MobileNetV2, build

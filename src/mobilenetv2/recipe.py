@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from src.engine import checkpoint, device
+from src.cpu_kernels import cells
+from src.engine import device
 from src.engine.config import to_yaml
-from src.engine.cpu_kernels import cells
-from src.engine.image_folder import TRAIN_FOLDERS, require_classes, scan
-from src.engine.run import open_run
+from src.engine.data.image_folder import TRAIN_FOLDERS, require_classes, scan
+from src.engine.io import checkpoint
+from src.engine.io.run import open_run
 from src.mobilenetv2 import conversion, evaluation, network, pretrained, work
 from src.mobilenetv2.config import Config
 

@@ -9,14 +9,17 @@ from pathlib import Path
 import mindspore as ms
 from mindspore import Tensor, nn
 
-from src.engine import boost, checkpoint, loop, plots, profiling, step, stream
-from src.engine.cached_files import CachedFiles
+from src.engine import loop, plots
+from src.engine.data import stream
+from src.engine.data.cached_files import CachedFiles
+from src.engine.data.image_folder import EVAL_FOLDERS, ImageFolder, scan
 from src.engine.errors import UsageError
-from src.engine.image_folder import EVAL_FOLDERS, ImageFolder, scan
-from src.engine.journal import METRICS
+from src.engine.io import checkpoint
+from src.engine.io.journal import METRICS
+from src.engine.io.run import CURVES, Run
 from src.engine.metrics import Classification
 from src.engine.ranks import Rank
-from src.engine.run import CURVES, Run
+from src.engine.steps import boost, profiling, step
 from src.mobilenetv2 import dataset, extraction, features
 from src.mobilenetv2.config import Config
 from src.mobilenetv2.loss import cross_entropy

@@ -9,8 +9,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.engine import stream
-from src.engine.image_folder import ImageFolder
+from src.engine.data import stream
+from src.engine.data.image_folder import ImageFolder
 from src.mobilenetv2 import dataset
 from src.mobilenetv2.network import MobileNetV2
 from src.mobilenetv2_quant import network

@@ -10,11 +10,12 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from src.engine import exporting, files
-from src.engine.checkpoint import Checkpoint
+from src.engine.data.image_folder import EVAL_FOLDERS, scan
 from src.engine.errors import ZooError
-from src.engine.exporting import BATCH_NAME
-from src.engine.image_folder import EVAL_FOLDERS, scan
+from src.engine.export import exporting
+from src.engine.export.exporting import BATCH_NAME
+from src.engine.io import files
+from src.engine.io.checkpoint import Checkpoint
 from src.mobilenetv2 import conversion, dataset
 from src.mobilenetv2.network import MobileNetV2
 from src.mobilenetv2_quant import layer_report

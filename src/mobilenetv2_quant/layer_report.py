@@ -16,7 +16,8 @@ import onnx
 import onnxruntime
 from onnx import helper
 
-from src.engine import files, plots
+from src.engine import plots
+from src.engine.io import files
 from src.mobilenetv2_quant.onnx_graph import IMAGE, UNSIGNED
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mindspore import Tensor, nn, ops
 
-from src.engine.cpu_kernels import cells
+from src.cpu_kernels import cells
 from src.engine.errors import UsageError
 from src.mobilenetv2 import network
 from src.mobilenetv2_quant import whole_numbers
@@ -143,7 +143,7 @@ class QuantBackbone(nn.Cell):
 def build(num_classes: int, cfg: Config, kernels: str = "off", activation: str = "None") -> network.MobileNetV2:
     """The quantised network; training, evaluation and export all start here.
 
-    `kernels` other than "off" is for platform CPU and not for export; see src.engine.cpu_kernels.cells. With them,
+    `kernels` other than "off" is for platform CPU and not for export; see src.cpu_kernels.cells. With them,
     evaluation works on whole numbers, as the exported integer file does.
     """
     net = network.build(num_classes, cfg.width_mult, cfg.seed, activation)

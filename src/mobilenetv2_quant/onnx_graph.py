@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from src.engine import onnx_model
+from src.engine.export import onnx_model
 
 OPSET, IR_VERSION = 13, 8
 IMAGE, SCORES = "image", "scores"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from src.engine import checkpoint
-from src.engine.checkpoint import Checkpoint
 from src.engine.errors import ZooError
+from src.engine.io import checkpoint
+from src.engine.io.checkpoint import Checkpoint
 from src.mobilenetv2 import pretrained
 from src.mobilenetv2.network import MobileNetV2
 from src.mobilenetv2_quant.config import Config

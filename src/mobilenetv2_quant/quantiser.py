@@ -14,7 +14,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from src.engine.cpu_kernels.cells import (
+from src.cpu_kernels.cells import (
     fake_quant_operator,
     folded_fake_quant_operator,
     range_fake_quant_operator,

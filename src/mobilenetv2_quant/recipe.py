@@ -7,12 +7,13 @@ from pathlib import Path
 
 from mindspore import ParameterTuple, nn
 
-from src.engine import checkpoint, device, loop
+from src.cpu_kernels import cells
+from src.engine import device, loop
 from src.engine.config import to_yaml
-from src.engine.cpu_kernels import cells
-from src.engine.image_folder import TRAIN_FOLDERS, require_classes, scan
+from src.engine.data.image_folder import TRAIN_FOLDERS, require_classes, scan
+from src.engine.io import checkpoint
+from src.engine.io.run import Run, open_run
 from src.engine.ranks import Rank
-from src.engine.run import Run, open_run
 from src.mobilenetv2 import conversion, dataset, evaluation, work
 from src.mobilenetv2.network import MobileNetV2
 from src.mobilenetv2_quant import calibration, integer_file, network, pretrained, schedule

@@ -18,7 +18,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.engine.cpu_kernels.custom import custom_operator
+from src.cpu_kernels.custom import custom_operator
 from src.mobilenetv2.network import BN_EPS
 from src.mobilenetv2_quant.quantiser import MAXIMUM, MINIMUM, RELU6, ROUND
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import onnx
 from mindspore import ops
 
-from src.engine import exporting
-from src.engine.checkpoint import Checkpoint
+from src.engine.export import exporting
+from src.engine.io.checkpoint import Checkpoint
 from src.segformer import onnx_graph, pretrained
 from src.segformer.config import Config
 from src.segformer.variants import SMALLEST_SIDE

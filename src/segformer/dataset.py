@@ -21,10 +21,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from src.engine import images, stream
+from src.engine.data import images, stream
+from src.engine.data.image_folder import IMAGE_SUFFIXES
 from src.engine.errors import UsageError, ZooError
-from src.engine.files import files_below
-from src.engine.image_folder import IMAGE_SUFFIXES
+from src.engine.io.files import files_below
 from src.segformer import transforms
 from src.segformer.class_list import COLUMNS, ClassList, read_class_list
 from src.segformer.labels import CITYSCAPES

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from src.engine import images, stream
+from src.engine.data import images, stream
 from src.segformer import dataset, pictures, prediction, report
 from src.segformer.class_list import ClassList
 from src.segformer.config import Config

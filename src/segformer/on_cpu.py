@@ -12,7 +12,7 @@ from pathlib import Path
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from src.engine.cpu_kernels import cells, map_operators
+from src.cpu_kernels import cells, map_operators
 from src.segformer.network import Attention, Block, Head, SegFormer, Stage
 
 

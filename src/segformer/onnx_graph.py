@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from src.engine import onnx_model
+from src.engine.export import onnx_model
 from src.segformer.network import BLOCK_EPS, BN_EPS, INNER_EPS, PATCHES
 from src.segformer.variants import HEADS, REDUCTIONS, VARIANTS
 

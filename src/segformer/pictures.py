@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from src.engine.errors import UsageError, ZooError
-from src.engine.files import files_below, replace_file
+from src.engine.io.files import files_below, replace_file
 from src.segformer.class_list import ClassList
 from src.segformer.dataset import CITY_IMAGES, IMAGES, MASKS
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from src.engine.data.images import MAX_PIXELS
 from src.engine.errors import ZooError, first_line
-from src.engine.files import replace_file
-from src.engine.images import MAX_PIXELS
+from src.engine.io.files import replace_file
 from src.segformer.class_list import IGNORE
 from src.segformer.labels import LABELS
 

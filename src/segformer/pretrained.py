@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from src.engine import checkpoint
-from src.engine.checkpoint import Checkpoint
 from src.engine.errors import UsageError, ZooError
+from src.engine.io import checkpoint
+from src.engine.io.checkpoint import Checkpoint
 from src.segformer import names
 from src.segformer.class_list import ClassList
 from src.segformer.config import Config

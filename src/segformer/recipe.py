@@ -6,10 +6,13 @@ import dataclasses
 import time
 from pathlib import Path
 
-from src.engine import checkpoint, device, files, loop, mixed, stream
+from src.engine import device, loop
 from src.engine.config import to_yaml
+from src.engine.data import stream
 from src.engine.errors import UsageError, ZooError
-from src.engine.run import open_run
+from src.engine.io import checkpoint, files
+from src.engine.io.run import open_run
+from src.engine.steps import mixed
 from src.segformer import (
     conversion,
     dataset,

@@ -10,21 +10,24 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from src.engine import checkpoint, loop, mixed, plots, step, stream
-from src.engine.adamw import AdamW
+from src.engine import loop, plots
+from src.engine.data import stream
 from src.engine.errors import UsageError, ZooError
-from src.engine.journal import METRICS
+from src.engine.io import checkpoint
+from src.engine.io.journal import METRICS
+from src.engine.io.run import CURVES, Run
 from src.engine.metrics import Segmentation
 from src.engine.ranks import Rank
-from src.engine.run import CURVES, Run
+from src.engine.steps import mixed, step
+from src.engine.steps.adamw import AdamW
 from src.segformer import dataset, on_cpu, prediction, report
 from src.segformer.class_list import ClassList
 from src.segformer.config import Config
 from src.segformer.dataset import Pairs
+from src.segformer.drop_masks import keep_masks
 from src.segformer.loss import cross_entropy
 from src.segformer.lr_generator import SCHEDULES, get_lr
 from src.segformer.network import Coarse, SegFormer
-from src.segformer.noise import keep_masks
 from src.segformer.variants import drop_path_rates
 
 HEAD_MULTIPLIER = 10.0  # of the decode head's learning rate, in the paper's recipe

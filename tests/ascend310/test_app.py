@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from src.engine import images
+from src.engine.data import images
 from src.mobilenetv2 import dataset
 from tests.ascend310 import networks
 from tests.ascend310.conftest import picture, write

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.engine import images
+from src.engine.data import images
 from src.mobilenetv2 import dataset
 from src.segformer import transforms
 from tests.ascend310.conftest import FOUND, SANITIZED, SANITIZERS, picture, run_program, write

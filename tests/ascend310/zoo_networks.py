@@ -13,8 +13,10 @@ import numpy as np
 from sklearn.linear_model import RidgeClassifier
 
 from src import zoo
-from src.engine import checkpoint, device, images
-from src.engine.image_folder import scan
+from src.engine import device
+from src.engine.data import images
+from src.engine.data.image_folder import scan
+from src.engine.io import checkpoint
 from src.mobilenetv2 import dataset
 from src.mobilenetv2 import network as mobilenetv2
 from src.mobilenetv2.pretrained import CLASSIFIER

@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import pytest
 
 from src.cloud import once as module
+from src.cloud.job_environment import process
 from src.cloud.once import once
-from src.cloud.surroundings import process
 from src.engine.errors import ZooError
 from tests.conftest import ROOT
 from tests.object_storage import SECRET

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
 
 from src import zoo  # noqa: E402
-from src.engine import checkpoint, device  # noqa: E402
+from src.engine import device  # noqa: E402
+from src.engine.io import checkpoint  # noqa: E402
 from src.mobilenetv2 import network  # noqa: E402
 from tests.conftest import CLASSES, ROOT, default_signals, run_command, write_settings  # noqa: E402
 from tests.object_storage import SECRET, Bucket, Folder  # noqa: E402

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from src.cloud import copies, moxing_store, storage, surroundings
+from src.cloud import copies, job_environment, moxing_store, storage
 from src.cloud.storage import Remote, StorageError, open_store
 from src.engine.errors import ZooError
 from tests.object_storage import SECRET, forget_moxing, s3_server_over_tls
@@ -229,7 +229,7 @@ class TestAccess:
         monkeypatch.setenv("ACCESS_KEY_ID", "AKIAHIDDEN")
         error = StorageError("read", "s3://b/k", OSError(f"denied for AKIAHIDDEN with {SECRET}"))
         assert "AKIAHIDDEN" not in str(error) and SECRET not in str(error) and "***" in str(error)
-        assert SECRET not in repr(surroundings.access()) and "AKIAHIDDEN" not in repr(surroundings.access())
+        assert SECRET not in repr(job_environment.access()) and "AKIAHIDDEN" not in repr(job_environment.access())
 
     @pytest.mark.parametrize(
         ("variables", "endpoint", "verify"),
@@ -245,7 +245,7 @@ class TestAccess:
             monkeypatch.delenv(name, raising=False)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        assert (surroundings.access().endpoint, surroundings.access().verify) == (endpoint, verify)
+        assert (job_environment.access().endpoint, job_environment.access().verify) == (endpoint, verify)
 
     @pytest.mark.parametrize(
         ("address", "trusted", "verify", "refused"),
@@ -282,7 +282,7 @@ class TestAccess:
             f"[default]\naws_access_key_id=AKIAFILE\naws_secret_access_key={SECRET}\n"
         )
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-        for name in next(names for names in (surroundings.KEY, surroundings.SECRET) if missing in names):
+        for name in next(names for names in (job_environment.KEY, job_environment.SECRET) if missing in names):
             monkeypatch.delenv(name, raising=False)
         with pytest.raises(ZooError, match=f"no complete credentials .* set {missing}, or ") as caught:
             open_store(f"{scheme}://{bucket.name}/k").list(f"{scheme}://{bucket.name}/k")

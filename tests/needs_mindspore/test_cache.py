@@ -17,7 +17,7 @@ import pytest
 pytestmark = pytest.mark.needs_mindspore
 pytest.importorskip("mindspore")
 
-from src.engine.image_folder import TRAIN_FOLDERS, scan  # noqa: E402
+from src.engine.data.image_folder import TRAIN_FOLDERS, scan  # noqa: E402
 from tests.conftest import ROOT, run_command, write_images  # noqa: E402
 from tests.scripts.ports import free_port  # noqa: E402
 from tests.waiting import wait_until  # noqa: E402
@@ -29,8 +29,8 @@ FLAGS = (
 READ_ALL = """
 import json, sys
 import numpy as np
-from src.engine.cached_files import CachedFiles
-from src.engine.image_folder import TRAIN_FOLDERS, scan
+from src.engine.data.cached_files import CachedFiles
+from src.engine.data.image_folder import TRAIN_FOLDERS, scan
 folder = scan(sys.argv[1], TRAIN_FOLDERS)
 cache = CachedFiles(folder, int(sys.argv[2]), False)
 for seed in range(2):

@@ -8,8 +8,8 @@ import pytest
 pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
 
-from src.engine import checkpoint  # noqa: E402
 from src.engine.errors import ZooError  # noqa: E402
+from src.engine.io import checkpoint  # noqa: E402
 
 ARRAYS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "step": np.array([3], np.int32)}
 

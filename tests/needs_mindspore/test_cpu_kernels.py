@@ -11,9 +11,9 @@ ms = pytest.importorskip("mindspore")
 
 from mindspore import Tensor, nn  # noqa: E402
 
-from src.engine import step  # noqa: E402
-from src.engine.cpu_kernels import build, cells  # noqa: E402
+from src.cpu_kernels import build, cells  # noqa: E402
 from src.engine.errors import ZooError  # noqa: E402
+from src.engine.steps import step  # noqa: E402
 from src.mobilenetv2 import network  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402
 from src.mobilenetv2.network import Backbone  # noqa: E402

@@ -13,8 +13,9 @@ pytest.importorskip("mindspore")  # before onnx: it chooses what protobuf runs o
 import onnx  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from src.engine import onnx_model, stream  # noqa: E402
 from src.engine.config import build, read_yaml  # noqa: E402
+from src.engine.data import stream  # noqa: E402
+from src.engine.export import onnx_model  # noqa: E402
 from src.mobilenetv2 import evaluation  # noqa: E402
 from src.mobilenetv2.config import Config  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402

@@ -9,10 +9,11 @@ import pytest
 
 pytest.importorskip("mindspore")
 
-from src.engine import device, exporting
+from src.cpu_kernels import cells
+from src.engine import device
 from src.engine.config import build, read_yaml
-from src.engine.cpu_kernels import cells
 from src.engine.errors import ZooError
+from src.engine.export import exporting
 from src.mobilenetv2 import extraction, network
 from src.mobilenetv2.config import Config
 from tests.conftest import ROOT

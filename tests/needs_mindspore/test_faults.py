@@ -24,11 +24,11 @@ import pytest
 pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
 
-from src.engine import checkpoint  # noqa: E402
 from src.engine.errors import ZooError  # noqa: E402
+from src.engine.io import checkpoint  # noqa: E402
+from src.engine.io.run import open_run  # noqa: E402
 from src.engine.loop import Score  # noqa: E402
 from src.engine.ranks import Rank  # noqa: E402
-from src.engine.run import open_run  # noqa: E402
 from tests import fault_training  # noqa: E402
 from tests.conftest import ROOT, run_command  # noqa: E402
 from tests.fault_training import BEST, LAST, NAMES  # noqa: E402

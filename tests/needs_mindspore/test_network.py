@@ -6,8 +6,9 @@ import pytest
 pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
 
-from src.engine import device, step  # noqa: E402
-from src.engine.cpu_kernels import cells  # noqa: E402
+from src.cpu_kernels import cells  # noqa: E402
+from src.engine import device  # noqa: E402
+from src.engine.steps import step  # noqa: E402
 from src.mobilenetv2 import network  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402
 from tests.networks import calm  # noqa: E402
@@ -140,7 +141,7 @@ class TestStep:
 @pytest.mark.slow
 def test_boosted_step_learns_and_keeps_the_names():
     """Without gradient centralisation, which has no CPU operator, the rest of boost runs here too."""
-    from src.engine import boost
+    from src.engine.steps import boost
 
     net = calm(network.build(3, 0.25, seed=1))
     net.set_train(True)

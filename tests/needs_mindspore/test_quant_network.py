@@ -16,9 +16,12 @@ ms = pytest.importorskip("mindspore")
 from mindspore import Tensor  # noqa: E402
 from onnx import numpy_helper  # noqa: E402
 
-from src.engine import checkpoint, config, device, exporting, step  # noqa: E402
-from src.engine.cpu_kernels import cells  # noqa: E402
+from src.cpu_kernels import cells  # noqa: E402
+from src.engine import config, device  # noqa: E402
 from src.engine.errors import UsageError, ZooError  # noqa: E402
+from src.engine.export import exporting  # noqa: E402
+from src.engine.io import checkpoint  # noqa: E402
+from src.engine.steps import step  # noqa: E402
 from src.mobilenetv2 import network as float_network  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402
 from src.mobilenetv2_quant import calibration, folding, integer_file, layer_report, network, pretrained  # noqa: E402

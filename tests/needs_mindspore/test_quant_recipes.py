@@ -11,7 +11,8 @@ import pytest
 pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
 
-from src.engine import checkpoint, device  # noqa: E402
+from src.engine import device  # noqa: E402
+from src.engine.io import checkpoint  # noqa: E402
 from src.mobilenetv2 import network as float_network  # noqa: E402
 from tests.conftest import ROOT, run_command, write_settings  # noqa: E402
 from tests.needs_mindspore.test_recipes import assert_same_state  # noqa: E402

@@ -22,10 +22,12 @@ import pytest
 pytestmark = [pytest.mark.needs_mindspore, pytest.mark.slow]
 ms = pytest.importorskip("mindspore")
 
-from src.engine import checkpoint, config, device, step  # noqa: E402
-from src.engine.image_folder import TRAIN_FOLDERS, scan  # noqa: E402
+from src.engine import config, device  # noqa: E402
+from src.engine.data.image_folder import TRAIN_FOLDERS, scan  # noqa: E402
+from src.engine.data.stream import BadFiles  # noqa: E402
+from src.engine.io import checkpoint  # noqa: E402
 from src.engine.ranks import Rank  # noqa: E402
-from src.engine.stream import BadFiles  # noqa: E402
+from src.engine.steps import step  # noqa: E402
 from src.mobilenetv2 import dataset, network  # noqa: E402
 from src.mobilenetv2.config import Config  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402

@@ -21,7 +21,9 @@ import pytest
 pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
 
-from src.engine import checkpoint, device, step  # noqa: E402
+from src.engine import device  # noqa: E402
+from src.engine.io import checkpoint  # noqa: E402
+from src.engine.steps import step  # noqa: E402
 from src.mobilenetv2 import network  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402
 from tests.conftest import ROOT, run_command, write_images, write_settings  # noqa: E402

@@ -11,11 +11,12 @@ ms = pytest.importorskip("mindspore")
 from mindspore import Tensor, nn  # noqa: E402
 
 from mindspore_hub_conf import create_network  # noqa: E402
-from src.engine import loop, mixed, step  # noqa: E402
-from src.engine.adamw import AdamW  # noqa: E402
+from src.engine import loop  # noqa: E402
+from src.engine.steps import mixed, step  # noqa: E402
+from src.engine.steps.adamw import AdamW  # noqa: E402
 from src.segformer import network  # noqa: E402
+from src.segformer.drop_masks import keep_masks  # noqa: E402
 from src.segformer.loss import cross_entropy  # noqa: E402
-from src.segformer.noise import keep_masks  # noqa: E402
 from src.segformer.variants import VARIANTS, Variant, decoder_width, drop_path_rates  # noqa: E402
 
 ENCODER = {  # parameters, https://arxiv.org/abs/2105.15203 rounds them to millions

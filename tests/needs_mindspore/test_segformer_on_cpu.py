@@ -10,9 +10,9 @@ pytest.importorskip("mindspore")
 import mindspore as ms
 from mindspore import Tensor
 
-from src.engine import step
-from src.engine.cpu_kernels import build, cells
+from src.cpu_kernels import build, cells
 from src.engine.errors import ZooError
+from src.engine.steps import step
 from src.segformer import network, on_cpu
 from src.segformer.loss import cross_entropy
 from src.segformer.variants import VARIANTS, Variant

@@ -17,8 +17,11 @@ pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
 
 from src import zoo  # noqa: E402
-from src.engine import checkpoint, device, step, stream  # noqa: E402
+from src.engine import device  # noqa: E402
+from src.engine.data import stream  # noqa: E402
+from src.engine.io import checkpoint  # noqa: E402
 from src.engine.ranks import Rank  # noqa: E402
+from src.engine.steps import step  # noqa: E402
 from src.segformer import dataset, network, recipe, work  # noqa: E402
 from src.segformer.loss import cross_entropy  # noqa: E402
 from tests.conftest import ROOT, run_command, write_settings  # noqa: E402

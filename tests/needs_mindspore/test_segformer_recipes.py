@@ -20,7 +20,9 @@ pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
 
 from src import zoo  # noqa: E402
-from src.engine import checkpoint, device, exporting, loop, onnx_model  # noqa: E402
+from src.engine import device, loop  # noqa: E402
+from src.engine.export import exporting, onnx_model  # noqa: E402
+from src.engine.io import checkpoint  # noqa: E402
 from src.segformer import names, network, pictures, pretrained, recipe, work  # noqa: E402
 from tests.conftest import ROOT, run_command, write_settings  # noqa: E402
 from tests.segmentation_data import write_generic  # noqa: E402

@@ -124,7 +124,7 @@ def scattered_network(path: Path) -> None:
     """Write a B0 that was not trained and finds many classes: its last layer tells the random features apart."""
     import mindspore as ms
 
-    from src.engine import checkpoint
+    from src.engine.io import checkpoint
     from src.segformer import network
 
     net = network.build("mit_b0", 19, 0, seed=1)

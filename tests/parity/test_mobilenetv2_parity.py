@@ -19,8 +19,9 @@ torch = pytest.importorskip("torch")
 ms = pytest.importorskip("mindspore")
 pytestmark = pytest.mark.parity
 
-from src.engine import checkpoint, step  # noqa: E402
-from src.engine.cpu_kernels import build, cells  # noqa: E402
+from src.cpu_kernels import build, cells  # noqa: E402
+from src.engine.io import checkpoint  # noqa: E402
+from src.engine.steps import step  # noqa: E402
 from src.mobilenetv2 import network  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402
 from tests.networks import calm  # noqa: E402

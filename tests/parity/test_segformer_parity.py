@@ -12,9 +12,10 @@ pytestmark = pytest.mark.parity
 
 from mindspore import Tensor, ops  # noqa: E402
 
-from src.engine import checkpoint, step  # noqa: E402
-from src.engine.adamw import AdamW  # noqa: E402
-from src.engine.cpu_kernels import build  # noqa: E402
+from src.cpu_kernels import build  # noqa: E402
+from src.engine.io import checkpoint  # noqa: E402
+from src.engine.steps import step  # noqa: E402
+from src.engine.steps.adamw import AdamW  # noqa: E402
 from src.segformer import names, network, on_cpu  # noqa: E402
 from src.segformer.loss import cross_entropy  # noqa: E402
 from src.segformer.lr_generator import get_lr  # noqa: E402

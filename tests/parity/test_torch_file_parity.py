@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from src.engine.errors import ZooError
-from src.engine.torch_file import read_state_dict
+from src.engine.io.torch_file import read_state_dict
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.parity

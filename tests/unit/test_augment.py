@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from src.engine import augment
+from src.engine.data import augment
 
 SHAPES = [(1, 1), (1, 40), (40, 1), (2, 3), (3, 3), (37, 50), (224, 224)]
 BINS = 31

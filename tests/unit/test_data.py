@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from src.engine import images as reading
-from src.engine import stream
 from src.engine.config import build, read_yaml
+from src.engine.data import images as reading
+from src.engine.data import stream
+from src.engine.data.image_folder import EVAL_FOLDERS, TRAIN_FOLDERS, require_classes, scan
 from src.engine.errors import UsageError, ZooError
-from src.engine.image_folder import EVAL_FOLDERS, TRAIN_FOLDERS, require_classes, scan
 from src.mobilenetv2 import dataset
 from src.mobilenetv2.config import Config
 from tests.conftest import ROOT, write_images

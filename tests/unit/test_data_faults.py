@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from src.engine import images as reading
-from src.engine import stream
+from src.engine.data import images as reading
+from src.engine.data import stream
+from src.engine.data.image_folder import scan
 from src.engine.errors import ZooError
-from src.engine.image_folder import scan
 from src.mobilenetv2 import dataset as classification
 from src.segformer import dataset as segmentation
 from tests.conftest import CLASSES, write_images

@@ -17,9 +17,9 @@ from PIL import Image
 
 from src import zoo
 from src.engine import config
+from src.engine.data.images import BadImage
 from src.engine.errors import UsageError, ZooError
-from src.engine.images import BadImage
-from src.engine.result_files import read_labels
+from src.engine.export.result_files import read_labels
 from src.segformer import polygons
 from src.segformer.class_list import read_class_list
 from src.segformer.dataset import read_mask

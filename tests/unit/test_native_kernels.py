@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.engine.cpu_kernels import build
+from src.cpu_kernels import build
 from tests import native_kernels
 from tests.conftest import ROOT
 from tests.native_kernels import Kernels, random

@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from src.engine import onnx_model
 from src.engine.errors import ZooError
+from src.engine.export import onnx_model
 
 WEIGHT = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from src.engine.errors import ZooError
-from src.engine.result_files import names_of, read_labels
+from src.engine.export.result_files import names_of, read_labels
 from tests.conftest import run_command, write_images
 
 

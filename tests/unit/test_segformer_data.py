@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from src.engine import stream
+from src.engine.data import stream
 from src.engine.errors import UsageError, ZooError
 from src.segformer import dataset, transforms
 from src.segformer.polygons import convert

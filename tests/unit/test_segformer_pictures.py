@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.engine import images
+from src.engine.data import images
 from src.engine.errors import UsageError, ZooError
 from src.segformer import pictures
 from src.segformer.labels import CITYSCAPES

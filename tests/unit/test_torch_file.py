@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from src.engine.errors import ZooError
-from src.engine.torch_file import read_state_dict
+from src.engine.io.torch_file import read_state_dict
 
 
 class Global(NamedTuple):

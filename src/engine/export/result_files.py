@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from src.engine.config import shown
+from src.engine.data.image_folder import IMAGE_SUFFIXES
 from src.engine.errors import ZooError
-from src.engine.image_folder import IMAGE_SUFFIXES
 
 MOST_DIGITS = 9  # of a label
 SCORES = "_0.bin"  # the end of the file with the first output of an image

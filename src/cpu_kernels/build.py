@@ -1,4 +1,4 @@
-"""Compile the .cc files of this folder for the machine at hand, once; later calls find the library in the cache."""
+"""Compile the .cc files of native/ for the machine at hand, once; later calls find the library in the cache."""
 
 import contextlib
 import ctypes
@@ -11,9 +11,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCES = sorted(Path(__file__).parent.glob("*.cc"))
-HEADERS = sorted(Path(__file__).parent.glob("*.h"))
-REPOSITORY = Path(__file__).resolve().parents[3]
+NATIVE = Path(__file__).parent / "native"
+SOURCES = sorted(NATIVE.glob("*.cc"))
+HEADERS = sorted(NATIVE.glob("*.h"))
+REPOSITORY = Path(__file__).resolve().parents[2]
 # No -ffast-math: it would drop NaN, and the training loop has to see a loss that diverged.
 FLAGS = (
     "-O3",

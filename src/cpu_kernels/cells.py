@@ -11,9 +11,9 @@ from typing import Optional
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from src.engine.cpu_kernels import map_operators
-from src.engine.cpu_kernels.build import KernelsUnavailable, library_path
-from src.engine.cpu_kernels.custom import custom_operator as _operator
+from src.cpu_kernels import map_operators
+from src.cpu_kernels.build import KernelsUnavailable, library_path
+from src.cpu_kernels.custom import custom_operator as _operator
 from src.engine.errors import ZooError
 
 MODES = ("auto", "on", "off")

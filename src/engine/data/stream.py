@@ -15,8 +15,8 @@ from typing import Callable
 
 import numpy as np
 
+from src.engine.data.images import BadImage
 from src.engine.errors import ZooError
-from src.engine.images import BadImage
 
 ORDER, SAMPLE, BATCH, DROPOUT = 0, 1, 2, 3  # independent random streams of one seed
 NO_SAMPLE = -1  # index of nothing, where a rank has nothing to evaluate while others have

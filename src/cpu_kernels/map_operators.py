@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mindspore import ops
 
-from src.engine.cpu_kernels.custom import custom_operator
+from src.cpu_kernels.custom import custom_operator
 
 
 def dense(library: Path) -> ops.Custom:

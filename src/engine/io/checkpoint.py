@@ -16,7 +16,7 @@ import numpy as np
 from mindspore import nn
 
 from src.engine.errors import ZooError
-from src.engine.files import checkpoint_number, replace_file
+from src.engine.io.files import checkpoint_number, replace_file
 
 META_KEY = "zoo_meta"
 EMA_PREFIX = "ema."

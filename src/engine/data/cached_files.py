@@ -13,8 +13,8 @@ from pathlib import Path
 import mindspore.dataset as ds
 import numpy as np
 
+from src.engine.data.image_folder import ImageFolder
 from src.engine.errors import ZooError, first_line
-from src.engine.image_folder import ImageFolder
 
 
 class CachedFiles:

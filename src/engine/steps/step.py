@@ -10,7 +10,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.ops.auto_generate import SplitWithSize  # ops.split unrolls a loop and fails with 150 parts
 
-from src.engine.checkpoint import EMA_PREFIX
+from src.engine.io.checkpoint import EMA_PREFIX
 
 
 def momentum_optimizer(net: nn.Cell, momentum: float, weight_decay: float, lr: np.ndarray | float = 0.0) -> nn.Momentum:

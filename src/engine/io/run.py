@@ -15,10 +15,10 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 
-from src.engine import checkpoint, files, journal
-from src.engine.checkpoint import Checkpoint, Names
 from src.engine.errors import ZooError
-from src.engine.journal import Journal
+from src.engine.io import checkpoint, files, journal
+from src.engine.io.checkpoint import Checkpoint, Names
+from src.engine.io.journal import Journal
 from src.engine.loop import DIVERGED, Plan, Position
 from src.engine.ranks import Rank
 

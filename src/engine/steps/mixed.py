@@ -9,7 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from src.engine.step import mean_over_ranks
+from src.engine.steps.step import mean_over_ranks
 
 FIRST_SCALE, FACTOR, WINDOW = 2.0**14, 2.0, 1000
 

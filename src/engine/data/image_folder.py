@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from src.engine.errors import UsageError, ZooError
-from src.engine.files import files_below
+from src.engine.io.files import files_below
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff")
 TRAIN_FOLDERS = ("train",)

@@ -11,8 +11,9 @@ import numpy as np
 import onnx
 from mindspore import nn
 
-from src.engine import files, onnx_model
 from src.engine.errors import ZooError
+from src.engine.export import onnx_model
+from src.engine.io import files
 
 SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
 TOLERANCE = 1e-4  # largest difference between an output of a file and of its network

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from src.engine import stream
+from src.engine.data import stream
 
 
 def keep_masks(
