@@ -98,9 +98,9 @@ def train_ours(args: argparse.Namespace, kernels: str) -> dict:
 def infer_ours(args: argparse.Namespace, kernels: str) -> dict:
     """What eval.py runs per image: numpy to coarse logits."""
     from src.engine import loop
-    from src.segformer.network import Coarse
+    from src.segformer.network import QuarterLogits
 
-    predict, image = loop.predictor(Coarse(network_on_cpu(kernels))), batch_of(args.size)[0]
+    predict, image = loop.predictor(QuarterLogits(network_on_cpu(kernels))), batch_of(args.size)[0]
     return seconds_per_call(lambda: predict(image), args.steps)
 
 
@@ -180,7 +180,7 @@ def evaluate(args: argparse.Namespace, images: int) -> dict:
     from src.engine.data import stream
     from src.engine.ranks import Rank
     from src.segformer import dataset, work
-    from src.segformer.network import Coarse
+    from src.segformer.network import QuarterLogits
     from tools import convert_dataset, make_street_scenes
 
     height, width = args.size
@@ -195,7 +195,7 @@ def evaluate(args: argparse.Namespace, images: int) -> dict:
     pairs = dataset.find_pairs("scenes", "val")
     times = -(-images // len(pairs))
     pairs = dataclasses.replace(pairs, images=(pairs.images * times)[:images], masks=(pairs.masks * times)[:images])
-    predict = loop.predictor(Coarse(network_on_cpu("auto")))
+    predict = loop.predictor(QuarterLogits(network_on_cpu("auto")))
     predict(np.zeros((1, 3, height, width), np.float32))
     began = time.perf_counter()
     bad = stream.BadFiles("error", print)

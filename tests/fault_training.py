@@ -70,7 +70,7 @@ def train(folder: Path, size: int = SIZE, diverges_at: int = 0, pause: float = 0
             weight.set_data(ms.Tensor(np.where(np.arange(size) == 7, np.float32(np.inf), weight.asnumpy())))
         return loss
 
-    plan = loop.Plan(
+    plan = loop.Schedule(
         epochs=EPOCHS, steps_per_epoch=STEPS, images_per_step=1, samples=STEPS,
         lr=np.linspace(0.1, 0.0, EPOCHS * STEPS), save_steps=2,
     )  # fmt: skip

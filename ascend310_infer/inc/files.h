@@ -10,7 +10,8 @@
 namespace infer {
 
 // An image and the name its results get: the stem where no other image has it, else the path below the data folder
-// without suffix, or with it where two images differ in the suffix only. src/engine/export/result_files.py has the same rule.
+// without suffix, or with it where two images differ in the suffix only. src/engine/export/result_files.py has the same
+// rule.
 struct Item {
   std::filesystem::path file;
   std::string name;

@@ -66,8 +66,8 @@ Entries EntriesOf(const fs::path& folder) {
   return entries;
 }
 
-// The same files in the same places as files_below of src/engine/io/files.py: `seen` holds the folders that are listed or
-// about to be, so that links back do not go round in circles.
+// The same files in the same places as files_below of src/engine/io/files.py: `seen` holds the folders that are listed
+// or about to be, so that links back do not go round in circles.
 void AddUnseen(const fs::path& folder, std::set<fs::path>* seen, std::vector<fs::path>* files) {
   Entries entries = EntriesOf(folder);
   files->insert(files->end(), entries.files.begin(), entries.files.end());

@@ -35,7 +35,7 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """How long to train and how often to write."""
 
     epochs: int
@@ -95,7 +95,7 @@ class StopRequest:
 def train(
     step: Callable,
     batches: Callable[[int, int], Iterable],
-    plan: Plan,
+    plan: Schedule,
     start: Position,
     journal: Journal,
     save: Callable[[Position], None],
@@ -145,7 +145,7 @@ def _evaluated(evaluate: Callable, position: Position, save: Callable) -> Score 
 def _train_epoch(
     step: Callable,
     batches: Callable,
-    plan: Plan,
+    plan: Schedule,
     position: Position,
     journal: Journal,
     save: Callable,

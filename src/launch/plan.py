@@ -69,7 +69,7 @@ class RankPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class LaunchPlan:
     """All processes of this node; `starter` is the framework's launcher with its own settings, empty for none."""
 
     engine: str
@@ -83,7 +83,7 @@ class Plan:
         return [{**asdict(rank), **shared} for rank in self.ranks]
 
 
-def make(request: Request, cores: list[int], is_root: bool = False) -> Plan:
+def make(request: Request, cores: list[int], is_root: bool = False) -> LaunchPlan:
     """Check the request and lay out the ranks. `cores` are the CPU cores this process may use. Raises UsageError."""
     if request.device_num == 0 and request.rank_table not in NO_TABLE:
         request = _as_many_as_the_table(request)
@@ -186,7 +186,7 @@ def _log(request: Request, rank: int | str, device: int | str) -> str:
     return str(Path(name.replace("{rank}", str(rank)).replace("{device}", str(device))).absolute())
 
 
-def _single(request: Request) -> Plan:
+def _single(request: Request) -> LaunchPlan:
     table = _table(request)
     if table and table.size != 1:
         raise UsageError(
@@ -203,10 +203,10 @@ def _single(request: Request) -> Plan:
         env |= {"CUDA_VISIBLE_DEVICES": str(device), "DEVICE_ID": "0"}
     log = _log(request, 0, device)
     rank = RankPlan(0, 0, _command(request, 1), env, {}, FOREIGN, (), log)
-    return Plan("single", 1, (rank,), ())
+    return LaunchPlan("single", 1, (rank,), ())
 
 
-def _ranktable(request: Request, cores: list[int]) -> Plan:
+def _ranktable(request: Request, cores: list[int]) -> LaunchPlan:
     """One process per device of this server, in the table's rank order."""
     table = _table(request)
     path = rank_table.file_at(Path(request.rank_table).expanduser())
@@ -238,7 +238,7 @@ def _ranktable(request: Request, cores: list[int]) -> Plan:
         unset = tuple(name for name in FOREIGN if name not in env)
         log = _log(request, device.rank, device.id)
         ranks.append(RankPlan(device.rank, index, command, env, HCCL_DEFAULTS, unset, shares[index], log))
-    return Plan("ranktable", table.size, tuple(ranks), ())
+    return LaunchPlan("ranktable", table.size, tuple(ranks), ())
 
 
 def check_devices(request: Request, server: rank_table.Server) -> None:
@@ -274,7 +274,7 @@ def own_server(table: rank_table.RankTable, server_id: str) -> rank_table.Server
     return own[0]
 
 
-def _cluster(request: Request, engine: str, cores: list[int], is_root: bool) -> Plan:
+def _cluster(request: Request, engine: str, cores: list[int], is_root: bool) -> LaunchPlan:
     """msrun or mpirun: the framework's launcher starts the ranks and tells them who they are."""
     local, world = request.device_num, request.device_num * request.nodes
     shares, command = share_cores(cores, local), _command(request, world)
@@ -293,7 +293,7 @@ def _cluster(request: Request, engine: str, cores: list[int], is_root: bool) -> 
         log = _log(request, rank, cards[index])
         ranks.append(RankPlan(rank, index, command, env, defaults, unset, shares[index], log))
     starter = _msrun(request, world) if engine == "msrun" else _mpirun(local, is_root)
-    return Plan(engine, world, tuple(ranks), (*starter, str(RANK_SCRIPT), PLAN_FILE))
+    return LaunchPlan(engine, world, tuple(ranks), (*starter, str(RANK_SCRIPT), PLAN_FILE))
 
 
 def _msrun(request: Request, world: int) -> tuple[str, ...]:
@@ -324,6 +324,6 @@ def share_cores(cores: list[int], ranks: int) -> list[tuple[int, ...]]:
     return [tuple(cores[first:end]) for first, end in zip(bounds, bounds[1:])]
 
 
-def with_plan_file(plan: Plan, path: str) -> Plan:
+def with_plan_file(plan: LaunchPlan, path: str) -> LaunchPlan:
     """The same plan with the name of the file that holds it in place of PLAN_FILE."""
     return replace(plan, starter=tuple(path if word == PLAN_FILE else word for word in plan.starter))

@@ -21,7 +21,7 @@ import psutil
 
 from src.engine.errors import ZooError
 from src.launch import rank as rank_process
-from src.launch.plan import RANK_SCRIPT, Plan, with_plan_file
+from src.launch.plan import RANK_SCRIPT, LaunchPlan, with_plan_file
 
 PR_SET_CHILD_SUBREAPER = 36
 GRACE = 15.0  # seconds that the other ranks get to save and end once one has failed or a signal came
@@ -73,7 +73,7 @@ class Asked:
             signal.signal(number, handler)
 
 
-def run(plan: Plan) -> int:
+def run(plan: LaunchPlan) -> int:
     """Run every rank of this node to its end; returns 0, or the status of the first rank that failed."""
     with contextlib.suppress(OSError, AttributeError):  # Linux: orphans of a dead msrun become ours, so we can end them
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -113,7 +113,7 @@ def lock(log: BinaryIO, path: Path) -> None:
         raise ZooError(f"another run is writing {path}; wait for its end or start in another folder") from error
 
 
-def start(plan: Plan, folder: Path) -> list[subprocess.Popen]:
+def start(plan: LaunchPlan, folder: Path) -> list[subprocess.Popen]:
     """Start the ranks, or the framework's launcher that starts them; each in a session of its own.
 
     So Ctrl-C on the terminal reaches only this process, which passes it on once.
@@ -148,7 +148,7 @@ def start(plan: Plan, folder: Path) -> list[subprocess.Popen]:
         ]
 
 
-def statuses(plan: Plan, folder: Path) -> dict[int, tuple[int, float]]:
+def statuses(plan: LaunchPlan, folder: Path) -> dict[int, tuple[int, float]]:
     """Local rank -> (exit status, time of its end) of the ranks that have ended."""
     found = {}
     for one in plan.ranks:
@@ -164,7 +164,7 @@ def first_failure(ended: dict[int, tuple[int, float]]) -> int | None:
     return min(failed, key=failed.get) if failed else None
 
 
-def watch(plan: Plan, folder: Path, started: list[subprocess.Popen], asked: Asked) -> int:
+def watch(plan: LaunchPlan, folder: Path, started: list[subprocess.Popen], asked: Asked) -> int:
     """Follow the first log until everything has ended; stop all where one fails or a signal asks for it."""
     follower = Follower(Path(plan.ranks[0].log))
     deadline, sent, told = float("inf"), 0, set()
@@ -192,7 +192,7 @@ def watch(plan: Plan, folder: Path, started: list[subprocess.Popen], asked: Aske
     return report(plan, folder, started, asked)
 
 
-def tell(plan: Plan, folder: Path, done: set[int], number: int) -> set[int]:
+def tell(plan: LaunchPlan, folder: Path, done: set[int], number: int) -> set[int]:
     """Send a signal to the ranks that are not `done`; returns those it reached, for some may not have started yet."""
     reached = set()
     for one in plan.ranks:
@@ -212,7 +212,7 @@ def end_all() -> None:
         psutil.wait_procs(left, timeout=1)
 
 
-def report(plan: Plan, folder: Path, started: list[subprocess.Popen], asked: Asked) -> int:
+def report(plan: LaunchPlan, folder: Path, started: list[subprocess.Popen], asked: Asked) -> int:
     """Say which rank failed, with its last lines, on standard error and in the first log; returns the exit status."""
     ended = statuses(plan, folder)
     failed = first_failure(ended)

@@ -142,7 +142,7 @@ def require_full_batch(samples: int, cfg: Config, rank: Rank) -> None:
         )
 
 
-def plan(job: Work, cfg: Config, rank: Rank, start_epoch: int = 0) -> loop.Plan:
+def plan(job: Work, cfg: Config, rank: Rank, start_epoch: int = 0) -> loop.Schedule:
     """How many steps, with which learning rates, and when to write.
 
     `start_epoch` epochs of the learning rate's schedule are over before the first of this run's.
@@ -152,7 +152,7 @@ def plan(job: Work, cfg: Config, rank: Rank, start_epoch: int = 0) -> loop.Plan:
     steps = job.samples // images_per_step
     epochs = start_epoch + cfg.epoch_size
     lr = get_lr(cfg.lr_init, cfg.lr_end, cfg.lr_max, cfg.warmup_epochs, epochs, steps, start_epoch)
-    return loop.Plan(
+    return loop.Schedule(
         epochs=cfg.epoch_size,
         steps_per_epoch=steps,
         images_per_step=images_per_step,
@@ -166,7 +166,7 @@ def plan(job: Work, cfg: Config, rank: Rank, start_epoch: int = 0) -> loop.Plan:
 
 def train_step(
     job: Work,
-    plan: loop.Plan,
+    plan: loop.Schedule,
     optimizer: nn.Optimizer,
     average: ms.ParameterTuple | None,
     cfg: Config,

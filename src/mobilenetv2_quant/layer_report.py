@@ -132,7 +132,7 @@ def draw(rows: list[Row], path: Path) -> None:
         right.vlines(at, *ends, color="0.8", linewidth=4, label="grid")
         right.vlines(at, *seen, color="C2", label="values")
         right.set(ylabel=f"{kind}: range", xlabel="tensor, in order of computation")
-        right.legend(fontsize=7)
+        right.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncol=2, frameon=False)  # beside no bar
         worst = np.argsort([row.sqnr_db for row in chosen])[:3]
         left.plot(worst, [chosen[index].sqnr_db for index in worst], "o", color="C3", fillstyle="none")
         names = [chosen[index].name.replace("backbone.", "") for index in worst]

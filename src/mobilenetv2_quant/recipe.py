@@ -59,7 +59,7 @@ def train(cfg: Config) -> int:
 
 def train_step(
     job: work.Work,
-    plan: loop.Plan,
+    plan: loop.Schedule,
     optimizer: nn.Optimizer,
     average: ParameterTuple | None,
     cfg: Config,

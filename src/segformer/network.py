@@ -255,7 +255,7 @@ class SegFormer(nn.Cell):
         return resize(logits, image.shape[2], image.shape[3])
 
 
-class Coarse(nn.Cell):
+class QuarterLogits(nn.Cell):
     """The network without its last step: image (N, 3, H, W) -> logits (N, K, H / 4, W / 4), float32."""
 
     def __init__(self, net: SegFormer):

@@ -107,7 +107,7 @@ def predictor(stored: checkpoint.Checkpoint, cfg: Config) -> prediction.Predict:
     print(f"loaded {stored.path}")
     if cfg.device == "CPU":
         print(on_cpu.accelerate(net, cfg.cpu_kernels))
-    return loop.predictor(network.Coarse(net))
+    return loop.predictor(network.QuarterLogits(net))
 
 
 def evaluate(cfg: Config) -> int:

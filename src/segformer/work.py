@@ -27,13 +27,13 @@ from src.segformer.dataset import Pairs
 from src.segformer.drop_masks import keep_masks
 from src.segformer.loss import cross_entropy
 from src.segformer.lr_generator import SCHEDULES, get_lr
-from src.segformer.network import Coarse, SegFormer
+from src.segformer.network import QuarterLogits, SegFormer
 from src.segformer.variants import drop_path_rates
 
 HEAD_MULTIPLIER = 10.0  # of the decode head's learning rate, in the paper's recipe
 
 
-def plan(pairs: Pairs, cfg: Config, rank: Rank) -> loop.Plan:
+def plan(pairs: Pairs, cfg: Config, rank: Rank) -> loop.Schedule:
     """How many steps, with which learning rates, and when to write."""
     if cfg.batch_size % rank.count:
         raise UsageError(
@@ -45,7 +45,7 @@ def plan(pairs: Pairs, cfg: Config, rank: Rank) -> loop.Plan:
             f"{pairs.root} holds {len(pairs)} training images, fewer than one batch of {cfg.batch_size}; "
             f"give --batch_size {len(pairs)} or less"
         )
-    return loop.Plan(
+    return loop.Schedule(
         epochs=cfg.epoch_size,
         steps_per_epoch=steps,
         images_per_step=cfg.batch_size,
@@ -166,7 +166,7 @@ def evaluation(
     net: SegFormer, held_out: Pairs, cfg: Config, bad: stream.BadFiles, run: Run, best_file: str, rank: Rank
 ) -> Callable[[loop.Position], loop.Score | None]:
     """What happens after an epoch: nothing, or an evaluation that keeps the weights if they are the best so far."""
-    predict = loop.predictor(Coarse(net))
+    predict = loop.predictor(QuarterLogits(net))
     net.set_train(True)
     say = run.journal.line
 

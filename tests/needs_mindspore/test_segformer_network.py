@@ -63,7 +63,7 @@ def test_parameter_counts(backbone):
 def test_any_input_size_gives_logits_of_that_size(net, size):
     net.set_train(False)
     image = Tensor(random_image(2, 3, *size))
-    whole, coarse = net(image), network.Coarse(net)(image)
+    whole, coarse = net(image), network.QuarterLogits(net)(image)
     assert whole.shape == (2, 5, *size)
     assert coarse.shape == (2, 5, -(-size[0] // 4), -(-size[1] // 4))
     assert np.isfinite(whole.asnumpy()).all()
@@ -267,5 +267,5 @@ class TestSmall:
         scale = mixed.DynamicScale()
         losses = self.train(net, forward, lambda loss, optimizer: mixed.MixedStep(loss, optimizer, scale))
         assert np.isfinite(losses).all() and losses[-1] < losses[0]
-        logits = loop.predictor(network.Coarse(net))(random_image(1, 3, 64, 64))
+        logits = loop.predictor(network.QuarterLogits(net))(random_image(1, 3, 64, 64))
         assert logits.dtype == np.float32 and np.isfinite(logits).all()

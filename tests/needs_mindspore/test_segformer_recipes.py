@@ -159,7 +159,7 @@ def test_an_evaluation_that_fails_costs_no_epoch():
     def fail(position):
         raise recipe.ZooError("a label of another size")
 
-    plan = loop.Plan(epochs=1, steps_per_epoch=1, images_per_step=1, samples=1, lr=np.ones(1), save_epochs=9)
+    plan = loop.Schedule(epochs=1, steps_per_epoch=1, images_per_step=1, samples=1, lr=np.ones(1), save_epochs=9)
     saved = []
     with pytest.raises(recipe.ZooError, match="another size"):
         loop.train(lambda rate: ms.Tensor(1.0), lambda *at: [()], plan, loop.Position(), Quiet(), saved.append, fail)

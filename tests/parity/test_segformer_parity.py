@@ -87,7 +87,7 @@ def test_same_weights_same_logits(backbone, decoder_dim, kernels):
     net = our_network(model, backbone, decoder_dim)
     put_kernels(net, kernels)
     net.set_train(False)
-    coarse = network.Coarse(net)
+    coarse = network.QuarterLogits(net)
     rng = np.random.default_rng(0)
     sizes = [(64, 96), (70, 98)] if backbone == "mit_b0" else [(64, 96)]
     for size in sizes:

@@ -37,7 +37,7 @@ def write_table(folder: Path, servers: int = 1, cards=range(8)) -> Path:
     return path
 
 
-def column(made: plan.Plan, *names: str) -> list[tuple]:
+def column(made: plan.LaunchPlan, *names: str) -> list[tuple]:
     return [tuple(rank.env.get(name) for name in names) for rank in made.ranks]
 
 

@@ -19,7 +19,7 @@ from src.engine.errors import ZooError
 from src.engine.io import checkpoint, files, journal
 from src.engine.io.checkpoint import Checkpoint, Names
 from src.engine.io.journal import Journal
-from src.engine.loop import DIVERGED, Plan, Position
+from src.engine.loop import DIVERGED, Position, Schedule
 from src.engine.ranks import Rank
 
 CONFIG, VERSIONS, CURVES = "config.yaml", "versions.json", "curves.png"
@@ -38,7 +38,7 @@ class Run:
     writes: bool
     middles: set[Path]  # checkpoints from the middle of an epoch
 
-    def save(self, state: Iterable[ms.Parameter], position: Position, plan: Plan, keep: int) -> None:
+    def save(self, state: Iterable[ms.Parameter], position: Position, plan: Schedule, keep: int) -> None:
         """Write the checkpoint of `position` and remove those that are no longer kept.
 
         Raises ZooError where the state is not finite or cannot be written.
@@ -64,7 +64,7 @@ class Run:
             require_finite(weights, where)
             checkpoint.save(self.folder / file, weights, {**self.about, "score": score})
 
-    def restore(self, state: Iterable[ms.Parameter], plan: Plan, best_file: str) -> Position:
+    def restore(self, state: Iterable[ms.Parameter], plan: Schedule, best_file: str) -> Position:
         """Put the state of the checkpoint that is continued into the parameters; the start position without one."""
         if self.resumed is None:
             return Position()
@@ -82,7 +82,7 @@ class Run:
         return position
 
 
-def epoch_of(plan: Plan) -> dict[str, int]:
+def epoch_of(plan: Schedule) -> dict[str, int]:
     """What the order of the data within an epoch depends on, beside the seed."""
     return {"samples": plan.samples, "images_per_step": plan.images_per_step}
 
