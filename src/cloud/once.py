@@ -7,16 +7,16 @@ with its process, the marker names the job, and both lie in the job's own folder
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from src.cloud.job_environment import redacted
 from src.engine.errors import ZooError
+from src.engine.io.files import locked
 
 FOLDER = ".job"
 PATIENCE = 1800.0  # seconds without a sign of progress after which a waiting process gives up
@@ -38,15 +38,14 @@ def once(
     `job` is a job of one process. `beat` has to be called at least every `patience` seconds.
     """
     place = folder / FOLDER
-    try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (place / "lock").open("ab")
-    except OSError as error:
-        raise ZooError(
-            f"cannot write to {folder}: {error.strerror}; choose another folder for the job's data"
-        ) from error
-    with lock:
-        wait_for(lock, place / "lock", what, patience)
+    with contextlib.ExitStack() as held:
+        try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            held.enter_context(locked(place / "lock", patiently(place / "lock", what, patience)))
+        except OSError as error:
+            raise ZooError(
+                f"cannot write to {folder}: {error.strerror}; choose another folder for the job's data"
+            ) from error
         marker = place / "marker.json"
         seen = read(marker) if job else {}
         if seen.get("job") == job:
@@ -62,19 +61,20 @@ def once(
         return result
 
 
-def wait_for(lock: BinaryIO, path: Path, what: str, patience: float) -> None:
-    """Lock the file, and give up where its holder has not touched it for `patience` seconds of our own clock."""
-    seen, since = path.stat().st_mtime_ns, time.monotonic()
-    while True:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
+def patiently(path: Path, what: str, patience: float) -> Callable[[], None]:
+    """A pause between two looks at a lock; raises where its holder did not touch it for `patience` seconds of our clock."""
+    seen, since = 0, time.monotonic()
+
+    def pause() -> None:
+        nonlocal seen, since
         now = path.stat().st_mtime_ns
         if now != seen:
             seen, since = now, time.monotonic()
         if time.monotonic() - since > patience:
             raise ZooError(f"{what} by another process shows no progress for {patience:.0f} seconds; look at its log")
         time.sleep(POLL)
+
+    return pause
 
 
 def beat_of(path: Path) -> Callable[[], None]:

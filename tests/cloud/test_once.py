@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
@@ -139,7 +140,7 @@ def clock(monkeypatch):
 @pytest.fixture
 def waiting(tmp_path, monkeypatch):
     """A call of once() that waits for another one's lock; `refused` grows with every look at it, `finish` ends that."""
-    made, flock = SimpleNamespace(refused=[], finish=threading.Event()), module.fcntl.flock
+    made, flock = SimpleNamespace(refused=[], finish=threading.Event()), fcntl.flock
     entered, path = threading.Event(), tmp_path / module.FOLDER / "lock"
 
     def look(lock, how):
@@ -164,7 +165,7 @@ def waiting(tmp_path, monkeypatch):
         return pool.submit(once, tmp_path, "copying", "j", lambda beat: 6, patience)
 
     made.begin = begin
-    monkeypatch.setattr(module.fcntl, "flock", look)
+    monkeypatch.setattr(fcntl, "flock", look)
     with ThreadPoolExecutor(2) as pool:
         yield made
         made.finish.set()

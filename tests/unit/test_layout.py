@@ -119,6 +119,14 @@ def test_nothing_runs_foreign_code_or_makes_predictable_temporary_files(path):
         assert options.get("shell", "False") == "False", f"{relative(path)}:{node.lineno}"
 
 
+def test_one_module_locks_files():
+    """Everybody else uses files.locked, so that every lock works on NFS and says who holds it."""
+    folders = ("src", "tools", "examples", "benchmarks")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    users = [relative(path) for path in paths if "import fcntl" in path.read_text(encoding="utf-8")]
+    assert users == ["src/engine/io/files.py"]
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_functions_stay_short(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
