@@ -21,7 +21,7 @@ from src.engine.io.files import locked
 FOLDER = ".job"
 PATIENCE = 1800.0  # seconds without a sign of progress after which a waiting process gives up
 POLL = 0.2
-BEAT = 1.0  # seconds between two signs of progress at least
+HEARTBEAT_EVERY = 1.0  # seconds between two signs of progress at least
 DONE, FAILED, BEGUN = "done", "failed", "begun"
 
 
@@ -32,10 +32,10 @@ def once(
     work: Callable[[Callable[[], None]], Any],
     patience: float = PATIENCE,
 ) -> Any:
-    """The result of `work(beat)`, which one process of `job` computes; has to be something that JSON can hold.
+    """The result of `work(heartbeat)`, which one process of `job` computes; has to be something that JSON can hold.
 
     Raises ZooError in every process where it failed in one, or where that one ended or shows no progress. An empty
-    `job` is a job of one process. `beat` has to be called at least every `patience` seconds.
+    `job` is a job of one process. `heartbeat` has to be called at least every `patience` seconds.
     """
     place = folder / FOLDER
     with contextlib.ExitStack() as held:
@@ -53,7 +53,7 @@ def once(
         about = {"job": job, "pid": os.getpid()}
         write(marker, {**about, "state": BEGUN})
         try:
-            result = work(beat_of(place / "lock"))
+            result = work(heartbeat_of(place / "lock"))
         except BaseException as error:
             write(marker, {**about, "state": FAILED, "reason": redacted(str(error)) or type(error).__name__})
             raise
@@ -62,7 +62,7 @@ def once(
 
 
 def patiently(path: Path, what: str, patience: float) -> Callable[[], None]:
-    """A pause between two looks at a lock; raises where its holder did not touch it for `patience` seconds of our clock."""
+    """A pause between two looks at a lock; raises where its holder has not touched it for `patience` seconds."""
     seen, since = 0, time.monotonic()
 
     def pause() -> None:
@@ -77,17 +77,17 @@ def patiently(path: Path, what: str, patience: float) -> Callable[[], None]:
     return pause
 
 
-def beat_of(path: Path) -> Callable[[], None]:
+def heartbeat_of(path: Path) -> Callable[[], None]:
     """A function that touches the file, at most once in a second."""
     last = float("-inf")
 
-    def beat() -> None:
+    def heartbeat() -> None:
         nonlocal last
-        if time.monotonic() - last > BEAT:
+        if time.monotonic() - last > HEARTBEAT_EVERY:
             last = time.monotonic()
             os.utime(path)
 
-    return beat
+    return heartbeat
 
 
 def result_of(seen: dict, what: str) -> Any:
