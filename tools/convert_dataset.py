@@ -22,13 +22,10 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from src.engine.config import Parser  # noqa: E402  (needs the line above)
-from src.engine.errors import UsageError, ZooError, first_line  # noqa: E402
-from src.engine.io.files import UNFINISHED, locked  # noqa: E402
-from src.segformer import polygons  # noqa: E402
+from src.engine.config import Parser
+from src.engine.errors import UsageError, ZooError, first_line
+from src.engine.io.files import UNFINISHED, locked
+from src.segformer import polygons
 
 CHUNK = 4  # annotations that a process is given at once
 

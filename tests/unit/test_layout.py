@@ -17,6 +17,7 @@ from src.zoo import MODELS
 from tests.conftest import ROOT
 
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
+SCRIPTS = sorted(path for folder in ("tools", "examples") for path in (ROOT / folder).rglob("*.py"))
 WITHOUT_MINDSPORE = """
 src.cloud.copies src.cloud.inputs src.cloud.job src.cloud.job_environment src.cloud.once src.cloud.storage
 src.cloud.stores src.cloud.uploads src.cloud.zips src.cpu_kernels.build src.engine.config src.engine.data.augment
@@ -115,7 +116,7 @@ def test_only_few_files_read_the_environment_and_none_the_command_line(path):
     assert "sys.argv" not in text or relative(path) in COMMAND_LINES
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tools").rglob("*.py"))], ids=relative)
+@pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=relative)
 def test_nothing_runs_foreign_code_or_makes_predictable_temporary_files(path):
     """No shell between a text and a program, no pickle, no YAML objects, no name in a shared folder (SECURITY.md)."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -210,6 +211,6 @@ def test_commands_in_the_documents_parse():
             for flag in re.findall(r"(?<!\S)--\w+", line.split("#")[0]):
                 assert flag in known, f"{document.name}: {line}"
                 checked += 1
-        for path in re.findall(r"\b(?:scripts|configs|tools)/[\w./]+\.(?:sh|yaml|py)\b", text):
+        for path in re.findall(r"\b(?:scripts|configs|tools|examples)/[\w./]+\.(?:sh|yaml|py)\b", text):
             assert (ROOT / path).is_file(), f"{document.name} names {path}"
     assert checked > 10

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from tools.street_scenes.canvas import Canvas, Colour, Layer, Point
+from .canvas import Canvas, Colour, Layer, Point
 
 NEAREST = 1.2  # metres ahead of the camera at which walls beside it are cut off
 GLASS = ((70, 85, 105), (45, 55, 70), (120, 140, 160), (225, 205, 140))
