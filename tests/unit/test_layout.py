@@ -24,7 +24,8 @@ src.cloud.stores src.cloud.uploads src.cloud.zips src.cpu_kernels.build src.engi
 src.engine.data.image_folder src.engine.data.images src.engine.data.stream src.engine.environment src.engine.errors
 src.engine.export.onnx_model src.engine.export.result_files src.engine.io.files src.engine.io.journal
 src.engine.io.torch_file src.engine.job_keys src.engine.metrics src.engine.plots src.engine.report
-src.engine.steps.profiling src.launch.cache_memory src.launch.hccl src.launch.plan src.launch.rank
+src.engine.steps.profiling src.launch.cache_memory src.launch.cache_server src.launch.hccl src.launch.plan
+src.launch.rank
 src.launch.rank_table src.launch.supervise src.mobilenetv2.config src.mobilenetv2.dataset src.mobilenetv2.lr_generator
 src.mobilenetv2.names src.mobilenetv2_quant.config src.mobilenetv2_quant.layer_report src.mobilenetv2_quant.onnx_graph
 src.mobilenetv2_quant.schedule src.segformer.class_list src.segformer.config src.segformer.dataset
@@ -37,6 +38,7 @@ ENVIRONMENT_READERS = {
     "src/engine/device.py",
     "src/cpu_kernels/build.py",
     "src/cloud/job_environment.py",
+    "src/launch/cache_server.py",  # what the training and the server's own tool inherit
     "src/launch/rank.py",  # what msrun and mpirun say
     "src/launch/supervise.py",  # what the ranks inherit
 }
@@ -44,7 +46,7 @@ FOREIGN_CODE = {
     "eval", "exec", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "pickle.load", "pickle.loads",
     "tempfile.mktemp", "torch.load", "subprocess.getoutput",
 }  # fmt: skip
-COMMAND_LINES = {"src/launch/__main__.py", "src/launch/cache_memory.py", "src/launch/rank.py"}
+COMMAND_LINES = {f"src/launch/{name}.py" for name in ("__main__", "cache_memory", "cache_server", "rank")}
 
 
 def relative(path: Path) -> str:
