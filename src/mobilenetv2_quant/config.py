@@ -20,6 +20,8 @@ class Config(config.Config):
 
     amp_level: str = option("float32; float16 has too few digits for a grid of 8 bits", "O0", choices=("O0",))
 
+    boost_mode: str = option("off; boost rewrites the network that is quantised", "O0", choices=("O0",))
+
     # The original's names and what changes with them
     start_epoch: int = option("epochs of float training that the learning rate's cosine has behind it", 200, low=0)
     lr_max: float = option("learning rate that the cosine began at", above=0, aliases=("lr",))

@@ -1,0 +1,1 @@
+"""Image classification, whatever the model: data, both trainings, evaluation, export."""
