@@ -181,13 +181,12 @@ def evaluate(args: argparse.Namespace, images: int) -> dict:
     from src.engine.ranks import Rank
     from src.segformer import dataset, work
     from src.segformer.network import QuarterLogits
-    from tools import convert_dataset, make_street_scenes
 
     height, width = args.size
     made = ["scenes", "--train", "1", "--val", str(FEW), "--size", f"{height}x{width}"]
     if not Path("scenes").exists():
-        make_street_scenes.main(made)
-        convert_dataset.main(["scenes", "--nproc", "1"])
+        subprocess.run([sys.executable, ROOT / "examples" / "make_street_scenes.py", *made], check=True)
+        subprocess.run([sys.executable, ROOT / "tools" / "convert_dataset.py", "scenes", "--nproc", "1"], check=True)
     config = str(ROOT / "configs" / "segformer" / "segformer.b0.512x1024.city.yaml")
     flags = ["--config_path", config, "--platform", "CPU", "--data_path", "scenes", "--load_ckpt", "False"]
     size = f"{height},{width}"

@@ -317,9 +317,10 @@ def data_minddata(arguments: argparse.Namespace) -> dict:
 
 def pretrained(arguments: argparse.Namespace) -> dict:
     """Write weights to fine-tune from; no contender."""
+    from src.mobilenetv2.pretrained import about
+
     from src.engine.io import checkpoint
     from src.mobilenetv2 import network
-    from src.mobilenetv2.pretrained import about
 
     cfg = config(arguments)
     net = network.build(CLASSES, cfg.width_mult, cfg.seed)

@@ -98,6 +98,11 @@ interpreter() {
   fi
 }
 
+# export_pythonpath: the package src is found here first.
+export_pythonpath() {
+  [[ ${PYTHONPATH:-}: == "$REPO_ROOT:"* ]] || export PYTHONPATH=$REPO_ROOT${PYTHONPATH:+:$PYTHONPATH}
+}
+
 # check_launch OPTION... SCRIPT ARGUMENT...: sets OPTIONS, the launcher's options from the environment, and COMMAND, the
 # whole command; ends the script where the request is wrong, or after printing the plan with DRY_RUN=1.
 check_launch() {
@@ -108,8 +113,9 @@ check_launch() {
     variable=${name^^}
     [[ -z ${!variable:-} ]] || OPTIONS+=("--$name=${!variable}")
   done
+  [[ ${ANY_TOPOLOGY:-0} != 1 ]] || OPTIONS+=(--any_topology)
   COMMAND=("$python" "$LAUNCHER" ${OPTIONS[@]+"${OPTIONS[@]}"} "$@")
-  export PYTHONPATH=$REPO_ROOT${PYTHONPATH:+:$PYTHONPATH}
+  export_pythonpath
   if [[ ${DRY_RUN:-0} == 1 ]]; then
     exec "$python" "$LAUNCHER" --dry_run "${COMMAND[@]:2}"
   fi

@@ -122,3 +122,12 @@ def test_wrong_arguments_start_nothing(place, arguments, message):
     assert result.returncode == 2
     assert message in result.stderr and "Usage: bash run_" in result.stderr
     assert result.stdout == "" and sorted(place.rglob("*")) == before
+
+
+def test_a_newer_server_in_the_rank_table(place):
+    devices = [{"device_id": str(n), "device_ip": f"10.0.0.{n}", "rank_id": str(n)} for n in range(16)]
+    table = {"server_count": "1", "server_list": [{"server_id": "a", "device": devices}], "status": "completed"}
+    (place / "hccl_16p.json").write_text(json.dumps(table))
+    words = ("run_distribute_train.sh", "16", "hccl_16p.json", CONFIG)
+    assert len(plan(*words, cwd=place, ANY_TOPOLOGY="1")) == 16
+    assert bash(*words, cwd=place).returncode == 2

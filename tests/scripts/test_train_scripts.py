@@ -31,6 +31,8 @@ def note(**what):
 def stop(number, frame):
     note(signal=number)
     sys.exit(40 + number)
+if sys.argv[1].endswith("cache_server.py"):  # no stand-in: it is what the tests of the cache are about
+    os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
 if "LAUNCH_WAIT" in os.environ:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
@@ -182,6 +184,21 @@ class TestForms:
         expected += ["--dataset_path", "my data", *flags]
         expected += ["--enable_cache", "True", "--cache_session_id", "SESSION"] if script == NFS else []
         assert rows[0]["argv"][1:] == [*expected, "--run_distribute", "True"]
+
+    @pytest.mark.parametrize("cards", [(3, 4), tuple(range(16))])
+    def test_newer_ascend_servers(self, place, cards):
+        """Other cards than the groups of four of Ascend 910 are used with ANY_TOPOLOGY=1, and refused without."""
+        made = rank_table.one_server("10.0.0.1", [(card, f"192.168.0.{card}") for card in cards])
+        (place.folder / "newer.json").write_text(rank_table.as_json(made))
+        place.before = place.files()
+        request = ("Ascend", str(len(cards)), ",".join(map(str, cards)), "newer.json", "my data")
+        rows = place.plan(TRAIN, *request, ANY_TOPOLOGY="1")
+        assert [(row["rank"], row["env"]["DEVICE_ID"]) for row in rows] == [
+            (rank, str(card)) for rank, card in enumerate(cards)
+        ]
+        for environment in ({}, {"ANY_TOPOLOGY": "0"}):
+            result = place.run(TRAIN, *request, PYTHON=sys.executable, **environment)
+            refused(place, result, "a newer server is used with ANY_TOPOLOGY=1")
 
     @pytest.mark.parametrize(("more", "flags"), ENDINGS)
     def test_gpu(self, place, more, flags):

@@ -7,21 +7,21 @@ Everything lies in ./quickstart; what is there already is used again.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from src.engine import environment
+from src.engine.report import table
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from src.engine import environment  # noqa: E402  (needs the line above)
-from src.engine.report import table  # noqa: E402
-
 OUT = Path("quickstart")
 CONFIG = Path("configs/mobilenetv2/digits_cpu.yaml")
 DATA, RUN = OUT / "digits", OUT / "run"
@@ -31,7 +31,7 @@ MINDIR, ONNX = OUT / "digits.mindir", OUT / "digits.onnx"
 CONFUSION, PER_CLASS = OUT / "confusion.png", OUT / "per_class.csv"
 
 COMMANDS = (
-    ("tools/make_digits.py", str(DATA)),
+    ("examples/make_digits.py", str(DATA)),
     ("train.py", "--config_path", str(CONFIG), "--dataset_path", str(TRAIN), "--resume", "auto",
      "--save_checkpoint_path", str(RUN)),
     ("eval.py", "--config_path", str(CONFIG), "--dataset_path", str(VAL), "--pretrain_ckpt", str(BEST),
@@ -45,9 +45,19 @@ COMMANDS = (
 )  # fmt: skip
 
 
+def check_arguments(argv: list[str], script: str, description: str) -> None:
+    """A quick start takes none: --help describes it, and any other word ends it with its usage and status 2."""
+    parser = argparse.ArgumentParser(
+        prog=f"python examples/{Path(script).name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args(argv)
+
+
 def run(command: tuple[str, ...]) -> None:
     """Show and run one of the project's commands; a failure ends the quickstart with its status."""
-    print(f"\n$ python {' '.join(command)}", flush=True)
+    print(f"\n$ python {shlex.join(command)}", flush=True)
     with subprocess.Popen([sys.executable, *command]) as process:
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         while process.poll() is None:
@@ -128,7 +138,8 @@ def summary(scores: dict[str, dict], seconds: float) -> str:
     )
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
+    check_arguments(argv, __file__, __doc__)
     os.chdir(ROOT)
     environment.prepare()
     began = time.perf_counter()
@@ -142,4 +153,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

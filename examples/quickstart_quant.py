@@ -2,7 +2,7 @@
 
 bash scripts/quickstart.sh mobilenetv2_quant   (makes the environment and runs this)
 
-Starts from the network of tools/quickstart.py, which is trained first where it is not there yet. Everything lies in
+Starts from the network of examples/quickstart.py, which is trained first where it is not there yet. Everything lies in
 ./quickstart; what is there already is used again.
 """
 
@@ -13,13 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from src.engine import environment  # noqa: E402  (needs the line above)
-from tools import quickstart  # noqa: E402
-from tools.quickstart import BEST as FLOAT  # noqa: E402
-from tools.quickstart import OUT, TRAIN, VAL, run, size  # noqa: E402
+import quickstart
+from quickstart import BEST as FLOAT
+from quickstart import OUT, ROOT, TRAIN, VAL, check_arguments, run, size
 
 CONFIG = "configs/mobilenetv2_quant/digits_cpu.yaml"
 CALIBRATION, RUN = OUT / "quant_calibrated", OUT / "quant_run"
@@ -30,7 +26,6 @@ CALIBRATED_ONNX, BEST_ONNX, MINDIR = (
     OUT / "digits_int8.onnx",
     OUT / "digits_quant.mindir",
 )
-TRIALS = 200  # inferences of one image that the latency is the median of
 
 
 def with_config(script: str, *flags: object) -> tuple[str, ...]:
@@ -55,27 +50,22 @@ COMMANDS = (
     export(CALIBRATED, CALIBRATED_ONNX, "ONNX"),
     export(BEST, BEST_ONNX, "ONNX"),
     with_config("eval.py", "--dataset_path", VAL, "--pretrain_ckpt", BEST_ONNX, "--eval_backend", "onnx"),
+    with_config(
+        "tools/quant_comparison.py", "--dataset_path", VAL,
+        "--network", "float", FLOAT, quickstart.ONNX,
+        "--network", "calibrated only", CALIBRATED, CALIBRATED_ONNX,
+        "--network", "trained", BEST, BEST_ONNX,
+    ),
 )  # fmt: skip
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
+    check_arguments(argv, __file__, __doc__)
     os.chdir(ROOT)
-    environment.prepare()
     began = time.perf_counter()
     float_commands = [] if FLOAT.is_file() and quickstart.ONNX.is_file() else quickstart.COMMANDS[:5]
     for command in (*float_commands, *COMMANDS):
         run(command)
-    print("\ncomparing the networks on every held-out digit", flush=True)
-    from tools import quant_comparison
-
-    configuration = ["--config_path", CONFIG, "--dataset_path", str(VAL)]
-    networks = (
-        quant_comparison.Network("float", FLOAT, quickstart.ONNX),
-        quant_comparison.Network("calibrated only", CALIBRATED, CALIBRATED_ONNX),
-        quant_comparison.Network("trained", BEST, BEST_ONNX),
-    )
-    rows = quant_comparison.compare(networks, configuration, TRIALS)
-    print(quant_comparison.table(rows))
     print(
         f"simulated network: {size(MINDIR)} {MINDIR}; report per layer: {BEST_ONNX.stem}_layers.csv and .png in {OUT}"
     )
@@ -84,4 +74,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

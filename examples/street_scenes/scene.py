@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tools.street_scenes import things
-from tools.street_scenes.canvas import Canvas, Colour, Layer
-from tools.street_scenes.things import NEAREST, Place, View, front, side
+from . import things
+from .canvas import Canvas, Colour, Layer
+from .things import NEAREST, Place, View, front, side
 
 END = 90.0  # metres; the street vanishes there
 SIDES = (-1, 1)

@@ -1,6 +1,6 @@
 """Write scikit-learn's handwritten digits as an image folder: train/<digit>/*.png (1,437), val/<digit>/*.jpg (360).
 
-python tools/make_digits.py OUT
+python examples/make_digits.py OUT
 
 The digits are real: 8x8 pixels, 16 grey levels, by 43 writers (UCI, "Optical Recognition of Handwritten Digits").
 Every fifth one is held out.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from tools.street_scenes.canvas import Canvas, Colour, Layer, Point
+from .canvas import Canvas, Colour, Layer, Point
 
 NEAREST = 1.2  # metres ahead of the camera at which walls beside it are cut off
 GLASS = ((70, 85, 105), (45, 55, 70), (120, 140, 160), (225, 205, 140))
@@ -205,7 +205,7 @@ def shadow(place: Place, left: float, right: float, near: float, far: float) -> 
     """Darkness on the ground under a thing; it belongs to the ground."""
     ground = [place.view.at(x, 0, z) for x, z in ((left, near), (right, near), (right, far), (left, far))]
     hull = cv2.convexHull(np.float32(ground))[:, 0].tolist()
-    place.canvas.paint(None, hull, (25, 25, 30), near, (0, 0, 0, 0), opacity=0.6)
+    place.canvas.paint(None, hull, (25, 25, 30, 0.6), near, (0, 0, 0, 0))
 
 
 def hull_of(view: View, boxes: Sequence[tuple[float, ...]]) -> list[Point]:

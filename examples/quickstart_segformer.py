@@ -13,12 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from src.engine import environment  # noqa: E402  (needs the line above)
-from src.engine.report import table  # noqa: E402
-from tools.quickstart import median_speed, run, size  # noqa: E402
+from quickstart import ROOT, check_arguments, median_speed, run, size
+from src.engine import environment
+from src.engine.report import table
 
 OUT = Path("quickstart_segformer")
 CONFIG = Path("configs/segformer/street_scenes_cpu.yaml")
@@ -34,7 +31,7 @@ LEAST_SAME = 0.999  # share of pixels where an exported file finds the network's
 
 CONFIGURED = ("--config_path", str(CONFIG))
 COMMANDS = (
-    ("tools/make_street_scenes.py", str(DATA), *SCENES),
+    ("examples/make_street_scenes.py", str(DATA), *SCENES),
     ("tools/convert_dataset.py", str(DATA)),
     ("train.py", *CONFIGURED, "--data_path", str(DATA), "--checkpoint_path", str(RUN), "--resume", "auto"),
     ("eval.py", *CONFIGURED, "--data_path", str(DATA), "--eval_ckpt_path", str(BEST),
@@ -116,7 +113,8 @@ def shortfalls(agree: dict[str, float], miou: float) -> list[str]:
     return found
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
+    check_arguments(argv, __file__, __doc__)
     os.chdir(ROOT)
     environment.prepare()
     began = time.perf_counter()
@@ -133,4 +131,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

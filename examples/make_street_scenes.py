@@ -1,7 +1,7 @@
 """Draw street scenes in the folders of Cityscapes: pictures and polygon annotations, nothing downloaded.
 
-python tools/make_street_scenes.py OUT [--train 64 --val 16 --size 256x512 --seed 1 --things all|large]
-python tools/convert_dataset.py OUT        turns the polygons into the masks that training reads
+python examples/make_street_scenes.py OUT [--train 64 --val 16 --size 256x512 --seed 1 --things all|large]
+python tools/convert_dataset.py OUT           turns the polygons into the masks that training reads
 
 The same arguments give the same scenes. An interrupted run goes on where it stopped.
 """
@@ -14,17 +14,14 @@ import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import numpy as np
 
-import numpy as np  # noqa: E402  (needs the line above)
-
-from src.engine.config import Parser  # noqa: E402
-from src.engine.errors import UsageError, ZooError  # noqa: E402
-from src.engine.io.files import write_text  # noqa: E402
-from src.segformer.pictures import save_png  # noqa: E402
-from src.segformer.polygons import POLYGONS  # noqa: E402
-from tools.street_scenes.scene import draw  # noqa: E402
+from src.engine.config import Parser
+from src.engine.errors import UsageError, ZooError
+from src.engine.io.files import write_text
+from src.segformer.pictures import save_png
+from src.segformer.polygons import POLYGONS
+from street_scenes.scene import draw
 
 NOTE = "street_scenes.json"  # says with which arguments a folder was drawn
 TOWNS = {"train": "aldorf", "val": "birkheim"}
@@ -34,7 +31,7 @@ SMALLEST, LARGEST = 64, 4096  # pixels of a side
 def arguments(argv: list[str]) -> argparse.Namespace:
     """Parse and check the command line; raises UsageError."""
     parser = Parser(
-        prog="python tools/make_street_scenes.py",
+        prog="python examples/make_street_scenes.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -88,10 +88,11 @@ class Canvas:
         distance: float = 0.0,
         roughness: Sequence[float] = (0.05, 0.03, 0.03, 0.03),
         details: Callable[[Layer], None] | None = None,
-        opacity: float = 1.0,
-        **extra: int,
     ) -> None:
-        """Paint a polygon with a texture and details; without a label it belongs to what is below it."""
+        """Paint a polygon with a texture and details; without a label it belongs to what is below it.
+
+        A fourth value of the colour is its opacity.
+        """
         outline = self.outline(points)
         corners = large(outline)
         left, top = np.maximum(corners.min(0), 0)
@@ -99,19 +100,19 @@ class Canvas:
         if right - left < SCALE or bottom - top < SCALE:
             return  # outside, or thinner than a pixel
         if label:
-            self.objects.append({"label": label, **extra, "polygon": outline})
+            self.objects.append({"label": label, "polygon": outline})
         mask = np.zeros((bottom - top, right - left), np.uint8)
         cv2.fillPoly(mask, [corners - np.array([left, top], np.int32)], 1)
         layer = Layer(np.empty((*mask.shape, 3), np.float32), left, top)
-        layer.pixels[:] = colour
+        layer.pixels[:] = colour[:3]
         if details:
             details(layer)
         layer.pixels *= self.texture((top, bottom, left, right), roughness)
         fade = 1 - np.exp(-distance / self.clear)
         shown = layer.pixels * (1 - fade) + self.haze * fade
         region = self.pixels[top:bottom, left:right]
-        if opacity < 1:
-            shown = shown * opacity + region * (1 - opacity)
+        if len(colour) > 3:
+            shown = shown * colour[3] + region * (1 - colour[3])
         cv2.copyTo(shown, mask, region)
 
     def finish(self, gain: Colour, grain: float, blur: float) -> np.ndarray:
