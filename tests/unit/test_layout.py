@@ -18,7 +18,10 @@ from tests.conftest import ROOT
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 WITHOUT_MINDSPORE = """
 src.cloud.copies src.cloud.inputs src.cloud.job src.cloud.job_environment src.cloud.once src.cloud.storage
-src.cloud.uploads src.cloud.zips src.cpu_kernels.build src.engine.config src.engine.data.augment
+src.classification.config
+src.cloud.uploads src.cloud.zips src.cpu_kernels.build src.engine.config src.engine.config.flags src.engine.config.notes
+src.engine.config.options src.engine.config.paths src.engine.config.shared src.engine.config.values
+src.engine.config.yaml_files src.engine.data.augment
 src.engine.data.image_folder src.engine.data.images src.engine.data.stream src.engine.environment src.engine.errors
 src.engine.export.onnx_model src.engine.export.result_files src.engine.io.files src.engine.io.journal
 src.engine.io.torch_file src.engine.job_keys src.engine.metrics src.engine.plots src.engine.report

@@ -54,7 +54,9 @@ class Run:
         checkpoint.save(path, arrays, meta)
         if position.step:
             self.middles.add(path)
-        self.names.remove_old(self.folder, keep, self.middles)
+        removed = self.names.remove_old(self.folder, keep, self.middles)
+        if removed:
+            self.journal.line(f"removed {', '.join(removed)}, which this run no longer keeps")
 
     def save_weights(
         self, file: str, weights: dict, score: float, where: str = f"after an evaluation; {DIVERGED}"

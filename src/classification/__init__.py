@@ -1,0 +1,1 @@
+"""Image classification: what every classifier needs beside its network."""

@@ -1,0 +1,246 @@
+"""The keys that all image classifiers share, by topic, and the rules between them. No MindSpore here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from src.engine.config import option, require_file, require_folder, shared
+from src.engine.errors import UsageError
+from src.engine.job_keys import JobKeys
+
+AUGMENTATION = ("auto_augment", "color_jitter", "crop_min_scale", "flip_probability")
+
+
+@dataclass(frozen=True)
+class Data(shared.Data):
+    """Images in one folder per class."""
+
+    dataset_path: str = option(
+        "folder of class folders, or a folder that holds train/ and val/; an export compares on its images",
+        "",
+        is_input=True,
+    )
+    eval_dataset_path: str = option(
+        "validation images for run_eval; empty looks for val/ beside train/", "", read_by=("train",), is_input=True
+    )
+    num_classes: int = option("number of classes; 0 takes it from the folders or the checkpoint", 0, low=0)
+    image_height: int = option("input height in pixels", low=1, high=4096)
+    image_width: int = option("input width in pixels", low=1, high=4096)
+    batch_size: int = option("images per step and card", low=1)
+    num_workers: int = option("data threads; never more than there are cores", low=1)
+    enable_cache: bool = option("read images through a MindData cache server", False, read_by=("train",))
+    cache_session_id: str = option("session of the cache server", "", read_by=("train",))
+    cache_spilling: bool = option(
+        "let the cache server use its disk folder when its memory is full", False, read_by=("train",)
+    )
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images are changed at random."""
+
+    auto_augment: str = option("extra augmentation policy", "none", choices=("none", "randaugment", "trivialaugment"))
+    color_jitter: float = option("strength of brightness, contrast and saturation changes", 0.4, low=0, high=1)
+    crop_min_scale: float = option(
+        "smallest share of the image area that a training crop covers", 0.08, above=0, high=1
+    )
+    flip_probability: float = option("how often a training image is mirrored", 0.5, low=0, high=1)
+    mixup_alpha: float = option("mixup strength, 0 is off", 0.0, low=0)
+    cutmix_alpha: float = option("cutmix strength, 0 is off", 0.0, low=0)
+
+
+@dataclass(frozen=True)
+class Training(shared.Training):
+    """Learning rate, optimizer, what is trained and how."""
+
+    warmup_epochs: int = option("epochs of linear warm-up, part of epoch_size", low=0)
+    lr_init: float = option("learning rate of the first warm-up step", low=0)
+    lr_max: float = option("learning rate after warm-up", above=0)
+    lr_end: float = option("learning rate that the cosine ends at", low=0)
+    momentum: float = option("momentum of the optimizer", low=0, below=1)
+    weight_decay: float = option("L2 decay of convolution and classifier weights", low=0)
+    label_smooth: float = option("label smoothing", low=0, below=1)
+    dropout: float = option("share of features dropped before the classifier", 0.0, low=0, below=1)
+    loss_scale: float = option("fixed loss scale of mixed precision (Ascend)", above=0)
+    ema_decay: float = option("decay of the moving average of the weights, 0 is off", 0.0, low=0, below=1)
+    pretrain_ckpt: str = option(
+        "checkpoint to start from, or to evaluate",
+        "",
+        aliases=("checkpoint",),
+        read_by=("train", "eval"),
+        is_input=True,
+    )
+    freeze_layer: str = option(
+        "with pretrain_ckpt: none trains everything, backbone only the head", "", choices=("", "none", "backbone")
+    )
+    filter_head: bool = option("do not load the head of pretrain_ckpt", False)
+    run_eval: bool = option("evaluate after each epoch and keep the best checkpoint", False)
+    log_interval: int = option("steps between log lines; 0 is one line per epoch", 0, low=0)
+    boost_mode: str = option("level of MindSpore's boost (Ascend)", "O0", choices=("O0", "O1", "O2"))
+    enable_graph_kernel: bool = option("fuse operators (GPU)", False)
+    enable_profiling: bool = option("profile the first steps into the run folder", False)
+
+
+@dataclass(frozen=True)
+class Checkpoints(shared.Checkpoints):
+    """What a run writes."""
+
+    save_checkpoint_epochs: int = option("epochs between checkpoints", 1, low=1)
+    save_checkpoint_path: str = option("run folder", "./checkpoint", aliases=("checkpoint_path",))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How eval.py scores."""
+
+    eval_backend: str = option("what runs the network", "mindspore", choices=("mindspore", "onnx"), read_by=("eval",))
+    per_class_csv: str = option("eval: write accuracy per class to this file", "", read_by=("eval",))
+    confusion_matrix: str = option("eval: draw the confusion matrix into this PNG file", "", read_by=("eval",))
+
+
+@dataclass(frozen=True)
+class Export:
+    """What export.py writes."""
+
+    ckpt_file: str = option("checkpoint to export", "", is_input=True)
+    file_name: str = option("exported file, the suffix is added", "classifier")
+    file_format: str = option("format to export", "MINDIR", choices=("MINDIR", "ONNX", "AIR"))
+    batch_size_export: int = option("batch size of the exported file", 1, low=1)
+    dynamic_batch: bool = option("ONNX: any batch size", False)
+    activation: str = option("head activation outside training", "Softmax", choices=("None", "Sigmoid", "Softmax"))
+
+
+@dataclass(frozen=True)
+class Device(shared.Device):
+    """What computes, and how exactly."""
+
+    amp_level: str = option("mixed precision: O0 is float32, O2 float16 with float32 BN", "O0", choices=("O0", "O2"))
+
+
+@dataclass(frozen=True)
+class Cloud(shared.Cloud):
+    """A ModelArts job."""
+
+    data_path: str = option("ModelArts: local copy of data_url", "/cache/data")
+
+
+@dataclass(frozen=True)
+class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Export, Device, Cloud, shared.Shared):
+    """A classifier's configuration; a model adds `model` and what its network takes."""
+
+    @staticmethod
+    def job_keys() -> JobKeys:
+        """Which of these keys a cloud job brings and takes away."""
+        return JobKeys(
+            data="dataset_path",
+            more_data=("eval_dataset_path",),
+            local_data="data_path",
+            checkpoints={"train": ("pretrain_ckpt",), "eval": ("pretrain_ckpt",), "export": ("ckpt_file",)},
+            run_folder="save_checkpoint_path",
+            results=("per_class_csv", "confusion_matrix", "file_name"),
+            export_reads_data=True,
+        )
+
+    def check_for(self, command: str) -> None:
+        """Rules between keys, and the inputs that `command` cannot do without. Raises UsageError."""
+        {"train": self._check_train, "eval": self._check_eval, "export": self._check_export}[command]()
+
+    def switched_off(self, command: str) -> list[tuple[bool, tuple[str, ...], str]]:
+        """See Shared."""
+        train, head_only = command == "train", self.freeze_layer == "backbone"
+        return super().switched_off(command) + [
+            (train and head_only, AUGMENTATION, "freeze_layer backbone reads every image once, without augmentation"),
+            (train and head_only, ("filter_head",), "freeze_layer backbone always starts with a new head"),
+            (train and self.amp_level == "O0", ("loss_scale",), "amp_level is O0, and float32 needs no loss scale"),
+            (train and not self.run_eval, ("eval_dataset_path",), "run_eval is False"),
+            (train and not self.enable_cache, ("cache_session_id", "cache_spilling"), "enable_cache is False"),
+            (train and not self.warmup_epochs, ("lr_init",), "warmup_epochs is 0"),
+            (train and not self.save_checkpoint, ("save_checkpoint_epochs",), "save_checkpoint is False"),
+        ]
+
+    def _check_train(self) -> None:
+        require_folder("dataset_path", self.dataset_path)
+        self._check_rates()
+        self._check_start()
+        if self.enable_cache and not self.cache_session_id.isdigit():
+            raise UsageError(
+                f"enable_cache is True and cache_session_id '{self.cache_session_id}'; it has to be the number of a "
+                "session, which scripts/run_train_nfs_cache.sh makes"
+            )
+        if self.boost_mode != "O0":
+            self._check_boost()
+        if self.amp_level != "O0" and self.platform == "CPU":
+            raise UsageError(f"amp_level is {self.amp_level} and platform CPU; a CPU needs --amp_level O0")
+        if self.resume not in ("", "auto"):
+            require_file("resume", self.resume)
+        if self.run_eval and self.eval_dataset_path:
+            require_folder("eval_dataset_path", self.eval_dataset_path)
+
+    def _check_rates(self) -> None:
+        if self.warmup_epochs > self.epoch_size:
+            raise UsageError(
+                f"warmup_epochs is {self.warmup_epochs} and epoch_size {self.epoch_size}; "
+                "the warm-up is part of the epochs, so give a smaller --warmup_epochs"
+            )
+        if self.lr_end > self.lr_max:
+            raise UsageError(
+                f"lr_end is {self.lr_end} and lr_max {self.lr_max}; the cosine falls, so give --lr_end at most lr_max"
+            )
+
+    def _check_start(self) -> None:
+        """What is trained, and from which weights."""
+        if self.pretrain_ckpt:
+            require_file("pretrain_ckpt", self.pretrain_ckpt)
+            if self._requires_freeze_layer() and not self.freeze_layer:
+                raise UsageError(
+                    "pretrain_ckpt is given without freeze_layer; "
+                    "add --freeze_layer none (train everything) or --freeze_layer backbone (train the head)"
+                )
+        elif self.freeze_layer == "backbone" or self.filter_head:
+            key = "filter_head" if self.filter_head else "freeze_layer backbone"
+            raise UsageError(f"{key} is given without pretrain_ckpt; name the checkpoint with --pretrain_ckpt FILE")
+        if self.freeze_layer == "backbone" and (self.mixup_alpha or self.cutmix_alpha):
+            raise UsageError("freeze_layer backbone trains on cached features; leave mixup_alpha and cutmix_alpha at 0")
+        if self.freeze_layer == "backbone" and self.enable_cache:
+            raise UsageError(
+                "freeze_layer backbone reads every image once, and a cache server is for images that are read often; "
+                "leave enable_cache out"
+            )
+
+    def _requires_freeze_layer(self) -> bool:
+        """Whether a run that starts from a checkpoint has to say what it trains."""
+        return True
+
+    def _check_boost(self) -> None:
+        if self.platform != "Ascend":
+            raise UsageError(
+                f"boost_mode {self.boost_mode} needs an Ascend machine and platform is {self.platform}; leave it at O0"
+            )
+        for key in ("ema_decay", "clip_norm", "dropout", "resume", "enable_profiling"):
+            if getattr(self, key):
+                raise UsageError(f"{key} and boost_mode {self.boost_mode} do not go together; use one of the two")
+
+    def _check_eval(self) -> None:
+        require_folder("dataset_path", self.dataset_path)
+        require_file("pretrain_ckpt", self.pretrain_ckpt)
+        is_onnx_file = self.pretrain_ckpt.endswith(".onnx")
+        if is_onnx_file != (self.eval_backend == "onnx"):
+            raise UsageError(
+                f"eval_backend is {self.eval_backend} and pretrain_ckpt {self.pretrain_ckpt}; "
+                "backend onnx takes an .onnx file, backend mindspore a checkpoint"
+            )
+        if self.confusion_matrix and not self.confusion_matrix.endswith(".png"):
+            raise UsageError(f"confusion_matrix is {self.confusion_matrix}; it is drawn as PNG, so give FILE.png")
+
+    def _check_export(self) -> None:
+        require_file("ckpt_file", self.ckpt_file)
+        if self.dataset_path:
+            require_folder("dataset_path", self.dataset_path)
+        if self.file_format == "AIR" and self.platform != "Ascend":
+            raise UsageError(
+                f"file_format AIR needs an Ascend machine and platform is {self.platform}; export MINDIR or ONNX here"
+            )
+        if self.dynamic_batch and self.file_format != "ONNX":
+            raise UsageError(
+                f"dynamic_batch is for ONNX and file_format is {self.file_format}; use --batch_size_export"
+            )
