@@ -7,6 +7,7 @@ configuration error answer without MindSpore.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import sys
 import traceback
@@ -112,9 +113,9 @@ def configure(command: str, argv: list[str]) -> Any:
     else:
         configs.refuse_unknown(parser, unknown)
         beside = configs.look_beside(config_class, {**values, **flags}, ROOT)
-        cfg = configs.build(config_class, {**values, **flags, **beside})
+        cfg = dataclasses.replace(cfg, **beside)
         cfg.check_for(command)
-        say(f"{key} is {value.raw}, for the working folder has none" for key, value in beside.items())
+        say(f"{key} is {path}, for the working folder has none" for key, path in beside.items())
     written = {key: value for key, value in values.items() if not is_shipped(value.source)}
     say(configs.notes(command, cfg, flags, written))
     return cfg

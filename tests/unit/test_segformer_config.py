@@ -140,6 +140,31 @@ def test_the_part_that_holds_the_papers_values_is_no_configuration():
         shipped(PART)
 
 
+def test_the_old_spelling_of_the_original_recipe_is_taken(tmp_path):
+    assert configure("train", tmp_path, "--recipe", "seed").recipe == "original"
+    (tmp_path / "old.yaml").write_text(f"__BASE__: {SMALL}\nrecipe: seed\n")
+    assert configure("train", tmp_path, path=tmp_path / "old.yaml").recipe == "original"
+    with pytest.raises(UsageError, match="has to be one of 'original', 'paper'"):
+        configure("train", tmp_path, "--recipe", "sead")
+
+
+def test_the_data_have_the_name_of_the_other_models_too(tmp_path):
+    cfg = zoo.configure("train", ["--config_path", str(SMALL), "--dataset_path", str(tmp_path)])
+    assert cfg.data_path == str(tmp_path)
+
+
+def test_a_batch_is_shared_out_to_the_ranks():
+    cfg = shipped("segformer.b0.cpu.yaml")
+    assert [cfg.batch_per_rank(ranks) for ranks in (1, 2, 8)] == [8, 4, 1]
+    with pytest.raises(UsageError, match="batch_size is 8 for 3 cards together; give a multiple of 3"):
+        cfg.batch_per_rank(3)
+
+
+def test_every_checkpoint_is_kept_unless_a_number_is_given(tmp_path):
+    assert configure("train", tmp_path).keep_checkpoint_max == 0
+    assert configure("train", tmp_path, "--keep_checkpoint_max", "3").keep_checkpoint_max == 3
+
+
 def test_the_largest_crop_is_that_of_the_transform():
     assert transforms.RATIO[1] == MOST_ENLARGED
 

@@ -26,7 +26,7 @@ def require_file(key: str, path: str, otherwise: str = "") -> None:
         raise UsageError(f"{key} {path} is not a file; give an existing one with --{key} FILE{otherwise}")
 
 
-def look_beside(config_class: type, values: dict[str, Value], root: Path) -> dict[str, Value]:
+def look_beside(config_class: type, values: dict[str, Value], root: Path) -> dict[str, str]:
     """The relative input paths of files and defaults that are not in the working folder but in `root`, as paths there.
 
     What is given on the command line is meant as it is.
@@ -39,7 +39,7 @@ def look_beside(config_class: type, values: dict[str, Value], root: Path) -> dic
             continue
         path = Path(raw).expanduser()
         if raw and not path.is_absolute() and not exists(path) and exists(root / path):
-            found[field.name] = Value(str(root / path), value.source)
+            found[field.name] = str(root / path)
     return found
 
 
