@@ -1,0 +1,1 @@
+"""The Python packages: a model per folder, and what they share."""

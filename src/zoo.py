@@ -21,7 +21,8 @@ from src.engine.errors import UsageError, ZooError, first_line
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_MODEL = "mobilenetv2"
-MODELS = {  # a model is a package src/NAME with config.py (class Config) and recipe.py (the functions of its commands)
+# A model is a package src/NAME: config.py has its Config, recipe.py the functions of its commands.
+MODELS = {
     "mobilenetv2": "MobileNetV2 image classification",
     "mobilenetv2_quant": "MobileNetV2 quantisation-aware training",
     "segformer": "SegFormer semantic segmentation",
@@ -55,7 +56,7 @@ def find_config(given: str) -> Path:
     Only bare names and those in a folder of the originals' name are looked for among the shipped files, so that no
     mistyped path is answered with another file. scripts/common.sh looks in the same places.
     """
-    path = Path(given).expanduser()
+    path = configs.expanded(given)
     shipped = (ROOT / "configs").glob("*/*.yaml") if path.parent.name in ("", ORIGINAL_CONFIGS) else ()
     by_name = [candidate for candidate in shipped if candidate.name == path.name]
     found = configs.first_file([path, ROOT / path, *by_name])

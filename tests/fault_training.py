@@ -29,8 +29,9 @@ import tensorboardX  # noqa: E402, F401  (once, instead of in every child)
 from src.engine import loop  # noqa: E402
 from src.engine.errors import ZooError  # noqa: E402
 from src.engine.io import checkpoint  # noqa: E402
-from src.engine.io.run import open_run  # noqa: E402
+from src.engine.io.run import RunSettings, open_run  # noqa: E402
 from src.engine.ranks import Rank  # noqa: E402
+from src.engine.steps.step import TrainStep  # noqa: E402
 
 EPOCHS, STEPS = 6, 5
 SIZE = 2000  # weights
@@ -70,22 +71,23 @@ def train(folder: Path, size: int = SIZE, diverges_at: int = 0, pause: float = 0
             weight.set_data(ms.Tensor(np.where(np.arange(size) == 7, np.float32(np.inf), weight.asnumpy())))
         return loss
 
-    plan = loop.Schedule(
+    schedule = loop.Schedule(
         epochs=EPOCHS, steps_per_epoch=STEPS, images_per_step=1, samples=STEPS,
         lr=np.linspace(0.1, 0.0, EPOCHS * STEPS), save_steps=2,
     )  # fmt: skip
-    about = {"model": "toy", "size": size}
-    with open_run(folder, NAMES, BEST, "auto", about, "model: toy\n", "", Rank()) as run:
-        state = [weight, moment]
-        start = run.restore(state, plan, BEST)
+    settings = RunSettings(folder, NAMES, BEST, {"model": "toy", "size": size}, "model: toy\n", "auto", keep=3)
+    with open_run(settings, Rank()) as run:
+        one_step = TrainStep(step, [weight, moment])
+        start = run.restore(one_step.state, schedule)
 
         def evaluate(position: loop.Position) -> loop.Score:
             score = float(-np.abs(weight.asnumpy()).mean())
             if score > position.best:
                 run.save_weights(BEST, checkpoint.arrays_of([weight]), score)
-            return loop.Score(score, {"score": score})
+            return loop.Score(score, {"score": score}, STEPS)
 
-        loop.train(step, batches, plan, start, run.journal, lambda p: run.save(state, p, plan, keep=3), evaluate)
+        training = loop.Training(None, one_step, batches, schedule, evaluate)
+        loop.train(training, start, run.journal, lambda p: run.save(one_step.state, p, schedule))
 
 
 def die_in_a_writer(name: str, count: int) -> None:

@@ -45,7 +45,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         folder = scan(options.data, (), classes_of(options.classes) if options.classes else None)
-        lines = [f"{name}:{label}\n" for name, label in zip(names_of(folder.files), folder.labels)]
+        lines = [f"{name}:{label}\n" for name, label in zip(names_of(folder.names), folder.labels)]
         files.write_text(options.out, "".join(lines))
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)

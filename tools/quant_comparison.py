@@ -75,28 +75,31 @@ def latencies(files: Sequence[Path], image: np.ndarray, trials: int) -> list[tup
 def compare(networks: Sequence[Network], configuration: list[str], trials: int) -> list[Row]:
     """Score every checkpoint and file on all images of the configured folder."""
     from src import zoo
+    from src.classification import checkpoints
+    from src.classification.dataset import Loader
     from src.cpu_kernels import cells
     from src.engine import device, loop
     from src.engine.data import stream
     from src.engine.data.image_folder import EVAL_FOLDERS, scan
     from src.engine.export import exporting
     from src.engine.io import checkpoint
-    from src.mobilenetv2 import dataset, pretrained
-    from src.mobilenetv2_quant import pretrained as quant_pretrained
+    from src.mobilenetv2.classifier import MOBILENETV2
+    from src.mobilenetv2_quant import checkpoints as quant_checkpoints
 
     cfg = zoo.configure("eval", [*configuration, "--pretrain_ckpt", str(networks[0].checkpoint)])
     device.setup(cfg.platform)
-    folder = scan(cfg.dataset_path, EVAL_FOLDERS, checkpoint.read(cfg.pretrain_ckpt).meta.get("class_to_index"))
-    batches = list(dataset.eval_batches(folder, cfg, stream.BadFiles("skip", print), cfg.batch_size))
+    data = scan(cfg.dataset_path, EVAL_FOLDERS, checkpoint.read(cfg.pretrain_ckpt).meta.get("class_to_index"))
+    loader = Loader(data, MOBILENETV2.transforms, cfg, stream.BadFiles("skip", print))
+    batches = list(loader.eval_batches(cfg.batch_size))
     truth = np.concatenate([label[label >= 0] for _, label in batches])
     measured = latencies([network.onnx for network in networks], batches[0][0][:1], trials)
     rows = []
     for network, latency in zip(networks, measured):
-        stored = quant_pretrained.read_any(str(network.checkpoint))
-        if stored.meta.get("model") == quant_pretrained.MODEL:
-            net = quant_pretrained.network_of(stored, cfg, cfg.cpu_kernels)
+        stored = quant_checkpoints.read_any(str(network.checkpoint))
+        if stored.meta.get("model") == quant_checkpoints.MODEL:
+            net = quant_checkpoints.network_of(stored, cfg, cfg.cpu_kernels)
         else:
-            net = pretrained.network_of(stored, cfg)
+            net = checkpoints.network_of(MOBILENETV2, stored, cfg)
             print(cells.accelerate(net, cfg.cpu_kernels))
         simulated = answers(loop.predictor(net), batches)
         real = answers(exporting.reload(network.onnx, stream.usable_threads(cfg.num_workers)), batches)

@@ -63,24 +63,27 @@ def compare() -> dict[str, dict]:
     import numpy as np
 
     from src import zoo
+    from src.classification import checkpoints
+    from src.classification.dataset import Loader
     from src.engine import device, loop
     from src.engine.data import stream
     from src.engine.data.image_folder import scan
     from src.engine.export import exporting
     from src.engine.metrics import Classification
-    from src.mobilenetv2 import dataset, pretrained
+    from src.mobilenetv2.classifier import MOBILENETV2
 
     cfg = zoo.configure(
         "eval", ["--config_path", str(CONFIG), "--dataset_path", str(VAL), "--pretrain_ckpt", str(BEST)]
     )
     device.setup(cfg.platform)
-    stored = pretrained.read(cfg.pretrain_ckpt)
-    folder = scan(cfg.dataset_path, (), stored.meta["class_to_index"])
-    models = {"checkpoint": loop.predictor(pretrained.network_of(stored, cfg))}
+    checkpoint = checkpoints.read(MOBILENETV2, cfg.pretrain_ckpt)
+    data = scan(cfg.dataset_path, (), checkpoint.meta["class_to_index"])
+    models = {"checkpoint": loop.predictor(checkpoints.network_of(MOBILENETV2, checkpoint, cfg))}
     models.update({path.name: exporting.reload(path) for path in (MINDIR, ONNX)})
     answers = {name: [] for name in models}
-    found = {name: Classification(pretrained.class_count(stored)) for name in models}
-    for image, label in dataset.eval_batches(folder, cfg, stream.BadFiles("error", print), batch_size=1):
+    found = {name: Classification(checkpoints.class_count(MOBILENETV2, checkpoint)) for name in models}
+    loader = Loader(data, MOBILENETV2.transforms, cfg, stream.BadFiles("error", print))
+    for image, label in loader.eval_batches(batch_size=1):
         for name, predict in models.items():
             scores = predict(image)
             found[name].update(scores, label)

@@ -64,7 +64,8 @@ def compare() -> dict[str, float]:
     pairs = dataset.find_pairs(str(DATA), "val")
     models = {path.name: exporting.reload(path, stream.usable_threads(64)) for path in (MINDIR, ONNX)}
     same, pixels, rows = dict.fromkeys(models, 0), 0, []
-    for sample in dataset.eval_samples(pairs, cfg, stream.BadFiles("error", print)):
+    loader = dataset.Loader(pairs, cfg, stream.BadFiles("error", print))
+    for sample in loader.eval_samples():
         stem = Path(sample.file).relative_to(VAL.relative_to(DATA)).with_suffix("")
         predicted = cv2.imread(str(PICTURES / f"{stem}{pictures.GRAY}"), cv2.IMREAD_UNCHANGED)
         pixels += predicted.size

@@ -1,1 +1,1 @@
-"""Image classification: what every classifier needs beside its network."""
+"""Image classification, whatever the model: data, both trainings, evaluation, export."""

@@ -103,7 +103,7 @@ class Export:
     """What export.py writes."""
 
     ckpt_file: str = option("checkpoint to export", "", is_input=True)
-    file_name: str = option("exported file, the suffix is added", "classifier")
+    file_name: str = option("exported file, the suffix is added", "network")
     file_format: str = option("format to export", "MINDIR", choices=("MINDIR", "ONNX", "AIR"))
     batch_size_export: int = option("batch size of the exported file", 1, low=1)
     dynamic_batch: bool = option("ONNX: any batch size", False)

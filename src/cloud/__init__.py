@@ -1,0 +1,1 @@
+"""ModelArts jobs: data in, the recipe, results out."""

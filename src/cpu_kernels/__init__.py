@@ -1,0 +1,1 @@
+"""Compiled operators for the CPU, and what puts them into a network."""

@@ -19,6 +19,7 @@ from src.engine.errors import ZooError
 from src.engine.io.journal import Journal
 from src.engine.metrics import Classification
 from src.engine.ranks import Rank
+from src.engine.steps.step import TrainStep
 
 ALONE = Rank()
 DIVERGED = "the last checkpoint is from before, lower the learning rate or set --clip_norm and use --resume auto"
@@ -36,11 +37,11 @@ class Position:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train and how often to write."""
+    """How long to train, with which learning rates, and how often to write."""
 
     epochs: int
     steps_per_epoch: int
-    images_per_step: int
+    images_per_step: int  # of all ranks together
     samples: int  # in the training data
     lr: np.ndarray  # (epochs * steps_per_epoch,)
     log_interval: int = 0
@@ -54,17 +55,33 @@ class Score(NamedTuple):
 
     value: float
     values: dict[str, float]
+    samples: int  # that were seen
 
 
 class Lines(NamedTuple):
     """The lines about a step, about an epoch ("" is none), and what is appended to the latter by an evaluation."""
 
-    step: Callable[..., str] = report.step_line
+    step: Callable[[report.StepReport], str] = report.step_line
     epoch: Callable[..., str] = report.epoch_line
     evaluation: Callable[..., str] = report.eval_in_training
 
 
-CLASSIFICATION = Lines()
+@dataclass(frozen=True)
+class Training:
+    """What is trained, on what, how long, and how it is scored.
+
+    `batches(epoch, first_step)` yields the inputs of `step(lr, *inputs)`. `evaluate(position)` runs after each epoch
+    and returns None where it did not measure. `closing()` are the last words of a run.
+    """
+
+    net: ms.nn.Cell  # whose weights an evaluation scores
+    step: TrainStep
+    batches: Callable[[int, int], Iterable]
+    schedule: Schedule
+    evaluate: Callable[[Position], Score | None] | None = None
+    lines: Lines = Lines()
+    closing: Callable[[], Iterable[str]] = tuple
+    score: tuple[str, str] = ("top1", "top-1")  # the score's name in metrics.jsonl, and for people
 
 
 class Stop(Exception):
@@ -93,38 +110,29 @@ class StopRequest:
 
 
 def train(
-    step: Callable,
-    batches: Callable[[int, int], Iterable],
-    plan: Schedule,
-    start: Position,
-    journal: Journal,
-    save: Callable[[Position], None],
-    evaluate: Callable[[Position], Score | None] | None = None,
-    lines: Lines = CLASSIFICATION,
-    rank: Rank = ALONE,
+    training: Training, start: Position, journal: Journal, save: Callable[[Position], None], rank: Rank = ALONE
 ) -> Position:
-    """Train from `start` to the end of the plan; returns the final position.
+    """Train from `start` to the end of the schedule; returns the final position. `save` writes a checkpoint.
 
-    `batches(epoch, first_step)` yields the inputs of `step(lr, *inputs)`; `save` writes a checkpoint of a position;
-    `evaluate(position)` runs after each epoch, keeps the weights if they are better and returns None where it did not
-    measure. Raises Stop after SIGTERM or Ctrl-C (state saved) and ZooError when the loss is not finite. All ranks see
-    one loss and stop after the same step.
+    Raises Stop after SIGTERM or Ctrl-C (state saved) and ZooError when the loss is not finite. All ranks see one loss
+    and stop after the same step.
     """
-    position = start
+    schedule, position = training.schedule, start
     with StopRequest() as stop:
-        while position.epoch < plan.epochs:
-            position, epoch_text = _train_epoch(step, batches, plan, position, journal, save, stop, lines, rank)
-            score = _evaluated(evaluate, position, save) if evaluate is not None else None
+        epoch = _Epoch(training, journal, save, rank, stop)
+        while position.epoch < schedule.epochs:
+            position, epoch_text = epoch.finish(position)
+            score = _evaluated(training.evaluate, position, save) if training.evaluate is not None else None
             if score is not None:
                 journal.measure("eval", position.epoch, **score.values)
                 position = dataclasses.replace(position, best=max(position.best, score.value))
-                epoch_text += lines.evaluation(score.value, position.best)
+                epoch_text += training.lines.evaluation(score.value, position.best)
             if epoch_text:
                 journal.line(epoch_text)
             _, asked = rank.agree(0.0, stop.number)
-            if asked or position.epoch % plan.save_epochs == 0 or position.epoch == plan.epochs:
+            if asked or position.epoch % schedule.save_epochs == 0 or position.epoch == schedule.epochs:
                 save(position)
-            if asked and position.epoch < plan.epochs:
+            if asked and position.epoch < schedule.epochs:
                 rank.wait()  # a launcher may kill the others as soon as one has ended
                 raise Stop(asked)
     return position
@@ -134,7 +142,7 @@ def _evaluated(evaluate: Callable, position: Position, save: Callable) -> Score 
     """The score of the weights, which are saved first where evaluating fails: a bad label must not cost an epoch."""
     try:
         score = evaluate(position)
-        if score is not None and 0 in (score.values.get("samples"), score.values.get("images")):
+        if score is not None and not score.samples:
             raise ZooError(f"the evaluation after epoch {position.epoch} could read nothing; check its data folder")
         return score
     except Exception:
@@ -142,53 +150,70 @@ def _evaluated(evaluate: Callable, position: Position, save: Callable) -> Score 
         raise
 
 
-def _train_epoch(
-    step: Callable,
-    batches: Callable,
-    plan: Schedule,
-    position: Position,
-    journal: Journal,
-    save: Callable,
-    stop: StopRequest,
-    lines: Lines,
-    rank: Rank,
-) -> tuple[Position, str]:
-    """The rest of one epoch; returns the position after it and the line to print about it."""
-    epoch, first, total = position.epoch, position.step, plan.steps_per_epoch
-    began, waited = time.perf_counter(), 0.0
-    arriving = iter(batches(epoch, first))
-    for index in journal.bar(range(first, total), first, total, f"epoch {epoch + 1}/{plan.epochs}"):
-        asked = time.perf_counter()
-        inputs = next(arriving)
-        waited += time.perf_counter() - asked
-        rate = float(plan.lr[epoch * total + index])
-        loss, asked = rank.agree(float(step(rate, *inputs).asnumpy()), stop.number)
+@dataclass(frozen=True)
+class _Epoch:
+    """Trains to the end of one epoch, from wherever in it a run stands."""
+
+    training: Training
+    journal: Journal
+    save: Callable[[Position], None]
+    rank: Rank
+    stop: StopRequest
+
+    def finish(self, position: Position) -> tuple[Position, str]:
+        """The rest of the epoch; returns the position after it and the line to print about it."""
+        training, schedule, journal = self.training, self.training.schedule, self.journal
+        epoch, first, total = position.epoch, position.step, schedule.steps_per_epoch
+        began, waited, line_at, line_ms = time.perf_counter(), 0.0, first, 0.0
+        arriving = iter(training.batches(epoch, first))
+        for index in journal.bar(range(first, total), first, total, f"epoch {epoch + 1}/{schedule.epochs}"):
+            before = time.perf_counter()
+            inputs = next(arriving)
+            waited += time.perf_counter() - before
+            rate = float(schedule.lr[epoch * total + index])
+            loss, asked = self._stepped(epoch, index, rate, inputs)
+            position = dataclasses.replace(position, step=index + 1, loss_sum=position.loss_sum + loss)
+            elapsed = time.perf_counter() - began
+            speed = (index + 1 - first) * schedule.images_per_step / elapsed
+            journal.on_bar(loss=f"{loss:.3f}", images=f"{speed:.0f}/s")
+            journal.measure("train", epoch * total + index + 1, loss=loss, lr=rate)
+            is_last = index + 1 == total
+            if (is_last and schedule.log_last) or (schedule.log_interval and (index + 1) % schedule.log_interval == 0):
+                step_ms = (1000 * elapsed - line_ms) / (index + 1 - line_at)
+                line_at, line_ms = index + 1, 1000 * elapsed
+                mean_loss = position.loss_sum / (index + 1)
+                now = report.StepReport(
+                    epoch, schedule.epochs, index, total, loss, mean_loss, 1000 * elapsed, step_ms, rate,
+                    *training.step.scaling(),
+                )  # fmt: skip
+                journal.line(training.lines.step(now))
+            if not is_last:
+                self._save_within(position, asked)
+        elapsed, done, mean_loss = time.perf_counter() - began, total - first, position.loss_sum / total
+        journal.measure(
+            "epoch", epoch + 1, loss=mean_loss, seconds=elapsed, data_seconds=waited,
+            images_per_s=done * schedule.images_per_step / elapsed,
+        )  # fmt: skip
+        text = training.lines.epoch(1000 * elapsed, done, mean_loss)
+        return dataclasses.replace(position, epoch=epoch + 1, step=0, loss_sum=0.0), text
+
+    def _stepped(self, epoch: int, index: int, rate: float, inputs: tuple) -> tuple[float, int]:
+        """One step: its loss, and the signal that some rank got. Raises ZooError where the loss is not finite."""
+        loss, asked = self.rank.agree(float(self.training.step(rate, *inputs).asnumpy()), self.stop.number)
         if not math.isfinite(loss):
             raise ZooError(
                 f"the loss is {loss} at epoch {epoch + 1}, step {index + 1}, learning rate {rate:g}; {DIVERGED}"
             )
-        position = dataclasses.replace(position, step=index + 1, loss_sum=position.loss_sum + loss)
-        elapsed = time.perf_counter() - began
-        mean_loss = position.loss_sum / (index + 1)
-        speed = (index + 1 - first) * plan.images_per_step / elapsed
-        journal.on_bar(loss=f"{loss:.3f}", images=f"{speed:.0f}/s")
-        journal.measure("train", epoch * total + index + 1, loss=loss, lr=rate)
-        is_last = index + 1 == total
-        if (is_last and plan.log_last) or (plan.log_interval and (index + 1) % plan.log_interval == 0):
-            journal.line(lines.step(epoch, plan.epochs, index, total, loss, mean_loss, 1000 * elapsed, rate))
-        if not is_last and (asked or (plan.save_steps and (index + 1) % plan.save_steps == 0)):
-            save(position)
-            if asked:
-                rank.wait()
-                raise Stop(asked)
-    elapsed = time.perf_counter() - began
-    done = total - first
-    journal.measure(
-        "epoch", epoch + 1, loss=position.loss_sum / total, seconds=elapsed, data_seconds=waited,
-        images_per_s=done * plan.images_per_step / elapsed,
-    )  # fmt: skip
-    text = lines.epoch(1000 * elapsed, done, position.loss_sum / total)
-    return dataclasses.replace(position, epoch=epoch + 1, step=0, loss_sum=0.0), text
+        return loss, asked
+
+    def _save_within(self, position: Position, asked: int) -> None:
+        """A checkpoint in the middle of an epoch, where one is due or a signal asks to stop."""
+        save_steps = self.training.schedule.save_steps
+        if asked or (save_steps and position.step % save_steps == 0):
+            self.save(position)
+        if asked:
+            self.rank.wait()
+            raise Stop(asked)
 
 
 def evaluate(

@@ -14,6 +14,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
+from src.engine.data.stream import Shard
+
 DIGIT_BITS = 16  # float32 sums of 16-bit digits are exact for up to 256 ranks
 DIGITS = 4  # of a 64-bit count
 
@@ -28,6 +30,11 @@ class Rank:
     @property
     def is_first(self) -> bool:
         return self.index == 0
+
+    @property
+    def shard(self) -> Shard:
+        """This rank's part of the data."""
+        return Shard(self.index, self.count)
 
     def total(self, values: np.ndarray) -> np.ndarray:
         """Sum over all ranks, float32, same shape."""

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import json
+from typing import NamedTuple
 
 
-def step_line(
-    epoch: int, epochs: int, step: int, steps: int, loss: float, mean_loss: float, ms: float, lr: float
-) -> str:
-    """`epoch` and `step` count from 0; `ms` is the time since the epoch began, in milliseconds."""
+class StepReport(NamedTuple):
+    """What is known after a training step; `epoch` and `step` count from 0."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int  # per epoch
+    loss: float
+    mean_loss: float  # of the epoch so far
+    epoch_ms: float  # since the epoch began
+    step_ms: float  # mean of the steps since the line before
+    lr: float
+    overflow: bool = False
+    loss_scale: float = 1.0
+
+
+def step_line(now: StepReport) -> str:
     return (
-        f"epoch: [{epoch:3d}/{epochs:3d}], step:[{step:5d}/{steps:5d}], "
-        f"loss:[{loss:5.3f}/{mean_loss:5.3f}], time:[{ms:5.3f}], lr:[{lr:5.3f}]"
+        f"epoch: [{now.epoch:3d}/{now.epochs:3d}], step:[{now.step:5d}/{now.steps:5d}], "
+        f"loss:[{now.loss:5.3f}/{now.mean_loss:5.3f}], time:[{now.epoch_ms:5.3f}], lr:[{now.lr:5.3f}]"
     )
 
 

@@ -1,0 +1,1 @@
+"""python -m src.launch: one or several devices."""

@@ -18,8 +18,8 @@ OVERHEAD = 1024  # bytes per file, generously: key, label, shape
 
 def needed(path: str) -> tuple[int, int]:
     """Number of image files below `path`, and bytes that the server needs for them."""
-    folder = scan(path, TRAIN_FOLDERS)
-    sizes = [folder.path(index).stat().st_size for index in range(len(folder))]
+    source = scan(path, TRAIN_FOLDERS).source
+    sizes = [max(source.stamp(index)[0], 0) for index in range(len(source))]
     return len(sizes), sum(sizes) + OVERHEAD * len(sizes)
 
 

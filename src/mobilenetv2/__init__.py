@@ -1,0 +1,1 @@
+"""MobileNetV2: network, transforms, learning rate, loss, configuration."""

@@ -1,0 +1,1 @@
+"""MobileNetV2 with quantisation-aware training; may import mobilenetv2."""

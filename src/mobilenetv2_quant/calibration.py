@@ -9,12 +9,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.engine.data import stream
-from src.engine.data.image_folder import ImageFolder
-from src.mobilenetv2 import dataset
+from src.classification.dataset import Loader
 from src.mobilenetv2.network import MobileNetV2
 from src.mobilenetv2_quant import network
-from src.mobilenetv2_quant.config import Config
 from src.mobilenetv2_quant.quantiser import LearnedActivationQuantiser, LearnedWeightQuantiser
 
 
@@ -29,13 +26,13 @@ class Observed(nn.Cell):
         return self.net(image)
 
 
-def batches(folder: ImageFolder, cfg: Config, bad: stream.BadFiles, count: int) -> Iterable[np.ndarray]:
+def batches(loader: Loader, count: int) -> Iterable[np.ndarray]:
     """At most `count` batches (N, 3, H, W) of training images under the evaluation transform, drawn by the seed."""
-    wanted = min(count * cfg.batch_size, len(folder) // cfg.batch_size * cfg.batch_size)
-    chosen = np.random.default_rng(cfg.seed).permutation(len(folder))[:wanted]
-    files = tuple(folder.files[index] for index in chosen)
-    some = dataclasses.replace(folder, files=files, labels=folder.labels[chosen])
-    return (image for image, _ in dataset.eval_batches(some, cfg, bad, cfg.batch_size))
+    data, batch_size = loader.data, loader.cfg.batch_size
+    wanted = min(count * batch_size, len(data) // batch_size * batch_size)
+    chosen = np.random.default_rng(loader.cfg.seed).permutation(len(data))[:wanted]
+    some = dataclasses.replace(loader, data=data.select(chosen))
+    return (image for image, _ in some.eval_batches(batch_size))
 
 
 def calibrate(net: MobileNetV2, images: Iterable[np.ndarray]) -> int:

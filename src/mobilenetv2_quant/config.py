@@ -61,6 +61,9 @@ class Config(config.Config, Quantisation, Export):
     amp_level: str = changed(
         Device, "amp_level", "O0", help="float32; float16 has too few digits for a grid of 8 bits", choices=("O0",)
     )
+    boost_mode: str = changed(
+        Training, "boost_mode", "O0", help="off; boost rewrites the network that is quantised", choices=("O0",)
+    )
     start_epoch: int = option(
         "epochs of float training that the learning rate's cosine has behind it", 200, low=0, read_by=TRAIN
     )

@@ -10,15 +10,16 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from src.classification import conversion, dataset
 from src.engine.data.image_folder import EVAL_FOLDERS, scan
 from src.engine.errors import ZooError
 from src.engine.export import exporting
 from src.engine.export.exporting import BATCH_NAME
 from src.engine.io import files
 from src.engine.io.checkpoint import Checkpoint
-from src.mobilenetv2 import conversion, dataset
 from src.mobilenetv2.network import MobileNetV2
 from src.mobilenetv2_quant import layer_report
+from src.mobilenetv2_quant.classifier import MOBILENETV2_QUANT
 from src.mobilenetv2_quant.config import Config
 from src.mobilenetv2_quant.integer_graph import Writer
 
@@ -26,7 +27,7 @@ TOLERANCE = 0.2  # share of the spread of the network's scores; sums that are ro
 INTEGER_KERNELS = ("QLinearConv", "QGemm", "QLinearAdd", "QLinearGlobalAveragePool")
 
 
-def run(net: MobileNetV2, simulated: MobileNetV2, stored: Checkpoint, cfg: Config) -> int:
+def run(net: MobileNetV2, simulated: MobileNetV2, checkpoint: Checkpoint, cfg: Config) -> int:
     """Write file and report, and say what onnxruntime makes of the file.
 
     `net` is written; `simulated` is the same network in its fastest form, which the file has to agree with.
@@ -36,10 +37,10 @@ def run(net: MobileNetV2, simulated: MobileNetV2, stored: Checkpoint, cfg: Confi
     writer = Writer()
     writer.network(net)
     batch = BATCH_NAME if cfg.dynamic_batch else shape[0]
-    model = writer.graph.model(shape, net.head.dense.weight.shape[0], batch, conversion.about(stored, cfg))
+    model = writer.graph.model(shape, net.head.dense.weight.shape[0], batch, conversion.metadata(checkpoint, cfg))
     file = Path(cfg.file_name).expanduser()
     path = file if file.suffix == ".onnx" else file.with_name(file.name + ".onnx")
-    found = write(model, simulated, path, conversion.inputs(cfg))
+    found = write(model, simulated, path, conversion.inputs(MOBILENETV2_QUANT, cfg))
     conversion.tell(path, found)
     if writer.coarser:
         print(f"{writer.coarser} channels have coarser weights than trained, so that their biases fit into 32 bits")
@@ -50,8 +51,8 @@ def run(net: MobileNetV2, simulated: MobileNetV2, stored: Checkpoint, cfg: Confi
         )
     kernels = integer_kernels(path)
     print("onnxruntime's integer kernels: " + ", ".join(f"{count} {name}" for name, count in kernels.items()))
-    folder = scan(cfg.dataset_path, EVAL_FOLDERS) if cfg.dataset_path else None
-    images = dataset.example_batch(folder, (cfg.report_images, *shape[1:]))
+    data = scan(cfg.dataset_path, EVAL_FOLDERS) if cfg.dataset_path else None
+    images = dataset.example_batch(data, (cfg.report_images, *shape[1:]), MOBILENETV2_QUANT.transforms)
     rows = layer_report.measure(model, writer, images)
     report = Path(cfg.report_path).expanduser() if cfg.report_path else path.with_name(f"{path.stem}_layers")
     for written in layer_report.write(rows, report):

@@ -77,7 +77,7 @@ class Graph:
         attributes = {"axis": axis} if per_channel else {}
         return self.node("DequantizeLinear", [self.constant(f"{name}.whole", whole), *parameters], name, **attributes)
 
-    def model(self, shape: tuple[int, ...], classes: int, batch: int | str, about: dict) -> onnx.ModelProto:
+    def model(self, shape: tuple[int, ...], classes: int, batch: int | str, metadata: dict) -> onnx.ModelProto:
         """The checked model with input `image` of `shape` and output `scores`; `batch` may be a symbol."""
         graph = helper.make_graph(
             self.nodes,
@@ -88,6 +88,6 @@ class Graph:
         )
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="mobile-zoo")
         made.ir_version = IR_VERSION
-        onnx_model.store_about(made, about)
+        onnx_model.store_metadata(made, metadata)
         onnx.checker.check_model(made, full_check=True)
         return made

@@ -3,86 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 
-from mindspore import ParameterTuple, nn
-
+from src.classification import checkpoints as float_checkpoints
+from src.classification import conversion, evaluation, training
+from src.classification.dataset import Loader, bad_files
+from src.classification.recipe import run_settings
+from src.classification.training import Trained
 from src.cpu_kernels import cells
-from src.engine import device, loop
-from src.engine.config import to_yaml
+from src.engine import device
 from src.engine.data.image_folder import TRAIN_FOLDERS, require_classes, scan
-from src.engine.io import checkpoint
+from src.engine.io import checkpoint as files
 from src.engine.io.run import Run, open_run
-from src.engine.ranks import Rank
-from src.mobilenetv2 import conversion, dataset, evaluation, work
+from src.engine.loop import Schedule
+from src.engine.steps import step
+from src.engine.steps.step import StepOptions, TrainStep
+from src.engine.training import carry_out
 from src.mobilenetv2.network import MobileNetV2
-from src.mobilenetv2_quant import calibration, integer_file, network, pretrained, schedule
+from src.mobilenetv2_quant import calibration, checkpoints, integer_file, network
+from src.mobilenetv2_quant.classifier import MOBILENETV2_QUANT
 from src.mobilenetv2_quant.config import Config
+from src.mobilenetv2_quant.phases import Phase, Phases
 
-NAMES = checkpoint.Names("mobilenetv2_quant")
-BEST = "mobilenetv2_quant-best.ckpt"
 CALIBRATED = "mobilenetv2_quant-calibrated.ckpt"
 
 
 def train(cfg: Config) -> int:
     """Take the activation ranges from a few batches, then train with simulated quantisation."""
     rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute, cfg.enable_graph_kernel)
-    folder = scan(cfg.dataset_path, TRAIN_FOLDERS)
-    classes = require_classes(folder, cfg.num_classes)
-    held_out = work.validation_folder(folder, cfg) if cfg.run_eval and not cfg.calibrate_only else None
-    work.require_full_batch(len(folder), cfg, rank)
-    initial = pretrained.read_any(cfg.pretrain_ckpt) if cfg.pretrain_ckpt else None
+    images = scan(cfg.dataset_path, TRAIN_FOLDERS)
+    classes = require_classes(images, cfg.num_classes)
+    evaluates = cfg.run_eval and not cfg.calibrate_only
+    data = training.Data(images, training.validation_data(images, cfg) if evaluates else None)
+    training.require_full_batch(len(images), cfg, rank)
+    initial = checkpoints.read_any(cfg.pretrain_ckpt) if cfg.pretrain_ckpt else None
     net = network.build(classes, cfg, kernels_of(cfg))
-    loaded = pretrained.load(net, initial, folder.class_to_index, cfg) if initial else "weights start anew"
-    about = pretrained.about(cfg, folder.class_to_index)
-    output = Path(cfg.save_checkpoint_path).expanduser()
-    used = cfg.pretrain_ckpt
-    with open_run(output, NAMES, BEST, cfg.resume, about, to_yaml(cfg), used, rank, (CALIBRATED,)) as run:
+    loaded = checkpoints.load(net, initial, images.class_to_index, cfg) if initial else "weights start anew"
+    metadata = float_checkpoints.metadata(MOBILENETV2_QUANT, cfg, images.class_to_index)
+    with open_run(run_settings(MOBILENETV2_QUANT, cfg, metadata, (CALIBRATED,)), rank) as run:
         say = run.journal.line
-        say(f"{len(folder)} images of {classes} classes in {folder.root}; {loaded}")
+        say(f"{len(images)} images of {classes} classes in {images.where}; {loaded}")
         tell_kernels(cfg, say)
-        if run.resumed is None and pretrained.has_ranges(initial, cfg):
-            say(f"activation ranges are those of {used}")
+        if run.resumed is None and checkpoints.has_ranges(initial, cfg):
+            say(f"activation ranges are those of {cfg.pretrain_ckpt}")
         elif run.resumed is None:
-            bad = dataset.bad_files(folder, cfg, say)
+            loader = Loader(images, MOBILENETV2_QUANT.transforms, cfg, bad_files(images, cfg, say))
             wanted = cfg.calibrate_only or cfg.calibration_batches
-            count = calibration.calibrate(net, calibration.batches(folder, cfg, bad, wanted))
+            count = calibration.calibrate(net, calibration.batches(loader, wanted))
             say(f"activation ranges from {count} batches of {cfg.batch_size} images")
         if cfg.calibrate_only:
-            arrays = checkpoint.arrays_of(net.get_parameters())
-            run.save_weights(CALIBRATED, arrays, -1.0, f"after calibration; check {used}")
-            say(f"calibrated network in {output / CALIBRATED}")
+            arrays = files.arrays_of(net.get_parameters())
+            run.save_weights(CALIBRATED, arrays, -1.0, f"after calibration; check {cfg.pretrain_ckpt}")
+            say(f"calibrated network in {run.folder / CALIBRATED}")
             return 0
-        job = work.whole(net, folder, held_out, cfg, run, rank)
-        return work.carry_out(job, net, BEST, cfg, run, rank, cfg.start_epoch, train_step)
+
+        def make_step(trained: Trained, planned: Schedule) -> TrainStep:
+            return train_step(trained, cfg, run)
+
+        return carry_out(training.full_network(MOBILENETV2_QUANT, net, data, cfg, run, make_step), run)
 
 
-def train_step(
-    job: work.Work,
-    plan: loop.Schedule,
-    optimizer: nn.Optimizer,
-    average: ParameterTuple | None,
-    cfg: Config,
-    run: Run,
-    rank: Rank,
-    start: loop.Position,
-) -> Callable:
-    """The step of src.mobilenetv2.work, one for each phase of the quantisation."""
+def train_step(trained: Trained, cfg: Config, run: Run) -> TrainStep:
+    """A momentum step for each phase of the quantisation."""
+    net, optimizer = trained.cell, step.momentum_optimizer(trained.cell, cfg.momentum, cfg.weight_decay)
+    average = step.moving_average_of(optimizer.parameters) if cfg.ema_decay else None
+    options = StepOptions(clip_norm=cfg.clip_norm, ema_decay=cfg.ema_decay, ranks=run.rank.count)
 
-    def make() -> Callable:
-        job.net.set_train(True)
-        return work.train_step(job, plan, optimizer, average, cfg, run, rank, start)
+    def make() -> TrainStep:
+        net.set_train(True)
+        return step.make_step(trained.loss, optimizer, options, trained.weights, average)
 
-    def enter(phase: schedule.Phase, done: int) -> None:
-        network.set_phase(job.net, *phase)
+    def enter(phase: Phase, done: int) -> None:
+        network.set_phase(net, *phase)
         if 0 < done == cfg.quant_delay:
-            rank.share_statistics(job.net)  # what is trained has to begin alike on all ranks
-            calibration.start_learning(job.net)  # from what the steps before have observed
+            run.rank.share_statistics(net)  # what is trained has to begin alike on all ranks
+            calibration.start_learning(net)  # from what the steps before have observed
         if cfg.quant_delay or phase.frozen:
             run.journal.line(f"from here on: quantising {phase.quantising}, BN frozen {phase.frozen}")
 
-    done = start.epoch * plan.steps_per_epoch + start.step
-    return schedule.phased(make, enter, done, cfg.quant_delay, cfg.freeze_bn)
+    phases = Phases(make, enter, cfg.quant_delay, cfg.freeze_bn)
+    return training.watched(replace(make(), run=phases.run, begin=phases.begin), cfg, run)
 
 
 def kernels_of(cfg: Config) -> str:
@@ -99,23 +99,23 @@ def tell_kernels(cfg: Config, say: Callable[[str], None]) -> None:
 
 def evaluate(cfg: Config) -> int:
     """Score a quantised checkpoint, or an exported ONNX file, on every image of a folder."""
-    return evaluation.run(cfg, open_checkpoint)
+    return evaluation.run(MOBILENETV2_QUANT, cfg, open_checkpoint)
 
 
-def open_checkpoint(cfg: Config) -> tuple[checkpoint.Checkpoint, MobileNetV2]:
+def open_checkpoint(cfg: Config) -> tuple[files.Checkpoint, MobileNetV2]:
     """The checkpoint to evaluate and its network."""
-    stored = pretrained.read(cfg.pretrain_ckpt)
+    checkpoint = checkpoints.read(cfg.pretrain_ckpt)
     tell_kernels(cfg, print)
-    return stored, pretrained.network_of(stored, cfg, kernels_of(cfg))
+    return checkpoint, checkpoints.network_of(checkpoint, cfg, kernels_of(cfg))
 
 
 def export(cfg: Config) -> int:
     """Write the simulated network as MINDIR or AIR, or the integer network as ONNX with a report per layer."""
     device.setup(cfg.platform, cfg.device_id)
-    stored = pretrained.read(cfg.ckpt_file)
-    net = pretrained.network_of(stored, cfg, activation=cfg.activation)
+    checkpoint = checkpoints.read(cfg.ckpt_file)
+    net = checkpoints.network_of(checkpoint, cfg, activation=cfg.activation)
     if cfg.file_format != "ONNX":
-        return conversion.run(net, stored, cfg)
+        return conversion.run(MOBILENETV2_QUANT, net, checkpoint, cfg)
     tell_kernels(cfg, print)
-    simulated = pretrained.network_of(stored, cfg, kernels_of(cfg), cfg.activation, tell=False)
-    return integer_file.run(net, simulated, stored, cfg)
+    simulated = checkpoints.network_of(checkpoint, cfg, kernels_of(cfg), cfg.activation, tell=False)
+    return integer_file.run(net, simulated, checkpoint, cfg)

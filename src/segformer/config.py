@@ -216,12 +216,6 @@ class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export
         """An exported file has the name of the YAML file."""
         return {"export_name": file.stem}
 
-    def batch_per_rank(self, ranks: int) -> int:
-        """Images per step of one of `ranks` processes. Raises UsageError where batch_size cannot be shared out."""
-        if self.batch_size % ranks:
-            raise UsageError(f"batch_size is {self.batch_size} for {ranks} cards together; give a multiple of {ranks}")
-        return self.batch_size // ranks
-
     @property
     def mixed_precision(self) -> bool:
         return self.amp_level == "O2" or (self.amp_level == "auto" and self.device != "CPU")

@@ -9,7 +9,7 @@ from mindspore import ops
 
 from src.engine.export import exporting
 from src.engine.io.checkpoint import Checkpoint
-from src.segformer import onnx_graph, pretrained
+from src.segformer import checkpoints, onnx_graph
 from src.segformer.config import Config
 from src.segformer.variants import SMALLEST_SIDE
 
@@ -18,22 +18,22 @@ BATCH = 1
 OTHER_BATCH = 2  # of the second input that a file for any size is tried with
 
 
-def write_fixed_size(stored: Checkpoint, cfg: Config, about: dict) -> tuple[Path, dict[str, float]]:
+def write_fixed_size(checkpoint: Checkpoint, cfg: Config, metadata: dict) -> tuple[Path, dict[str, float]]:
     """A file for one image of base_size. Returns its path and the largest difference to the network per input."""
-    net = pretrained.network_of(stored, cfg)
+    net = checkpoints.network_of(checkpoint, cfg)
     written, renamed = net, {}
     if cfg.export_format == "ONNX":
-        written, renamed = pretrained.network_of(stored, cfg, erf=ops.Sin()), ERF_STAND_IN
+        written, renamed = checkpoints.network_of(checkpoint, cfg, erf=ops.Sin()), ERF_STAND_IN
     inputs = {"random": exporting.random_input((BATCH, 3, *cfg.base_size), cfg.seed)}
-    file = Path(cfg.export_name).expanduser()
-    return exporting.export(net, file, cfg.export_format, about, inputs, written=written, renamed=renamed)
+    target = exporting.Target(Path(cfg.export_name).expanduser(), cfg.export_format, metadata, renamed=renamed)
+    return exporting.export(net, target, inputs, written)
 
 
-def write_any_size(stored: Checkpoint, cfg: Config, about: dict) -> tuple[Path, dict[str, float]]:
+def write_any_size(checkpoint: Checkpoint, cfg: Config, metadata: dict) -> tuple[Path, dict[str, float]]:
     """ONNX for any number of images of any size, tried at base_size and with two images of an odd size."""
-    net = pretrained.network_of(stored, cfg)
+    net = checkpoints.network_of(checkpoint, cfg)
     weights = {parameter.name: parameter.asnumpy() for parameter in net.get_parameters()}
-    model = onnx_graph.model(weights, cfg.backbone, about)
+    model = onnx_graph.model(weights, cfg.backbone, metadata)
     height, width = (max(side // 2, SMALLEST_SIDE) + 5 for side in cfg.base_size)
     inputs = {
         "random": exporting.random_input((BATCH, 3, *cfg.base_size), cfg.seed),

@@ -23,6 +23,7 @@ from PIL import Image
 
 from src.engine.data import images, stream
 from src.engine.data.image_folder import IMAGE_SUFFIXES
+from src.engine.data.source import Files, Source
 from src.engine.errors import UsageError, ZooError
 from src.engine.io.files import files_below
 from src.segformer import transforms
@@ -42,14 +43,22 @@ NAMED = 5  # how many values or files an error names
 class Pairs:
     """Images and their masks in a fixed order, and what the values of the masks mean."""
 
-    root: Path
-    images: tuple[str, ...]  # relative to root
-    masks: tuple[str, ...]
+    images: Source
+    masks: Source
     classes: ClassList
     without_mask: tuple[str, ...] = ()  # images that were left out because they have none
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def where(self) -> Path:
+        return self.images.where
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image (H, W, 3) uint8 RGB and mask (H, W) uint8."""
+        image = images.decode(self.images.read(index))
+        return image, read_mask(self.masks, index, image.shape[:2], self.classes)
 
 
 class Sample(NamedTuple):
@@ -121,9 +130,8 @@ def find_pairs(data_path: str, split: str, class_list: str = "", on_missing_labe
     if lost and (on_missing_label == "error" or not kept):
         raise missing(root, lost, len(pairs))
     return Pairs(
-        root,
-        tuple(image.relative_to(root).as_posix() for image, _ in kept),
-        tuple(mask.relative_to(root).as_posix() for _, mask in kept),
+        Files(root, tuple(image.relative_to(root).as_posix() for image, _ in kept)),
+        Files(root, tuple(mask.relative_to(root).as_posix() for _, mask in kept)),
         classes,
         tuple(image.relative_to(root).as_posix() for image, _ in lost),
     )
@@ -162,16 +170,16 @@ def padding_line(pairs: Pairs, cfg: Any) -> str:
 
 def first_sizes(pairs: Pairs) -> list[tuple[int, int]]:
     """Height and width of the first images that can be read."""
-    sizes = map(size_of, (pairs.root / file for file in pairs.images[:TRIED]))
+    sizes = (size_of(pairs.images, index) for index in range(min(TRIED, len(pairs))))
     return [size for size in sizes if size]
 
 
-def size_of(file: Path) -> tuple[int, int] | None:
-    """Height and width of an image; None where it cannot be read, which reading it whole will report."""
+def size_of(source: Source, index: int) -> tuple[int, int] | None:
+    """Height and width of an image; None where it cannot be read, which decoding it will report."""
     try:
-        with Image.open(file) as image:
+        with Image.open(io.BytesIO(source.read(index))) as image:
             return image.height, image.width
-    except (OSError, Image.DecompressionBombError):
+    except (OSError, images.BadImage, Image.DecompressionBombError):
         return None
 
 
@@ -186,10 +194,14 @@ def missing(root: Path, lost: list[tuple[Path, Path]], count: int) -> ZooError:
     return ZooError(f"{len(lost)} of {count} images have no label: {image} needs {mask}; {remedy}")
 
 
-def read_mask(path: Path, shape: tuple[int, ...], classes: ClassList) -> np.ndarray:
+def read_mask(masks: Source, index: int, shape: tuple[int, ...], classes: ClassList) -> np.ndarray:
     """Index mask (H, W) uint8. Raises BadImage where the file is broken, ZooError where it is another mask."""
+    path = masks.where / masks.name(index)
     try:
-        data = path.read_bytes()
+        data = masks.read(index)
+    except images.BadImage as error:
+        raise images.BadImage(f"its label {path} is no readable PNG ({error})") from error
+    try:
         images.check_complete(data)
         with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
             mode, size = picture.mode, picture.size[::-1]
@@ -221,12 +233,6 @@ def check_values(mask: np.ndarray, path: Path, classes: ClassList) -> None:
         )
 
 
-def read_pair(pairs: Pairs, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image (H, W, 3) uint8 RGB and mask (H, W) uint8."""
-    image = images.read(pairs.root / pairs.images[index])
-    return image, read_mask(pairs.root / pairs.masks[index], image.shape[:2], pairs.classes)
-
-
 def train_transform(
     image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, cfg: Any, ignore: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -249,47 +255,50 @@ def eval_transform(image: np.ndarray, cfg: Any, scale: float | None = 1.0) -> np
     return transforms.normalise(image, cfg.img_norm_mean, cfg.img_norm_std)
 
 
-def train_batches(
-    pairs: Pairs,
-    cfg: Any,
-    bad: stream.BadFiles,
-    epoch: int,
-    first_step: int = 0,
-    rank: int = 0,
-    ranks: int = 1,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Images (N, 3, h, w) float32 and masks (N, h, w) int32 of one epoch, from `first_step` on."""
+@dataclass(frozen=True)
+class Loader:
+    """Reads, transforms and stacks the pairs of one rank."""
 
-    def sample(index: int) -> tuple[np.ndarray, np.ndarray]:
-        _, (image, mask) = stream.first_good(
-            lambda i: read_pair(pairs, i), int(index), len(pairs), bad, pairs.images.__getitem__
-        )
-        rng = stream.generator(cfg.seed, stream.SAMPLE, epoch, int(index))
-        return train_transform(image, mask, rng, cfg, pairs.classes.ignore)
+    pairs: Pairs
+    cfg: Any
+    bad: stream.BadFiles
+    shard: stream.Shard = stream.ALONE
 
-    order = stream.training_order(len(pairs), cfg.batch_size, cfg.seed, epoch, rank, ranks)[first_step:]
-    workers = cfg.dataset_num_parallel_workers
-    yield from stream.batches(sample, order, workers, ahead=max(2 * cfg.batch_size, workers + 1))
+    @property
+    def batch_per_rank(self) -> int:
+        """SegFormer's batch_size is that of all ranks together."""
+        return self.cfg.batch_size // self.shard.count
 
+    def train_batches(self, epoch: int, first_step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Images (N, 3, h, w) float32 and masks (N, h, w) int32 of one epoch, from `first_step` on."""
+        pairs, cfg = self.pairs, self.cfg
 
-def eval_samples(
-    pairs: Pairs, cfg: Any, bad: stream.BadFiles, scale: float | None = 1.0, rank: int = 0, ranks: int = 1
-) -> Iterator[Sample | None]:
-    """Every image of this rank in order, one at a time; only a few are prepared in advance.
+        def sample(index: int) -> tuple[np.ndarray, np.ndarray]:
+            found = stream.first_good(pairs.read, int(index), len(pairs), self.bad, pairs.images.name)
+            rng = stream.generator(cfg.seed, stream.SAMPLE, epoch, int(index))
+            return train_transform(*found[1], rng, cfg, pairs.classes.ignore)
 
-    None stands for an image that cannot be read, and for the turns of a rank that has one image less than others.
-    """
+        order = stream.training_order(len(pairs), self.batch_per_rank, cfg.seed, epoch, self.shard)[first_step:]
+        workers = cfg.dataset_num_parallel_workers
+        yield from stream.batches(sample, order, workers, ahead=max(2 * self.batch_per_rank, workers + 1))
 
-    def sample(index: int) -> Sample | None:
-        if index >= len(pairs):
-            return None
-        try:
-            picture, mask = read_pair(pairs, index)
-        except images.BadImage as error:
-            bad.add(pairs.images[index], str(error))
-            return None
-        return Sample(pairs.images[index], picture, eval_transform(picture, cfg, scale), mask)
+    def eval_samples(self, scale: float | None = 1.0) -> Iterator[Sample | None]:
+        """Every image of this rank in order, one at a time; only a few are prepared in advance.
 
-    threads = stream.usable_threads(cfg.dataset_num_parallel_workers)
-    turns = range(rank, -(-len(pairs) // ranks) * ranks, ranks)
-    yield from stream.ordered_map(sample, turns, threads, ahead=threads + 1)
+        None stands for an image that cannot be read, and for the turns of a rank that has one image less than others.
+        """
+        pairs, shard = self.pairs, self.shard
+
+        def sample(index: int) -> Sample | None:
+            if index >= len(pairs):
+                return None
+            try:
+                picture, mask = pairs.read(index)
+            except images.BadImage as error:
+                self.bad.add(pairs.images.name(index), str(error))
+                return None
+            return Sample(pairs.images.name(index), picture, eval_transform(picture, self.cfg, scale), mask)
+
+        threads = stream.usable_threads(self.cfg.dataset_num_parallel_workers)
+        turns = range(shard.index, -(-len(pairs) // shard.count) * shard.count, shard.count)
+        yield from stream.ordered_map(sample, turns, threads, ahead=threads + 1)

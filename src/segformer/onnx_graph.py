@@ -153,7 +153,7 @@ def decode(graph: Graph, maps: list[str]) -> str:
     return graph.conv(fused, "decode_head.linear_pred")
 
 
-def model(weights: dict[str, np.ndarray], backbone: str, about: dict) -> onnx.ModelProto:
+def model(weights: dict[str, np.ndarray], backbone: str, metadata: dict) -> onnx.ModelProto:
     """The checked model: `image` (N, 3, H, W) -> `logits` (N, K, H, W). `weights` are network.py's, by name."""
     graph = Graph(weights)
     maps = encode(graph, IMAGE, backbone)
@@ -171,6 +171,6 @@ def model(weights: dict[str, np.ndarray], backbone: str, about: dict) -> onnx.Mo
         opset_imports=[helper.make_opsetid("", OPSET)],
     )
     made.ir_version = IR_VERSION
-    onnx_model.store_about(made, about)
+    onnx_model.store_metadata(made, metadata)
     onnx.checker.check_model(made, full_check=True)
     return made

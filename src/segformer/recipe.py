@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 
@@ -10,10 +9,12 @@ from src.engine import device, loop
 from src.engine.config import to_yaml
 from src.engine.data import stream
 from src.engine.errors import UsageError, ZooError
-from src.engine.io import checkpoint, files
-from src.engine.io.run import open_run
-from src.engine.steps import mixed
+from src.engine.io import files
+from src.engine.io.checkpoint import Checkpoint, Names
+from src.engine.io.run import RunSettings, open_run
+from src.engine.training import carry_out
 from src.segformer import (
+    checkpoints,
     conversion,
     dataset,
     inference,
@@ -21,9 +22,8 @@ from src.segformer import (
     on_cpu,
     pictures,
     prediction,
-    pretrained,
     report,
-    work,
+    training,
 )
 from src.segformer.class_list import ClassList, read_class_list
 from src.segformer.config import Config
@@ -37,59 +37,53 @@ def train(cfg: Config) -> int:
     began = time.perf_counter()
     rank = device.setup(cfg.device, cfg.device_id, cfg.run_distribute)
     pairs = find(TRAIN, cfg)
-    held_out = find(VAL, cfg) if cfg.run_eval else None
+    data = training.Data(pairs, find(VAL, cfg) if cfg.run_eval else None)
     dataset.require_filled_crops(pairs, cfg)
-    plan = work.plan(pairs, cfg, rank)
+    training.schedule(pairs, cfg, rank)  # refuses a batch that does not fit before anything is built
     initial = first_weights(cfg)
     sync_bn = cfg.run_distribute and cfg.device == "Ascend"
     net = network.build(cfg.backbone, cfg.class_num, cfg.decoder_dim, cfg.seed, sync_bn)
-    loaded = pretrained.load(net, initial, cfg) if initial else "weights start anew"
-    prefix = f"segformer_{cfg.backbone}"
-    names, best_file = checkpoint.Names(prefix, "{prefix}_{epoch}.ckpt"), f"{prefix}_best.ckpt"
-    about, output = pretrained.about(cfg, pairs.classes), Path(cfg.checkpoint_path).expanduser()
-    used = cfg.pretrained_ckpt_path if initial else ""
-    with open_run(output, names, best_file, cfg.resume, about, to_yaml(cfg), used, rank) as run:
+    loaded = checkpoints.load(net, initial, cfg) if initial else "weights start anew"
+    settings = run_settings(cfg, checkpoints.metadata(cfg, pairs.classes), initial is not None)
+    with open_run(settings, rank) as run:
+        if cfg.resume == "auto" and run.resumed is None and cfg.load_ckpt and initial is None:
+            raise ZooError(f"no checkpoint in {run.folder} can be used; give --pretrained_ckpt_path to start from")
         say = run.journal.line
         say(report.train_size_line(len(pairs)))
-        say(f"{len(pairs.classes)} classes in {pairs.root}; {loaded}")
+        say(f"{len(pairs.classes)} classes in {pairs.where}; {loaded}")
         if padding := dataset.padding_line(pairs, cfg):
             say(padding)
         if cfg.device == "CPU":
             say(on_cpu.accelerate(net, cfg.cpu_kernels))
-        optimizer = work.optimizer(net, cfg)
-        scale = mixed.DynamicScale() if cfg.mixed_precision else None
-        step = work.train_step(net, pairs.classes, optimizer, scale, cfg, rank)
-        state = work.state(net, optimizer, scale)
-        bad = [stream.BadFiles(cfg.on_bad_image, say) for _ in (TRAIN, VAL)]
-        share = dataclasses.replace(cfg, batch_size=cfg.batch_size // rank.count)
-        batches = work.batches(pairs, share, bad[0], net.decode_head.width, rank)
-        evaluate_now = work.evaluation(net, held_out, cfg, bad[1], run, best_file, rank) if held_out else None
-        start = run.restore(state, plan, best_file)
-        if cfg.resume == "auto" and start == loop.Position() and cfg.load_ckpt and initial is None:
-            raise ZooError(f"no checkpoint in {output} can be used; give --pretrained_ckpt_path to start from")
-
-        def save(position: loop.Position) -> None:
-            if cfg.save_checkpoint:
-                run.save(state, position, plan, cfg.keep_checkpoint_max)
-
-        try:
-            lines = work.lines(step, start)
-            loop.train(step, batches, plan, start, run.journal, save, evaluate_now, lines, rank)
-        except loop.Stop as stop:
-            saved = "the state is saved, --resume auto goes on from here" if cfg.save_checkpoint else "nothing is saved"
-            say(f"stopped by {stop}; {saved}")
-            return 128 + stop.signal_number
-        work.finish(bad, run)
-        say(f"all train process done, cost:{time.perf_counter() - began:.0f}s")
-    return 0
+        status = carry_out(training.training(net, data, cfg, run), run)
+        if status == 0:
+            say(f"all train process done, cost:{time.perf_counter() - began:.0f}s")
+        return status
 
 
-def first_weights(cfg: Config) -> checkpoint.Checkpoint | None:
+def run_settings(cfg: Config, metadata: dict, starts_from_weights: bool) -> RunSettings:
+    """The run folder's files and rules."""
+    prefix = f"segformer_{cfg.backbone}"
+    return RunSettings(
+        folder=Path(cfg.checkpoint_path).expanduser(),
+        names=Names(prefix, "{prefix}_{epoch}.ckpt"),
+        best_file=f"{prefix}_best.ckpt",
+        metadata=metadata,
+        config_text=to_yaml(cfg),
+        resume=cfg.resume,
+        started_from=cfg.pretrained_ckpt_path if starts_from_weights else "",
+        save=cfg.save_checkpoint,
+        save_best=cfg.save_best_ckpt,
+        keep=cfg.keep_checkpoint_max,
+    )
+
+
+def first_weights(cfg: Config) -> Checkpoint | None:
     """The checkpoint to start from; None where there is none to be, or where it is gone and the run goes on anyway."""
     is_gone = cfg.resume == "auto" and cfg.has_checkpoints and not Path(cfg.pretrained_ckpt_path).expanduser().is_file()
     if not cfg.load_ckpt or cfg.resume not in ("", "auto") or is_gone:
         return None
-    return pretrained.read(cfg.pretrained_ckpt_path)
+    return checkpoints.read(cfg.pretrained_ckpt_path)
 
 
 def find(split: str, cfg: Config) -> dataset.Pairs:
@@ -101,10 +95,10 @@ def find(split: str, cfg: Config) -> dataset.Pairs:
     return pairs
 
 
-def predictor(stored: checkpoint.Checkpoint, cfg: Config) -> prediction.Predict:
+def predictor(checkpoint: Checkpoint, cfg: Config) -> prediction.Predict:
     """Image (1, 3, h, w) -> coarse logits with the network of a checkpoint."""
-    net = pretrained.network_of(stored, cfg)
-    print(f"loaded {stored.path}")
+    net = checkpoints.network_of(checkpoint, cfg)
+    print(f"loaded {checkpoint.path}")
     if cfg.device == "CPU":
         print(on_cpu.accelerate(net, cfg.cpu_kernels))
     return loop.predictor(network.QuarterLogits(net))
@@ -115,20 +109,20 @@ def evaluate(cfg: Config) -> int:
     began = time.perf_counter()
     rank = device.setup(cfg.device, cfg.device_id, cfg.run_distribute)
     pairs = find(VAL, cfg)
-    stored = pretrained.read(cfg.eval_ckpt_path)
-    known = pretrained.classes_of(stored)
+    checkpoint = checkpoints.read(cfg.eval_ckpt_path)
+    known = checkpoints.classes_of(checkpoint)
     if known is not None and known.names != pairs.classes.names:
         raise ZooError(
-            f"{stored.path} was trained on other classes ({', '.join(known.names[:5])}, ...) than {pairs.root} has; "
-            "evaluate on the classes it was trained on"
+            f"{checkpoint.path} was trained on other classes ({', '.join(known.names[:5])}, ...) than "
+            f"{pairs.where} has; evaluate on the classes it was trained on"
         )
-    predict = predictor(stored, cfg)
-    bad = stream.BadFiles(cfg.on_bad_image, print)
+    predict = predictor(checkpoint, cfg)
+    loader = dataset.Loader(pairs, cfg, stream.BadFiles(cfg.on_bad_image, print), rank.shard)
     since = time.perf_counter()
-    metric = work.score(predict, pairs, cfg, bad, print, rank)
-    work.tell(metric, pairs, stored.path.name, time.perf_counter() - since, print)
-    if bad.reasons:
-        print(bad.summary())
+    metric = training.score(predict, loader, print, rank)
+    training.tell(metric, pairs, checkpoint.path.name, time.perf_counter() - since, print)
+    if loader.bad.reasons:
+        print(loader.bad.summary())
     if not rank.is_first:
         return 0
     if cfg.per_class_csv:
@@ -139,15 +133,15 @@ def evaluate(cfg: Config) -> int:
     return 0
 
 
-def classes_to_draw(stored: checkpoint.Checkpoint, cfg: Config) -> ClassList:
+def classes_to_draw(checkpoint: Checkpoint, cfg: Config) -> ClassList:
     """Names and colours: those of class_list, or of the checkpoint, or Cityscapes'."""
     if cfg.class_list:
         classes = read_class_list(Path(cfg.class_list).expanduser())
     else:
-        classes = pretrained.classes_of(stored) or CITYSCAPES
+        classes = checkpoints.classes_of(checkpoint) or CITYSCAPES
         if classes is CITYSCAPES and cfg.class_num != len(CITYSCAPES):
             raise UsageError(
-                f"class_num is {cfg.class_num} and {stored.path} does not name its classes; "
+                f"class_num is {cfg.class_num} and {checkpoint.path} does not name its classes; "
                 "give --class_list FILE with their names and colours"
             )
     classes.require(cfg.class_num, cfg.dataset_ignore_label)
@@ -160,9 +154,9 @@ def infer(cfg: Config) -> int:
     device.setup(cfg.device, cfg.device_id)
     output = Path(cfg.infer_output_path).expanduser()
     inputs = pictures.list_inputs(cfg.data_path, str(output))
-    stored = pretrained.read(cfg.infer_ckpt_path)
-    classes = classes_to_draw(stored, cfg)
-    predict = predictor(stored, cfg)
+    checkpoint = checkpoints.read(cfg.infer_ckpt_path)
+    classes = classes_to_draw(checkpoint, cfg)
+    predict = predictor(checkpoint, cfg)
     print(report.infer_size_line(len(inputs), str(output.resolve())))
     bad = stream.BadFiles(cfg.on_bad_image, print)
     pictures.save_png(output / pictures.LEGEND, pictures.legend(classes))
@@ -178,10 +172,15 @@ def infer(cfg: Config) -> int:
 def export(cfg: Config) -> int:
     """Write AIR, MINDIR or ONNX, read the file back and compare it with the network."""
     device.setup(cfg.device, cfg.device_id)
-    stored = pretrained.read(cfg.export_ckpt_path)
-    about = {**stored.meta, "image_size": list(cfg.base_size), "mean": cfg.img_norm_mean, "std": cfg.img_norm_std}
+    checkpoint = checkpoints.read(cfg.export_ckpt_path)
+    metadata = {
+        **checkpoint.meta,
+        "image_size": list(cfg.base_size),
+        "mean": cfg.img_norm_mean,
+        "std": cfg.img_norm_std,
+    }
     write = conversion.write_any_size if cfg.dynamic_size else conversion.write_fixed_size
-    path, found = write(stored, cfg, about)
+    path, found = write(checkpoint, cfg, metadata)
     for kind, difference in found.items():
         print(f"largest difference to the network on {kind} input: {difference:.3g}")
     print(f"exported {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from src.engine.report import StepReport
+
 RULE = "=" * 63
 TITLE = "=" * 22 + " Evaluation Result " + "=" * 22
 
 
-def step_line(
-    epoch: int, epochs: int, step: int, steps: int, loss: float, overflow: bool, loss_scale: float, ms: float
-) -> str:
-    """`epoch` and `step` count from 1; the loss has the digits of a float32."""
+def step_line(now: StepReport) -> str:
+    """The loss has the digits of a float32."""
     return (
-        f"Epoch {epoch}/{epochs}, step:{step}/{steps}, loss:{np.float32(loss)!s}, overflow:{bool(overflow)}, "
-        f"loss_scale:{float(loss_scale)}, step cost:{ms:.0f}ms"
+        f"Epoch {now.epoch + 1}/{now.epochs}, step:{now.step + 1}/{now.steps}, loss:{np.float32(now.loss)!s}, "
+        f"overflow:{bool(now.overflow)}, loss_scale:{float(now.loss_scale)}, step cost:{now.step_ms:.0f}ms"
     )
 
 

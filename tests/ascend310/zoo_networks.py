@@ -19,10 +19,10 @@ from src.engine.data.image_folder import scan
 from src.engine.io import checkpoint
 from src.mobilenetv2 import dataset
 from src.mobilenetv2 import network as mobilenetv2
-from src.mobilenetv2.pretrained import CLASSIFIER
+from src.mobilenetv2.classifier import MOBILENETV2
 from src.segformer import network as segformer
+from src.segformer.checkpoints import class_table
 from src.segformer.class_list import read_class_list
-from src.segformer.pretrained import class_table
 from tests.ascend310.networks import SIZE
 from tests.networks import calm
 
@@ -53,7 +53,7 @@ def calibrate(net: mobilenetv2.MobileNetV2, batch: ms.Tensor) -> None:
 def fitted_head(net: mobilenetv2.MobileNetV2, root: Path) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """A classifier of the digits on the features of an untrained backbone: seconds instead of minutes."""
     folder = scan(str(root), ())
-    planes = [dataset.eval_transform(images.read(folder.path(i)), SIZE, SIZE) for i in range(len(folder))]
+    planes = [dataset.eval_transform(images.decode(folder.source.read(i)), SIZE, SIZE) for i in range(len(folder))]
     ms.set_context(mode=ms.PYNATIVE_MODE)  # compiling the backbone would take longer
     batches = [ms.Tensor(batch) for batch in np.array_split(np.stack(planes), 3)]
     calibrate(net, batches[0])
@@ -61,7 +61,8 @@ def fitted_head(net: mobilenetv2.MobileNetV2, root: Path) -> tuple[dict[str, np.
     middle, spread = features.mean(0), features.std(0) + 1e-6
     model = RidgeClassifier(alpha=100).fit((features - middle) / spread, folder.labels)
     weight = model.coef_ / spread
-    head = {CLASSIFIER: weight, CLASSIFIER.replace("weight", "bias"): model.intercept_ - weight @ middle}
+    classifier = MOBILENETV2.classifier
+    head = {classifier: weight, classifier.replace("weight", "bias"): model.intercept_ - weight @ middle}
     return {name: array.astype(np.float32) for name, array in head.items()}, folder.class_to_index
 
 

@@ -1,0 +1,1 @@
+"""Networks, recipes, resume, kernels, ranks, cache."""

@@ -32,7 +32,7 @@ import numpy as np
 from src.engine.data.cached_files import CachedFiles
 from src.engine.data.image_folder import TRAIN_FOLDERS, scan
 folder = scan(sys.argv[1], TRAIN_FOLDERS)
-cache = CachedFiles(folder, int(sys.argv[2]), False)
+cache = CachedFiles(folder.source, int(sys.argv[2]), False)
 for seed in range(2):
     order = np.random.default_rng(seed).permutation(len(folder)).reshape(-1, 2)
     for row in cache.rows(order):
@@ -83,9 +83,9 @@ def test_every_file_comes_back_in_the_order_asked_for(server, tmp_path):
     assert len(rows) == 28
     for index, content in rows:
         if content is None:
-            assert folder.files[index] == "b c/nested/x.jpg"
+            assert folder.source.name(index) == "b c/nested/x.jpg"
         else:
-            assert bytes.fromhex(content) == folder.path(index).read_bytes()
+            assert bytes.fromhex(content) == folder.source.read(index)
     assert statistics.startswith("dataset cache: 1") and "in memory, 0 on disk" in statistics
 
 

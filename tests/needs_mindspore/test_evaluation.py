@@ -13,10 +13,11 @@ pytest.importorskip("mindspore")  # before onnx: it chooses what protobuf runs o
 import onnx  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+from src.classification import evaluation  # noqa: E402
 from src.engine.config import build, read_yaml  # noqa: E402
 from src.engine.data import stream  # noqa: E402
 from src.engine.export import onnx_model  # noqa: E402
-from src.mobilenetv2 import evaluation  # noqa: E402
+from src.mobilenetv2.classifier import MOBILENETV2  # noqa: E402
 from src.mobilenetv2.config import Config  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402
 
@@ -37,7 +38,7 @@ def write_colour_classifier(path, batch: int) -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)])
     model.ir_version = 8
-    onnx_model.store_about(model, {"class_to_index": {"cat": 0, "dog": 1, "owl": 2}})
+    onnx_model.store_metadata(model, {"class_to_index": {"cat": 0, "dog": 1, "owl": 2}})
     onnx.save(model, str(path))
 
 
@@ -58,7 +59,7 @@ def test_a_file_of_fixed_batch_size_gets_its_parts_side_by_side(images, tmp_path
         **{"image_height": SIDE, "image_width": SIDE, "batch_size": 4, "eval_backend": "onnx"},
         **{"dataset_path": str(images / "val"), "pretrain_ckpt": str(tmp_path / "net.onnx")},
     )
-    assert evaluation.run(cfg, None) == 0
+    assert evaluation.run(MOBILENETV2, cfg, None) == 0
     assert given == [(True, length) for length in parts]
     said = capsys.readouterr().out
     assert "result: {'acc': 1.0}" in said and "samples: 9 of 9" in said

@@ -9,12 +9,14 @@ import pytest
 
 pytest.importorskip("mindspore")
 
+from src.classification import extraction
 from src.cpu_kernels import cells
 from src.engine import device
 from src.engine.config import build, read_yaml
 from src.engine.errors import ZooError
 from src.engine.export import exporting
-from src.mobilenetv2 import extraction, network
+from src.mobilenetv2 import network
+from src.mobilenetv2.classifier import MOBILENETV2
 from src.mobilenetv2.config import Config
 from tests.conftest import ROOT
 from tests.networks import calm
@@ -29,8 +31,8 @@ def test_many_images_go_through_onnxruntime_with_the_same_features(monkeypatch):
     net = calm(network.build(3, cfg.width_mult, 1))
     cells.accelerate(net)
     names, said = [p.name for p in net.get_parameters()], []
-    few = extraction.predictor(net, extraction.WORTH_EXPORTING - 1, cfg, said.append)(IMAGES)
-    many = extraction.predictor(net, extraction.WORTH_EXPORTING, cfg, said.append)
+    few = extraction.predictor(MOBILENETV2, net, extraction.WORTH_EXPORTING - 1, cfg, said.append)(IMAGES)
+    many = extraction.predictor(MOBILENETV2, net, extraction.WORTH_EXPORTING, cfg, said.append)
     expected = np.abs(few).max()
     assert expected > 0.1 and not said
     np.testing.assert_allclose(many(IMAGES), few, atol=1e-4 * expected)
@@ -47,7 +49,7 @@ def test_many_images_go_through_onnxruntime_with_the_same_features(monkeypatch):
             raise error
 
         monkeypatch.setattr(exporting, "export", refuse)
-        again = extraction.predictor(net, extraction.WORTH_EXPORTING, cfg, said.append)(IMAGES)
+        again = extraction.predictor(MOBILENETV2, net, extraction.WORTH_EXPORTING, cfg, said.append)(IMAGES)
         np.testing.assert_array_equal(again, few)
         assert said == [f"features by MindSpore, because {reason}"]
         said.clear()

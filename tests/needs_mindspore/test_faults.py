@@ -26,7 +26,7 @@ ms = pytest.importorskip("mindspore")
 
 from src.engine.errors import ZooError  # noqa: E402
 from src.engine.io import checkpoint  # noqa: E402
-from src.engine.io.run import open_run  # noqa: E402
+from src.engine.io.run import RunSettings, open_run  # noqa: E402
 from src.engine.loop import Score  # noqa: E402
 from src.engine.ranks import Rank  # noqa: E402
 from tests import fault_training  # noqa: E402
@@ -131,7 +131,7 @@ def test_weights_that_are_not_finite_are_not_saved(undisturbed, tmp_path, steps,
 
 
 def test_the_best_weights_are_finite(tmp_path):
-    with open_run(tmp_path / "run", NAMES, BEST, "", {}, "", "", Rank()) as run:
+    with open_run(RunSettings(tmp_path / "run", NAMES, BEST, {}, ""), Rank()) as run:
         with pytest.raises(ZooError, match="'weight' is not finite after an evaluation; the last checkpoint is from"):
             run.save_weights(BEST, {"whole": np.ones(3, np.int32), "weight": np.array([1, np.nan], np.float32)}, 1.0)
         assert not (tmp_path / "run" / BEST).exists()
@@ -187,8 +187,8 @@ def resumed_by_two(one: Path, other: Path, resume: str = "auto") -> list[str]:
 
     def opened(rank: Rank, folder: Path) -> str:
         try:
-            about = {"model": "toy", "size": fault_training.SIZE}
-            with open_run(folder, NAMES, BEST, resume, about, "", "", rank) as run:
+            metadata = {"model": "toy", "size": fault_training.SIZE}
+            with open_run(RunSettings(folder, NAMES, BEST, metadata, "", resume), rank) as run:
                 return run.resumed.path.name if run.resumed else ""
         except ZooError as error:
             return f"error: {error}"
@@ -225,24 +225,23 @@ def test_ranks_that_would_go_on_from_different_states_all_stop(undisturbed, tmp_
     assert sorted(path.name for path in one.iterdir()) == before
 
 
-@pytest.mark.parametrize("key", ["samples", "images"])
-def test_an_evaluation_that_could_read_nothing_is_no_score_of_zero(tmp_path, monkeypatch, key):
-    monkeypatch.setattr(fault_training.loop, "Score", lambda value, values: Score(value, {key: 0}))
+def test_an_evaluation_that_could_read_nothing_is_no_score_of_zero(tmp_path, monkeypatch):
+    monkeypatch.setattr(fault_training.loop, "Score", lambda value, values, samples: Score(value, values, 0))
     with pytest.raises(ZooError, match="the evaluation after epoch 1 could read nothing"):
         fault_training.train(tmp_path / "run")
 
 
 def test_the_toy_notices_a_step_that_is_lost_or_repeated(undisturbed, tmp_path, monkeypatch):
     """Else the tests above would prove nothing."""
-    monkeypatch.setattr(fault_training.loop, "_train_epoch", without_its_third_step(fault_training.loop._train_epoch))
+    epoch = fault_training.loop._Epoch
+    monkeypatch.setattr(epoch, "_stepped", without_its_third_step(epoch._stepped))
     fault_training.train(tmp_path / "run")
     with pytest.raises(AssertionError):
         assert_same(tmp_path / "run" / LAST, undisturbed / LAST)
 
 
 def without_its_third_step(original):
-    def train_epoch(step, *arguments):
-        calls = iter(range(10**6))
-        return original(lambda rate, noise: step(rate * (next(calls) != 2), noise), *arguments)
+    def stepped(self, epoch, index, rate, inputs):
+        return original(self, epoch, index, rate * (index != 2), inputs)
 
-    return train_epoch
+    return stepped

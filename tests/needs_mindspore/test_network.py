@@ -81,12 +81,13 @@ class TestStep:
         net.weight.set_data(ms.Tensor(np.arange(6, dtype=np.float32).reshape(2, 3) / 10))
         net.bias.set_data(ms.Tensor(np.zeros(2, np.float32)))
         optimizer = step.momentum_optimizer(net, momentum=0.9, weight_decay=0.01)
-        average = step.moving_average_of(optimizer.parameters) if options.get("average_decay") else None
+        average = step.moving_average_of(optimizer.parameters) if options.get("ema_decay") else None
 
         def loss(x):
             return net(x).sum()
 
-        return net, optimizer, average, step.make_step(loss, optimizer, average=average, **options)
+        run = step.make_step(loss, optimizer, step.StepOptions(**options), average=average)
+        return net, optimizer, average, run
 
     def test_momentum_decay_and_learning_rate(self):
         net, _, _, run = self.make()
@@ -115,7 +116,7 @@ class TestStep:
         assert np.linalg.norm(after - before) == pytest.approx(0.5, rel=0.05)  # weight decay adds a little
 
     def test_moving_average_and_its_use(self):
-        net, optimizer, average, run = self.make(average_decay=0.75)
+        net, optimizer, average, run = self.make(ema_decay=0.75)
         first = net.weight.asnumpy().copy()
         run(0.1, np.ones((1, 3), np.float32))
         second = net.weight.asnumpy().copy()
@@ -126,7 +127,7 @@ class TestStep:
         np.testing.assert_allclose(net.weight.asnumpy(), second)
 
     def test_training_after_the_average_was_in_place_goes_on_from_the_weights(self):
-        plain, looked = self.make(average_decay=0.75), self.make(average_decay=0.75)
+        plain, looked = self.make(ema_decay=0.75), self.make(ema_decay=0.75)
         x = np.array([[1.0, 2.0, 3.0]], np.float32)
         for _ in range(3):
             for net, optimizer, average, run in (plain, looked):
@@ -147,8 +148,7 @@ def test_boosted_step_learns_and_keeps_the_names():
     net.set_train(True)
     names = [p.name for p in net.get_parameters()]
     optimizer = step.momentum_optimizer(net, 0.9, 0.00004, lr=np.full(50, 0.01, np.float32))
-    settings = boost.settings("O1", total_steps=50, centralise=False)
-    run = boost.make_step(net, cross_entropy, optimizer, "O1", settings, loss_scale=1.0)
+    run = boost.make_step(net, cross_entropy, optimizer, boost.Boost("O1", total_steps=50, centralise=False))
     rng = np.random.default_rng(0)
     image = rng.standard_normal((6, 3, 32, 32)).astype(np.float32)
     target = np.eye(3, dtype=np.float32)[rng.integers(0, 3, 6)]

@@ -16,6 +16,7 @@ ms = pytest.importorskip("mindspore")
 from mindspore import Tensor  # noqa: E402
 from onnx import numpy_helper  # noqa: E402
 
+from src.classification import checkpoints as float_checkpoints  # noqa: E402
 from src.cpu_kernels import cells  # noqa: E402
 from src.engine import config, device  # noqa: E402
 from src.engine.errors import UsageError, ZooError  # noqa: E402
@@ -24,7 +25,8 @@ from src.engine.io import checkpoint  # noqa: E402
 from src.engine.steps import step  # noqa: E402
 from src.mobilenetv2 import network as float_network  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402
-from src.mobilenetv2_quant import calibration, folding, integer_file, layer_report, network, pretrained  # noqa: E402
+from src.mobilenetv2_quant import calibration, checkpoints, folding, integer_file, layer_report, network  # noqa: E402
+from src.mobilenetv2_quant.classifier import MOBILENETV2_QUANT  # noqa: E402
 from src.mobilenetv2_quant.config import Config  # noqa: E402
 from src.mobilenetv2_quant.integer_graph import Writer  # noqa: E402
 from src.mobilenetv2_quant.quantiser import Grid, LearnedActivationQuantiser  # noqa: E402
@@ -422,7 +424,7 @@ def test_checkpoints_load_by_name_and_wrong_ones_are_refused(weights, tmp_path):
     about = {"model": "mobilenetv2", "width_mult": CFG.width_mult, "class_to_index": dict(zip("abcde", range(5)))}
     checkpoint.save(tmp_path / "float.ckpt", {**weights, "learning_rate": np.zeros(1, np.float32)}, about)
     net, classes = network.build(CLASSES, CFG), about["class_to_index"]
-    line = pretrained.load(net, pretrained.read_any(tmp_path / "float.ckpt"), classes, CFG)
+    line = checkpoints.load(net, checkpoints.read_any(tmp_path / "float.ckpt"), classes, CFG)
     assert "262 arrays matched by name and shape, 0 missing, " in line and "of the quantisers new" in line
     assert "not used: 1 (learning_rate" in line
     found = checkpoint.arrays_of(net.get_parameters())
@@ -431,15 +433,15 @@ def test_checkpoints_load_by_name_and_wrong_ones_are_refused(weights, tmp_path):
     renamed = {name.replace("features.3.", "features.4."): array for name, array in weights.items()}
     checkpoint.save(tmp_path / "renamed.ckpt", renamed, about)
     with pytest.raises(ZooError, match=r"lacks \d+ of 262 arrays"):
-        pretrained.load(net, pretrained.read_any(tmp_path / "renamed.ckpt"), classes, CFG)
+        checkpoints.load(net, checkpoints.read_any(tmp_path / "renamed.ckpt"), classes, CFG)
     with pytest.raises(ZooError, match="is no mobilenetv2_quant checkpoint"):
-        pretrained.read(tmp_path / "float.ckpt")
-    checkpoint.save(tmp_path / "quant.ckpt", found, pretrained.about(CFG, classes))
-    quant = pretrained.read(tmp_path / "quant.ckpt")
-    assert pretrained.has_ranges(quant, CFG)
+        checkpoints.read(tmp_path / "float.ckpt")
+    checkpoint.save(tmp_path / "quant.ckpt", found, float_checkpoints.metadata(MOBILENETV2_QUANT, CFG, classes))
+    quant = checkpoints.read(tmp_path / "quant.ckpt")
+    assert checkpoints.has_ranges(quant, CFG)
     others = [{"weight_bits": 4}, {"activation_bits": 4}, {"filter_head": True}, {"calibrate_only": 2}]
-    assert not any(pretrained.has_ranges(quant, configuration(**values)) for values in others)
-    assert not pretrained.has_ranges(pretrained.read_any(tmp_path / "float.ckpt"), CFG)
-    assert not pretrained.has_ranges(None, CFG)
+    assert not any(checkpoints.has_ranges(quant, configuration(**values)) for values in others)
+    assert not checkpoints.has_ranges(checkpoints.read_any(tmp_path / "float.ckpt"), CFG)
+    assert not checkpoints.has_ranges(None, CFG)
     with pytest.raises(ZooError, match="was made with weight_bits 8; give --weight_bits 8"):
-        pretrained.network_of(pretrained.read(tmp_path / "quant.ckpt"), configuration(weight_bits=4))
+        checkpoints.network_of(checkpoints.read(tmp_path / "quant.ckpt"), configuration(weight_bits=4))

@@ -28,11 +28,12 @@ from src.engine.data.stream import BadFiles  # noqa: E402
 from src.engine.io import checkpoint  # noqa: E402
 from src.engine.ranks import Rank  # noqa: E402
 from src.engine.steps import step  # noqa: E402
-from src.mobilenetv2 import dataset, network  # noqa: E402
+from src.mobilenetv2 import network  # noqa: E402
 from src.mobilenetv2.config import Config  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402
-from src.mobilenetv2.lr_generator import get_lr  # noqa: E402
+from src.mobilenetv2.lr_generator import Rates, get_lr  # noqa: E402
 from tests.conftest import CLASSES, ROOT, run_command, write_settings  # noqa: E402
+from tests.loaders import class_batches  # noqa: E402
 from tests.networks import calm  # noqa: E402
 from tests.scripts.ports import free_port  # noqa: E402
 from tests.waiting import wait_until  # noqa: E402
@@ -144,10 +145,10 @@ def reference(photos, initial) -> tuple[list[float], dict[str, np.ndarray]]:
 
     compiled = step.make_step(loss, optimizer)
     steps = len(folder) // (2 * HALF)
-    rates = get_lr(cfg.lr_init, cfg.lr_end, cfg.lr_max, cfg.warmup_epochs, cfg.epoch_size, steps)
+    rates = get_lr(Rates(cfg.lr_init, cfg.lr_end, cfg.lr_max), cfg.warmup_epochs, cfg.epoch_size, steps)
     losses = []
     for epoch in range(cfg.epoch_size):
-        for inputs in dataset.train_batches(folder, cfg, BadFiles("error", print), epoch):
+        for inputs in class_batches(folder, cfg, BadFiles("error", print), epoch):
             losses.append(float(compiled(float(rates[len(losses)]), *inputs).asnumpy()))
     return losses, checkpoint.arrays_of(net.trainable_params())
 

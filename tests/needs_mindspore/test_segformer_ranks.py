@@ -6,7 +6,6 @@ batch in two passes. Which normalisation a training builds is checked without ra
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from src.engine.data import stream  # noqa: E402
 from src.engine.io import checkpoint  # noqa: E402
 from src.engine.ranks import Rank  # noqa: E402
 from src.engine.steps import step  # noqa: E402
-from src.segformer import dataset, network, recipe, work  # noqa: E402
+from src.segformer import dataset, network, recipe, training  # noqa: E402
 from src.segformer.loss import cross_entropy  # noqa: E402
 from tests.conftest import ROOT, run_command, write_settings  # noqa: E402
 from tests.needs_mindspore.test_ranks import launch, rows  # noqa: E402
@@ -70,7 +69,7 @@ def train_alone(settings: Path, data: Path) -> tuple[list[float], dict[str, np.n
     pairs = recipe.find(recipe.TRAIN, cfg)
     net = network.build(cfg.backbone, cfg.class_num, cfg.decoder_dim, cfg.seed)
     net.set_train(True)
-    optimizer = work.optimizer(net, cfg)
+    optimizer = training.optimizer(net, cfg)
     first = {name: array.copy() for name, array in checkpoint.arrays_of(net.trainable_params()).items()}
     weights = ms.Tensor(pairs.classes.weights if cfg.class_weights else [1.0] * len(pairs.classes), ms.float32)
 
@@ -82,10 +81,10 @@ def train_alone(settings: Path, data: Path) -> tuple[list[float], dict[str, np.n
         return (share_of_loss(*inputs[:half]) + share_of_loss(*inputs[half:])) / RANKS
 
     train = step.make_step(loss, optimizer)
-    rates = work.plan(pairs, cfg, Rank()).lr
-    share = dataclasses.replace(cfg, batch_size=cfg.batch_size // RANKS)
+    rates = training.schedule(pairs, cfg, Rank()).lr
     bad = stream.BadFiles("error", print)
-    streams = [work.batches(pairs, share, bad, net.decode_head.width, Rank(index, RANKS)) for index in range(RANKS)]
+    loaders = [dataset.Loader(pairs, cfg, bad, stream.Shard(index, RANKS)) for index in range(RANKS)]
+    streams = [training.batches(loader, net.decode_head.width) for loader in loaders]
     batches = zip(*(arriving(0, 0) for arriving in streams))
     losses = [float(train(float(rate), *one, *other).asnumpy()) for rate, (one, other) in zip(rates, batches)]
     return losses, first, checkpoint.arrays_of(net.trainable_params())
@@ -127,7 +126,7 @@ def test_two_ranks_evaluate_every_image_once(trained, settings, data, tmp_path):
 
 def masks(data: Path) -> list[np.ndarray]:
     pairs = dataset.find_pairs(str(data), recipe.VAL)
-    return [dataset.read_pair(pairs, index)[1] for index in range(len(pairs))]
+    return [pairs.read(index)[1] for index in range(len(pairs))]
 
 
 def test_all_ranks_evaluate_with_the_statistics_of_the_first():

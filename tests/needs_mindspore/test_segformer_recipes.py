@@ -5,6 +5,7 @@ A training process costs about half a minute, mostly compilation, so the tests s
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -24,7 +25,8 @@ from src.engine import device, loop  # noqa: E402
 from src.engine.export import exporting, onnx_model  # noqa: E402
 from src.engine.io import checkpoint, run  # noqa: E402
 from src.engine.ranks import Rank  # noqa: E402
-from src.segformer import names, network, pictures, pretrained, recipe, work  # noqa: E402
+from src.engine.steps.step import TrainStep  # noqa: E402
+from src.segformer import checkpoints, names, network, pictures, recipe, training  # noqa: E402
 from src.segformer.labels import CITYSCAPES  # noqa: E402
 from tests.conftest import ROOT, run_command, write_settings  # noqa: E402
 from tests.segmentation_data import write_generic  # noqa: E402
@@ -133,20 +135,20 @@ class TestTrain:
 
     def test_checkpoints_name_the_original_recipe_as_they_did_when_it_was_called_seed(self, tiny, data):
         flags = ["--data_path", data, "--load_ckpt", "False", "--recipe"]
-        before = {**pretrained.about(configure("train", tiny, *flags, "original"), CITYSCAPES), "recipe": "seed"}
+        before = {**checkpoints.metadata(configure("train", tiny, *flags, "original"), CITYSCAPES), "recipe": "seed"}
         stored = checkpoint.Checkpoint(Path("x.ckpt"), {}, {**before, "position": {}})
         for spelling in ("original", "seed"):
-            run.require_same(stored, pretrained.about(configure("train", tiny, *flags, spelling), CITYSCAPES))
+            run.require_same(stored, checkpoints.metadata(configure("train", tiny, *flags, spelling), CITYSCAPES))
         with pytest.raises(recipe.ZooError, match=r"x.ckpt was made with another recipe \(seed\)"):
-            run.require_same(stored, pretrained.about(configure("train", tiny, *flags, "paper"), CITYSCAPES))
+            run.require_same(stored, checkpoints.metadata(configure("train", tiny, *flags, "paper"), CITYSCAPES))
 
 
 def test_a_removed_checkpoint_is_named_in_the_log(tmp_path, capsys):
-    names = checkpoint.Names("m", "{prefix}_{epoch}.ckpt")
     schedule = loop.Schedule(epochs=9, steps_per_epoch=3, images_per_step=2, samples=6, lr=np.zeros(27, np.float32))
-    with run.open_run(tmp_path, names, "m_best.ckpt", "", {}, "", "", Rank()) as opened:
+    kept = run.RunSettings(tmp_path, checkpoint.Names("m", "{prefix}_{epoch}.ckpt"), "m_best.ckpt", {}, "", keep=2)
+    with run.open_run(kept, Rank()) as opened:
         for epoch in (1, 2, 3):
-            opened.save([ms.Parameter(np.float32([1]), name="w")], loop.Position(epoch, 0), schedule, keep=2)
+            opened.save([ms.Parameter(np.float32([1]), name="w")], loop.Position(epoch, 0), schedule)
     assert "removed m_1.ckpt, which this run no longer keeps" in (tmp_path / "train.log").read_text().splitlines()
     assert "removed m_1.ckpt" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == ["m_2.ckpt", "m_3.ckpt"]
@@ -157,7 +159,7 @@ def test_the_log_of_a_training_tells_of_padding(tiny, data, tmp_path, monkeypatc
     def stop(*_):
         raise recipe.ZooError("stopped")
 
-    monkeypatch.setattr(work, "optimizer", stop)
+    monkeypatch.setattr(training, "optimizer", stop)
     flags = ["--data_path", data, "--checkpoint_path", tmp_path, "--crop_size", crop, "--cpu_kernels", "off"]
     with pytest.raises(recipe.ZooError, match="stopped"):
         recipe.train(configure("train", tiny, *flags))
@@ -166,35 +168,55 @@ def test_the_log_of_a_training_tells_of_padding(tiny, data, tmp_path, monkeypatc
     assert text.count("warning: crop_size is [40, 64] and an image of 40 x 80 fitted to base_size") == is_told
 
 
-def test_the_cost_in_a_line_is_the_mean_of_the_steps_since_the_line_before():
-    step_line = work.lines(None, loop.Position(epoch=1, step=2)).step
-    shown = [(1, 3, 100.0), (1, 5, 400.0), (2, 3, 1200.0), (2, 5, 1300.0)]  # epoch, index, ms since the epoch began
-    costs = [step_line(epoch, 9, index, 6, 0.5, 0.0, ms, 0.1).split("cost:")[1] for epoch, index, ms in shown]
-    assert costs == ["50ms", "150ms", "300ms", "50ms"]
+class Quiet:
+    """A journal that keeps its lines."""
+
+    def __init__(self):
+        self.lines = []
+
+    bar = staticmethod(lambda steps, *names: steps)
+    on_bar = measure = staticmethod(lambda *values, **named: None)
+
+    def line(self, text):
+        self.lines.append(text)
+
+
+def test_the_cost_in_a_line_is_the_mean_of_the_steps_since_the_line_before(monkeypatch):
+    now, times = [0.0], iter([0.02, 0.08, 0.1, 0.2] + [0.3, 0.3, 0.1, 0.5, 0.05, 0.05])  # seconds of the steps
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+
+    def step(rate):
+        now[0] += next(times)
+        return ms.Tensor(0.5)
+
+    schedule = loop.Schedule(
+        epochs=3, steps_per_epoch=6, images_per_step=1, samples=6, lr=np.ones(18), log_interval=2, log_last=False
+    )
+    made = loop.Training(None, TrainStep(step, []), lambda *at: itertools.repeat(()), schedule, lines=training.LINES)
+    journal = Quiet()
+    loop.train(made, loop.Position(epoch=1, step=2), journal, lambda position: None)
+    assert [line.split("cost:")[1] for line in journal.lines] == ["50ms", "150ms", "300ms", "300ms", "50ms"]
 
 
 def test_an_evaluation_that_fails_costs_no_epoch():
-    class Quiet:
-        bar = staticmethod(lambda steps, *names: steps)
-        line = on_bar = measure = staticmethod(lambda *values, **named: None)
-
     def fail(position):
         raise recipe.ZooError("a label of another size")
 
-    plan = loop.Schedule(epochs=1, steps_per_epoch=1, images_per_step=1, samples=1, lr=np.ones(1), save_epochs=9)
-    saved = []
+    schedule = loop.Schedule(epochs=1, steps_per_epoch=1, images_per_step=1, samples=1, lr=np.ones(1), save_epochs=9)
+    one_step, saved = TrainStep(lambda rate: ms.Tensor(1.0), []), []
+    made = loop.Training(None, one_step, lambda *at: [()], schedule, fail)
     with pytest.raises(recipe.ZooError, match="another size"):
-        loop.train(lambda rate: ms.Tensor(1.0), lambda *at: [()], plan, loop.Position(), Quiet(), saved.append, fail)
+        loop.train(made, loop.Position(), Quiet(), saved.append)
     assert saved == [loop.Position(epoch=1)]
 
 
 class TestPretrained:
     def test_a_head_of_another_size_starts_anew_and_the_encoder_does_not(self, best, tiny):
-        stored = pretrained.read(str(best))
+        stored = checkpoints.read(str(best))
         cfg = configure("eval", tiny, "--eval_ckpt_path", best, "--data_path", best.parent)
         for classes, text in ((3, "loaded 191 arrays"), (5, "15 of the decode_head start anew")):
             net = network.build("mit_b0", classes, 0, seed=9)
-            assert text in pretrained.load(net, stored, cfg)
+            assert text in checkpoints.load(net, stored, cfg)
             assert (net.backbone.stages[0].patch_embed.proj.weight.asnumpy() == stored.arrays[names.FIRST]).all()
 
     @pytest.mark.parametrize(
@@ -208,7 +230,7 @@ class TestPretrained:
     def test_a_checkpoint_of_another_network_is_one_sentence(self, best, tiny, flags, words):
         cfg = configure("export", tiny, "--export_ckpt_path", best, "--export_format", "ONNX", *flags)
         with pytest.raises(recipe.ZooError, match=words):
-            pretrained.network_of(pretrained.read(str(best)), cfg)
+            checkpoints.network_of(checkpoints.read(str(best)), cfg)
 
 
 class TestOtherClasses:
@@ -218,7 +240,7 @@ class TestOtherClasses:
     def known(self, tmp_path, data) -> Path:
         """A network that was not trained, which names the classes of `data`."""
         pairs = recipe.dataset.find_pairs(str(data), recipe.VAL)
-        return self.write(tmp_path / "known.ckpt", classes=pretrained.class_table(pairs.classes))
+        return self.write(tmp_path / "known.ckpt", classes=checkpoints.class_table(pairs.classes))
 
     @pytest.fixture
     def nameless(self, tmp_path) -> Path:
@@ -342,12 +364,12 @@ def test_a_file_is_kept_only_within_1e_4_of_its_network(tmp_path, moved, is_kept
     written.bias.set_data(net.bias + moved)
     images = {"random": exporting.random_input((1, 3, 8, 8), 1)}
     if is_kept:
-        path, found = exporting.export(net, tmp_path / "x", "ONNX", {}, images, written=written)
+        path, found = exporting.export(net, exporting.Target(tmp_path / "x", "ONNX", {}), images, written)
         assert found["random"] == pytest.approx(moved, rel=0.1)
         assert path.is_file()
         return
     with pytest.raises(recipe.ZooError, match=r"x.onnx differs from the network by 0.0002 on random input; it is not"):
-        exporting.export(net, tmp_path / "x", "ONNX", {}, images, written=written)
+        exporting.export(net, exporting.Target(tmp_path / "x", "ONNX", {}), images, written)
     assert not list(tmp_path.iterdir())
 
 

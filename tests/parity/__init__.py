@@ -1,0 +1,1 @@
+"""Comparison with PyTorch and other implementations."""

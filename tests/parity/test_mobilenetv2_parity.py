@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.mobilenetv2.dataset import smooth_one_hot
-from src.mobilenetv2.lr_generator import get_lr
+from src.classification.targets import smooth_one_hot
+from src.mobilenetv2.lr_generator import Rates, get_lr
 from src.mobilenetv2.names import from_torchvision
 from tests.conftest import ROOT, run_command
 from tools import convert_model
@@ -264,7 +264,7 @@ def training_batches() -> list[tuple[np.ndarray, np.ndarray]]:
 
 def learning_rates() -> np.ndarray:
     """Warm-up over five steps, then the cosine."""
-    return get_lr(0.0, 0.0, LR_MAX, warmup_epochs=1, total_epochs=STEPS // 5, steps_per_epoch=5)
+    return get_lr(Rates(0.0, 0.0, LR_MAX), warmup_epochs=1, total_epochs=STEPS // 5, steps_per_epoch=5)
 
 
 def numbers_of(model: TorchMobileNetV2) -> dict[str, np.ndarray]:

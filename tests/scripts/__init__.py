@@ -1,0 +1,1 @@
+"""Launchers and bash scripts; no MindSpore needed."""

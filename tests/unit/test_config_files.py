@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from pathlib import Path
 
@@ -207,11 +208,14 @@ class TestBesideTheScripts:
         with pytest.raises(UsageError, match=r"data_path data/cityscapes is not a folder"):
             zoo.configure("train", [*self.FLAGS, "--data_path", "data/cityscapes"])
 
-    @given(st.text())
+    @given(st.one_of(st.text(), st.just("~nobody"), st.just("~0/x")))
     def test_any_text(self, text):
         values = {"dataset_path": config.Value(text, "x.yaml")}
         found = paths.look_beside(Config, values, ROOT / "tests")
         assert all(Path(path).exists() for path in found.values())
+        for require in (config.require_file, config.require_folder):
+            with contextlib.suppress(UsageError):
+                require("dataset_path", text)
 
 
 class TestEarlierRuns:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from src.classification import targets
 from src.engine.config import build, read_yaml
 from src.engine.data import images as reading
 from src.engine.data import stream
@@ -19,6 +20,7 @@ from src.engine.errors import UsageError, ZooError
 from src.mobilenetv2 import dataset
 from src.mobilenetv2.config import Config
 from tests.conftest import ROOT, write_images
+from tests.loaders import class_batches, class_loader
 
 
 def config(**changes) -> Config:
@@ -39,10 +41,10 @@ class TestFolder:
     def test_both_layouts_give_the_same_files(self, images):
         direct = scan(str(images / "train"), TRAIN_FOLDERS)
         above = scan(str(images), TRAIN_FOLDERS)
-        assert direct.files == above.files
+        assert direct.names == above.names
         assert len(direct) == 24
         assert direct.class_to_index == {"cat": 0, "dog": 1, "owl": 2}
-        assert scan(str(images), EVAL_FOLDERS).root.name == "val"
+        assert scan(str(images), EVAL_FOLDERS).where.name == "val"
 
     def test_a_class_called_train_is_a_class(self, tmp_path):
         write_images(tmp_path, 2, classes=("bus", "train"))
@@ -82,8 +84,8 @@ class TestFolder:
         (tmp_path / "cat" / "more").mkdir()
         cv2.imwrite(str(tmp_path / "cat" / "more" / "UPPER.JPG"), PICTURE)
         folder = scan(str(tmp_path), ())
-        assert folder.not_images == ("cat/notes.txt",)
-        assert "cat/more/UPPER.JPG" in folder.files
+        assert folder.left_out == ("cat/notes.txt",)
+        assert "cat/more/UPPER.JPG" in folder.names
 
 
 class TestDecode:
@@ -174,13 +176,13 @@ class TestDecode:
 class TestOrder:
     @given(st.integers(1, 200), st.integers(1, 9), st.integers(1, 5), st.integers(0, 3))
     def test_ranks_share_an_epoch_without_overlap(self, count, batch, ranks, epoch):
-        parts = [stream.training_order(count, batch, 7, epoch, rank, ranks) for rank in range(ranks)]
+        parts = [stream.training_order(count, batch, 7, epoch, stream.Shard(rank, ranks)) for rank in range(ranks)]
         together = np.concatenate([part.ravel() for part in parts])
         assert len(np.unique(together)) == len(together) == count // (batch * ranks) * batch * ranks
 
     def test_ranks_together_see_the_batches_of_one(self):
         alone = stream.training_order(100, 12, 7, 0)
-        two = [stream.training_order(100, 6, 7, 0, rank, 2) for rank in range(2)]
+        two = [stream.training_order(100, 6, 7, 0, stream.Shard(rank, 2)) for rank in range(2)]
         assert (np.concatenate(two, axis=1) == alone).all()
 
     def test_epochs_and_seeds_differ(self):
@@ -193,7 +195,7 @@ class TestOrder:
 
     @given(count=st.integers(1, 300), batch=st.integers(1, 20), ranks=st.integers(1, 9))
     def test_evaluation_on_any_number_of_ranks_sees_every_sample_once(self, count, batch, ranks):
-        turns = [stream.evaluation_order(count, batch, rank, ranks) for rank in range(ranks)]
+        turns = [stream.evaluation_order(count, batch, stream.Shard(rank, ranks)) for rank in range(ranks)]
         assert len({len(own) for own in turns}) == 1  # so that ranks can wait for each other after each batch
         seen = np.concatenate([row for own in turns for row in own])
         assert sorted(seen[seen != stream.NO_SAMPLE]) == list(range(count))
@@ -208,7 +210,7 @@ class TestBatches:
         cfg = config(**changes)
         folder = scan(str(images / "train"), ())
         bad = stream.BadFiles(cfg.on_bad_image, print)
-        return list(dataset.train_batches(folder, cfg, bad, epoch=1, first_step=0))
+        return list(class_batches(folder, cfg, bad, epoch=1, first_step=0))
 
     @pytest.mark.parametrize(
         "changes",
@@ -232,8 +234,8 @@ class TestBatches:
     def test_starting_later_gives_the_rest_of_the_epoch(self, images):
         cfg, folder = config(mixup_alpha=0.2), scan(str(images / "train"), ())
         bad = stream.BadFiles("error", print)
-        whole = list(dataset.train_batches(folder, cfg, bad, 0, 0))
-        rest = list(dataset.train_batches(folder, cfg, bad, 0, 2))
+        whole = list(class_batches(folder, cfg, bad, 0, 0))
+        rest = list(class_batches(folder, cfg, bad, 0, 2))
         assert len(rest) == 1
         assert (rest[0][0] == whole[2][0]).all() and (rest[0][1] == whole[2][1]).all()
 
@@ -243,15 +245,15 @@ class TestBatches:
         (tmp_path / "dog" / "003.jpg").write_bytes(b"")
         folder, said = scan(str(tmp_path), ()), []
         bad = stream.BadFiles("skip", said.append)
-        batches = list(dataset.train_batches(folder, config(), bad, 0, 0))
+        batches = list(class_batches(folder, config(), bad, 0, 0))
         assert [len(image) for image, _ in batches] == [8, 8, 8]
         assert sorted(bad.reasons) == ["cat/000.jpg", "dog/003.jpg"]
         assert bad.summary() == "2 bad files skipped"
         assert len(said) == 2
-        labels = np.concatenate([label for _, label in dataset.eval_batches(folder, config(), bad, 8)])
+        labels = np.concatenate([label for _, label in class_loader(folder, config(), bad).eval_batches(8)])
         assert (labels >= 0).sum() == 22
         with pytest.raises(ZooError, match="jpg is no usable image"):
-            list(dataset.train_batches(folder, config(), stream.BadFiles("error", print), 0, 0))
+            list(class_batches(folder, config(), stream.BadFiles("error", print), 0, 0))
 
     def test_all_bad_is_an_error_not_a_loop(self, tmp_path):
         for name in ("cat", "dog"):
@@ -260,11 +262,11 @@ class TestBatches:
                 (tmp_path / name / f"{number}.png").write_bytes(b"")
         bad = stream.BadFiles("skip", lambda text: None)
         with pytest.raises(ZooError, match="none of the 16 files"):
-            list(dataset.train_batches(scan(str(tmp_path), ()), config(), bad, 0, 0))
+            list(class_batches(scan(str(tmp_path), ()), config(), bad, 0, 0))
 
     def test_evaluation_pads_the_last_batch(self, images):
         folder = scan(str(images / "val"), ())
-        batches = list(dataset.eval_batches(folder, config(), stream.BadFiles("error", print), 4))
+        batches = list(class_loader(folder, config(), stream.BadFiles("error", print)).eval_batches(4))
         assert [label.tolist() for _, label in batches][-1][1:] == [-1, -1, -1]
         assert all(image.shape == (4, 3, 32, 32) for image, _ in batches)
 
@@ -287,13 +289,13 @@ class TestTransforms:
         assert dataset.eval_transform(np.zeros((1, 1, 3), np.uint8), 224, 224).shape == (3, 224, 224)
 
     def test_smoothed_targets(self):
-        target = dataset.smooth_one_hot(np.array([2, 0]), 5, 0.1)
+        target = targets.smooth_one_hot(np.array([2, 0]), 5, 0.1)
         np.testing.assert_allclose(target[0], [0.025, 0.025, 0.9, 0.025, 0.025], atol=1e-7)
         np.testing.assert_allclose(target.sum(1), 1, atol=1e-6)
 
     def test_dropout_mask_keeps_the_mean_and_its_seed(self):
-        mask = dataset.dropout_mask((64, 1280), 0.2, 1, 0, 3)
+        mask = targets.dropout_mask((64, 1280), 0.2, 1, 0, 3)
         assert set(np.unique(mask)) == {np.float32(0), np.float32(1.25)}
         assert mask.mean() == pytest.approx(1, abs=0.01)
-        assert (mask == dataset.dropout_mask((64, 1280), 0.2, 1, 0, 3)).all()
-        assert (mask != dataset.dropout_mask((64, 1280), 0.2, 1, 0, 4)).any()
+        assert (mask == targets.dropout_mask((64, 1280), 0.2, 1, 0, 3)).all()
+        assert (mask != targets.dropout_mask((64, 1280), 0.2, 1, 0, 4)).any()

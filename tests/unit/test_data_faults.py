@@ -20,9 +20,9 @@ from src.engine.data import images as reading
 from src.engine.data import stream
 from src.engine.data.image_folder import scan
 from src.engine.errors import ZooError
-from src.mobilenetv2 import dataset as classification
 from src.segformer import dataset as segmentation
 from tests.conftest import CLASSES, write_images
+from tests.loaders import class_batches, class_loader, mask_batches
 from tests.segmentation_data import DataConfig, write_generic
 from tests.unit.test_data import config
 
@@ -55,13 +55,13 @@ class TestReadOnlyData:
     def test_images_in_class_folders(self, tmp_path, read_only):
         folder = scan(str(read_only(write_images(tmp_path / "data", 8))), ())
         bad = stream.BadFiles("error", print)
-        assert len(list(classification.train_batches(folder, config(), bad, 0))) == 3
-        assert sum((label >= 0).sum() for _, label in classification.eval_batches(folder, config(), bad, 8)) == 24
+        assert len(list(class_batches(folder, config(), bad, 0))) == 3
+        assert sum((label >= 0).sum() for _, label in class_loader(folder, config(), bad).eval_batches(8)) == 24
 
     def test_images_with_masks(self, tmp_path, read_only):
         root = read_only(write_generic(tmp_path / "data", {"train": 4}))
         pairs = segmentation.find_pairs(str(root), "train")
-        assert len(list(segmentation.train_batches(pairs, DataConfig(), stream.BadFiles("error", print), 0))) == 2
+        assert len(list(mask_batches(pairs, DataConfig(), stream.BadFiles("error", print), 0))) == 2
 
 
 class TestDataThatDisappear:
@@ -69,19 +69,19 @@ class TestDataThatDisappear:
         """Its files are named, others take their place, and every batch is full."""
         folder, said = scan(str(write_images(tmp_path, 8)), ()), []
         bad = stream.BadFiles("skip", said.append)
-        batches = classification.train_batches(folder, config(num_workers=1), bad, 0)
+        batches = class_batches(folder, config(num_workers=1), bad, 0)
         shutil.rmtree(tmp_path / "dog")
         assert [len(image) for image, _ in batches] == [8, 8, 8]
         assert sorted(bad.reasons) == [f"dog/{number:03d}.jpg" for number in range(8)]
         assert said[0].endswith("No such file or directory")
         with pytest.raises(ZooError, match="dog/00.*No such file or directory; remove it or use --on_bad_image skip"):
-            list(classification.train_batches(folder, config(), stream.BadFiles("error", print), 0))
+            list(class_batches(folder, config(), stream.BadFiles("error", print), 0))
 
     @pytest.mark.parametrize(("files", "words"), [(8, "none of the 24 files"), (80, "none of 200 files in a row")])
     def test_everything(self, tmp_path, files, words):
         """A large data set that is gone is said after 200 files, not after a million lines."""
         folder, said = scan(str(write_images(tmp_path / "data", files)), ()), []
-        batches = classification.train_batches(folder, config(), stream.BadFiles("skip", said.append), 0)
+        batches = class_batches(folder, config(), stream.BadFiles("skip", said.append), 0)
         shutil.rmtree(tmp_path / "data")
         with pytest.raises(ZooError, match=f"{words} is a usable image .*No such file or directory.*check the data"):
             list(batches)
@@ -92,7 +92,7 @@ class TestDataThatDisappear:
         pairs = segmentation.find_pairs(str(root), "train")
         shutil.rmtree(root / "masks")
         with pytest.raises(ZooError, match="none of the 4 files is a usable image .*no readable PNG"):
-            list(segmentation.train_batches(pairs, DataConfig(), stream.BadFiles("skip", lambda text: None), 0))
+            list(mask_batches(pairs, DataConfig(), stream.BadFiles("skip", lambda text: None), 0))
 
 
 def encoded(image: np.ndarray, kind: str, **options) -> bytes:
@@ -174,6 +174,6 @@ class TestAwkwardImages:
         folder = scan(str(tmp_path), ())
         bad = stream.BadFiles("skip", lambda text: None)
         for epoch in range(3):
-            for image, _ in classification.train_batches(folder, config(), bad, epoch):
+            for image, _ in class_batches(folder, config(), bad, epoch):
                 assert image.shape == (8, 3, 32, 32) and np.isfinite(image).all()
         assert {name.split("/")[1][:-4] for name in bad.reasons} == set(awkward)

@@ -18,6 +18,7 @@ from PIL import Image
 from src import zoo
 from src.engine import config
 from src.engine.data.images import BadImage
+from src.engine.data.source import Files
 from src.engine.errors import UsageError, ZooError
 from src.engine.export.result_files import read_labels
 from src.segformer import polygons
@@ -182,7 +183,7 @@ class TestLabelFiles:
         damaged = whole[:position] + data.draw(st.binary(max_size=9)) + whole[position + data.draw(st.integers(0, 9)) :]
         file.write_bytes(damaged)
         try:
-            mask = read_mask(file, (6, 8), CITYSCAPES)
+            mask = read_mask(Files(file.parent, (file.name,)), 0, (6, 8), CITYSCAPES)
         except (ZooError, BadImage) as error:
             assert is_one_sentence(error)
             return

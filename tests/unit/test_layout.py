@@ -14,24 +14,25 @@ import pytest
 from src.engine import config
 from src.zoo import MODELS
 from tests.conftest import ROOT
+from tools import source_tree
 
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 WITHOUT_MINDSPORE = """
+src.classification.classifier src.classification.config src.classification.dataset src.classification.targets
 src.cloud.copies src.cloud.inputs src.cloud.job src.cloud.job_environment src.cloud.once src.cloud.storage
-src.classification.config
-src.cloud.uploads src.cloud.zips src.cpu_kernels.build src.engine.config src.engine.config.flags src.engine.config.notes
-src.engine.config.options src.engine.config.paths src.engine.config.shared src.engine.config.values
-src.engine.config.yaml_files src.engine.data.augment
-src.engine.data.image_folder src.engine.data.images src.engine.data.stream src.engine.environment src.engine.errors
-src.engine.export.onnx_model src.engine.export.result_files src.engine.io.files src.engine.io.journal
-src.engine.io.torch_file src.engine.job_keys src.engine.metrics src.engine.plots src.engine.report
-src.engine.steps.profiling src.launch.cache_memory src.launch.hccl src.launch.plan src.launch.rank
-src.launch.rank_table src.launch.supervise src.mobilenetv2.config src.mobilenetv2.dataset src.mobilenetv2.lr_generator
-src.mobilenetv2.names src.mobilenetv2_quant.config src.mobilenetv2_quant.layer_report src.mobilenetv2_quant.onnx_graph
-src.mobilenetv2_quant.schedule src.segformer.class_list src.segformer.config src.segformer.dataset
-src.segformer.drop_masks src.segformer.labels src.segformer.lr_generator src.segformer.names src.segformer.pictures
-src.segformer.polygons src.segformer.prediction src.segformer.report src.segformer.transforms src.segformer.variants
-src.zoo
+src.cloud.uploads src.cloud.zips src.cpu_kernels.build src.engine.config src.engine.config.flags
+src.engine.config.notes src.engine.config.options src.engine.config.paths src.engine.config.shared
+src.engine.config.values src.engine.config.yaml_files src.engine.data.augment
+src.engine.data.image_folder src.engine.data.images src.engine.data.source src.engine.data.stream
+src.engine.environment src.engine.errors src.engine.export.onnx_model src.engine.export.result_files
+src.engine.io.files src.engine.io.journal src.engine.io.torch_file src.engine.job_keys src.engine.metrics
+src.engine.plots src.engine.report src.engine.steps.profiling src.launch.cache_memory src.launch.hccl src.launch.plan
+src.launch.rank src.launch.rank_table src.launch.supervise src.mobilenetv2.config src.mobilenetv2.dataset
+src.mobilenetv2.lr_generator src.mobilenetv2.names src.mobilenetv2_quant.config src.mobilenetv2_quant.layer_report
+src.mobilenetv2_quant.onnx_graph src.mobilenetv2_quant.phases src.segformer.class_list src.segformer.config
+src.segformer.dataset src.segformer.drop_masks src.segformer.labels src.segformer.lr_generator src.segformer.names
+src.segformer.pictures src.segformer.polygons src.segformer.prediction src.segformer.report src.segformer.transforms
+src.segformer.variants src.zoo
 """.split()  # noqa: SIM905 (a list of words reads better)
 ENVIRONMENT_READERS = {
     "src/engine/environment.py",
@@ -129,31 +130,17 @@ def test_functions_stay_short(path):
             assert node.end_lineno - node.lineno < 60, f"{relative(path)}: {node.name}"
 
 
-def tracked_files() -> list[str]:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode:
-        pytest.skip("not a git checkout")
-    return listed.stdout.splitlines()
+@pytest.mark.parametrize("document", [name for name in source_tree.DOCUMENTS if (ROOT / name).is_file()])
+def test_trees_in_the_documents_are_those_of_the_files(document):
+    """They follow from the first sentence of every module: python tools/source_tree.py --write."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    assert source_tree.BLOCK.search(text)
+    assert source_tree.with_trees(text) == text
 
 
-def test_readme_tree_names_what_is_there():
-    """Every path in the README's tree exists, and every tracked source file is in it or below a folder that is."""
-    tree = re.search(r"```text\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[1]
-    named, parents = set(), []
-    for line in tree.splitlines():
-        entry = re.match(r"( *)(\S+)", line)
-        if not entry:
-            continue
-        depth = len(entry[1]) // 2
-        parents[depth:] = [entry[2].rstrip("/")]
-        named.add("/".join(parents))
-    for path in named:
-        assert (ROOT / path).exists(), f"the README names {path}"
-    folders = {path for path in named if (ROOT / path).is_dir()}
-    leaves = {folder for folder in folders if not any(other.startswith(folder + "/") for other in named)}
-    for file in tracked_files():
-        is_named = file in named or any(file.startswith(leaf + "/") for leaf in leaves)
-        assert is_named or file.split("/")[-1] in ("__init__.py", ".gitignore"), f"the README's tree lacks {file}"
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_every_module_says_what_it_is(path):
+    assert source_tree.of_file(path)
 
 
 def test_tests_that_the_documents_name_are_there():

@@ -4,12 +4,13 @@ import numpy as np
 
 from src.engine import report
 from src.engine.metrics import Classification
+from src.engine.report import StepReport
 
 
 def test_step_and_epoch_lines_are_the_documented_ones():
-    line = report.step_line(0, 200, 624, 625, 5.258, 5.258, 140412.236, 0.09984)
+    line = report.step_line(StepReport(0, 200, 624, 625, 5.258, 5.258, 140412.236, 0.0, 0.09984))
     assert line == "epoch: [  0/200], step:[  624/  625], loss:[5.258/5.258], time:[140412.236], lr:[0.100]"
-    line = report.step_line(1, 200, 624, 625, 3.917, 3.917, 138221.25, 0.19984)
+    line = report.step_line(StepReport(1, 200, 624, 625, 3.917, 3.917, 138221.25, 0.0, 0.19984))
     assert line == "epoch: [  1/200], step:[  624/  625], loss:[3.917/3.917], time:[138221.250], lr:[0.200]"
     assert report.epoch_line(140522.5, 625, 5.258) == "epoch time: 140522.500, per step time: 224.836, avg loss: 5.258"
     assert report.epoch_line(138331.25, 625, 3.917) == "epoch time: 138331.250, per step time: 221.330, avg loss: 3.917"

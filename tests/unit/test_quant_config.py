@@ -11,11 +11,11 @@ import pytest
 from src import zoo
 from src.engine import config
 from src.engine.errors import UsageError
-from src.mobilenetv2.lr_generator import get_lr
+from src.mobilenetv2.lr_generator import Rates, get_lr
 from src.mobilenetv2_quant import layer_report
 from src.mobilenetv2_quant.config import Config
 from src.mobilenetv2_quant.onnx_graph import Graph
-from src.mobilenetv2_quant.schedule import Phase, phased
+from src.mobilenetv2_quant.phases import Phase, Phases
 from tests.conftest import ROOT
 
 CONFIGS = ROOT / "configs" / "mobilenetv2_quant"
@@ -71,10 +71,10 @@ def test_onnx_refuses_grids_that_it_cannot_say(tmp_path):
 
 
 def test_learning_rate_goes_on_where_float_training_stopped():
-    lr = get_lr(0.0, 0.0, 0.3, 0, 260, 10, start_epoch=200)
+    lr = get_lr(Rates(0.0, 0.0, 0.3), 0, 260, 10, start_epoch=200)
     assert len(lr) == 600
     assert lr[0] == pytest.approx(0.3 * 0.5 * (1 + np.cos(np.pi * 200 / 260)))  # 0.0377, as in the original
-    assert (lr == get_lr(0.0, 0.0, 0.3, 0, 260, 10)[2000:]).all()
+    assert (lr == get_lr(Rates(0.0, 0.0, 0.3), 0, 260, 10)[2000:]).all()
 
 
 @pytest.mark.parametrize("done", [0, 2, 4, 7])
@@ -91,9 +91,10 @@ def test_phases_switch_at_their_steps_and_after_a_resume(done):
         entered.append(phase)
         began[phase] = at
 
-    step = phased(make, enter, done, quant_delay=3, freeze_bn=5)
+    phases = Phases(make, enter, quant_delay=3, freeze_bn=5)
+    phases.begin(done)
     for _ in range(done, 8):
-        step(0.1)
+        phases.run(0.1)
     expected = [Phase(index >= 3, index >= 5) for index in range(done, 8)]
     assert ran == expected
     assert entered == list(dict.fromkeys(expected))  # each is compiled once
@@ -102,9 +103,9 @@ def test_phases_switch_at_their_steps_and_after_a_resume(done):
 
 def test_one_phase_unless_asked():
     entered = []
-    step = phased(lambda: lambda lr: None, lambda phase, _: entered.append(phase), 0, 0, 10_000_000)
+    phases = Phases(lambda: lambda lr: None, lambda phase, _: entered.append(phase), 0, 10_000_000)
     for _ in range(3):
-        step(0.1)
+        phases.run(0.1)
     assert entered == [Phase(True, False)]
 
 

@@ -153,13 +153,6 @@ def test_the_data_have_the_name_of_the_other_models_too(tmp_path):
     assert cfg.data_path == str(tmp_path)
 
 
-def test_a_batch_is_shared_out_to_the_ranks():
-    cfg = shipped("segformer.b0.cpu.yaml")
-    assert [cfg.batch_per_rank(ranks) for ranks in (1, 2, 8)] == [8, 4, 1]
-    with pytest.raises(UsageError, match="batch_size is 8 for 3 cards together; give a multiple of 3"):
-        cfg.batch_per_rank(3)
-
-
 def test_every_checkpoint_is_kept_unless_a_number_is_given(tmp_path):
     assert configure("train", tmp_path).keep_checkpoint_max == 0
     assert configure("train", tmp_path, "--keep_checkpoint_max", "3").keep_checkpoint_max == 3

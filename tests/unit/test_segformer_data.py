@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from src.engine.data import stream
+from src.engine.data.stream import ALONE, Shard
 from src.engine.errors import UsageError, ZooError
 from src.segformer import dataset, transforms
 from src.segformer.polygons import convert
+from tests.loaders import mask_batches, mask_samples
 from tests.segmentation_data import DataConfig, write_city, write_generic
 
 
@@ -38,10 +40,10 @@ class TestPairs:
     def test_generic(self, generic):
         before = listing(generic)
         pairs = dataset.find_pairs(str(generic), "train")
-        assert pairs.images == tuple(f"images/train/sub dir/{n:02d}.jpg" for n in range(7))
-        assert pairs.masks == tuple(f"masks/train/sub dir/{n:02d}.png" for n in range(7))
+        assert pairs.images.names == tuple(f"images/train/sub dir/{n:02d}.jpg" for n in range(7))
+        assert pairs.masks.names == tuple(f"masks/train/sub dir/{n:02d}.png" for n in range(7))
         assert pairs.classes.names == ("street", "house", "tree")
-        image, mask = dataset.read_pair(pairs, 0)
+        image, mask = pairs.read(0)
         assert (image.shape, mask.shape, mask.dtype) == ((40, 80, 3), (40, 80), np.uint8)
         assert listing(generic) == before
 
@@ -77,10 +79,10 @@ class TestPairs:
         for file in root.rglob("*_polygons.json"):
             convert(file)
         pairs = dataset.find_pairs(str(root), "train")
-        assert pairs.images[0] == "leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png"
-        assert pairs.masks[0] == "gtFine/train/ulm/ulm_000000_000019_gtFine_labelTrainIds.png"
+        assert pairs.images.name(0) == "leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png"
+        assert pairs.masks.name(0) == "gtFine/train/ulm/ulm_000000_000019_gtFine_labelTrainIds.png"
         assert len(pairs.classes) == 19
-        image = root / pairs.images[0]
+        image = root / pairs.images.name(0)
         image.rename(image.with_suffix(".PNG"))
         assert len(dataset.find_pairs(str(root), "train")) == 3
         with pytest.raises(ZooError, match="holds no .*split 'val'"):
@@ -145,7 +147,7 @@ class TestReading:
             picture.putpalette([200, 100, 50] * 256)
             picture.save(path)
 
-        _, mask = dataset.read_pair(self.pairs_with(tmp_path, save), 0)
+        _, mask = self.pairs_with(tmp_path, save).read(0)
         assert (mask == indices).all()
 
     @pytest.mark.parametrize(
@@ -161,30 +163,30 @@ class TestReading:
     def test_another_kind_of_mask_is_an_error(self, tmp_path, mask, message):
         pairs = self.pairs_with(tmp_path, lambda path: cv2.imwrite(str(path), mask))
         with pytest.raises(ZooError, match=message):
-            dataset.read_pair(pairs, 0)
+            pairs.read(0)
         with pytest.raises(ZooError, match=message):
-            list(dataset.train_batches(pairs, DataConfig(), bad_files("skip"), 0))
+            list(mask_batches(pairs, DataConfig(), bad_files("skip"), 0))
 
     @pytest.mark.parametrize("keep", [0, 30, 100])
     def test_broken_files_are_named_and_replaced(self, tmp_path, keep):
         pairs = self.pairs_with(tmp_path, lambda path: path.write_bytes(path.read_bytes()[:keep]))
         said = []
-        batches = list(dataset.train_batches(pairs, DataConfig(batch_size=3), bad_files("skip", said.append), 0))
+        batches = list(mask_batches(pairs, DataConfig(batch_size=3), bad_files("skip", said.append), 0))
         assert len(batches) == 1
         assert (
             len(said) == 1 and "skipped images/train/sub dir/00.jpg: its label " in said[0] and "00.png is" in said[0]
         )
-        samples = list(dataset.eval_samples(pairs, DataConfig(), bad_files("skip", said.append)))
+        samples = list(mask_samples(pairs, DataConfig(), bad_files("skip", said.append)))
         assert samples[0] is None
         assert [sample.file[-6:] for sample in samples[1:]] == ["01.jpg", "02.jpg"]
         with pytest.raises(ZooError, match="00.jpg is no usable image: its label"):
-            list(dataset.eval_samples(pairs, DataConfig(), bad_files("error")))
+            list(mask_samples(pairs, DataConfig(), bad_files("error")))
 
 
 class TestBatches:
-    def collect(self, root, first_step=0, epoch=1, rank=0, ranks=1, **changes):
+    def collect(self, root, first_step=0, epoch=1, shard=ALONE, **changes):
         pairs, cfg = dataset.find_pairs(str(root), "train"), replace(DataConfig(), **changes)
-        return list(dataset.train_batches(pairs, cfg, bad_files(), epoch, first_step, rank, ranks))
+        return list(mask_batches(pairs, cfg, bad_files(), epoch, first_step, shard))
 
     def test_shapes_and_values(self, generic):
         batches = self.collect(generic)
@@ -208,36 +210,36 @@ class TestBatches:
 
     def test_ranks_together_see_the_batches_of_one(self, generic):
         alone = self.collect(generic, batch_size=4)
-        two = [self.collect(generic, batch_size=2, rank=rank, ranks=2) for rank in range(2)]
+        two = [self.collect(generic, batch_size=4, shard=Shard(rank, 2)) for rank in range(2)]
         assert (np.concatenate([two[0][0][0], two[1][0][0]]) == alone[0][0]).all()
 
     def test_few_samples_are_held(self, generic, monkeypatch):
         read = []
-        real = dataset.read_pair
-        monkeypatch.setattr(dataset, "read_pair", lambda pairs, index: read.append(index) or real(pairs, index))
+        real = dataset.Pairs.read
+        monkeypatch.setattr(dataset.Pairs, "read", lambda pairs, index: read.append(index) or real(pairs, index))
         pairs = dataset.find_pairs(str(generic), "train")
         cfg = DataConfig(dataset_num_parallel_workers=1, batch_size=1)
-        next(dataset.eval_samples(pairs, cfg, bad_files()))
+        next(mask_samples(pairs, cfg, bad_files()))
         assert len(read) <= 3
         read.clear()
-        next(dataset.train_batches(pairs, cfg, bad_files(), 0))
+        next(mask_batches(pairs, cfg, bad_files(), 0))
         assert len(read) <= 3
 
     def test_evaluation_sees_everything_at_its_own_size(self, generic):
         pairs, cfg = dataset.find_pairs(str(generic), "val"), DataConfig()
-        samples = list(dataset.eval_samples(pairs, cfg, bad_files()))
-        assert [sample.file for sample in samples] == list(pairs.images)
+        samples = list(mask_samples(pairs, cfg, bad_files()))
+        assert [sample.file for sample in samples] == list(pairs.images.names)
         for sample in samples:
             assert (sample.image.shape, sample.mask.shape) == ((3, 32, 64), (40, 80))
             assert sample.picture.shape == (40, 80, 3)
-        own = next(dataset.eval_samples(pairs, cfg, bad_files(), scale=None))
+        own = next(mask_samples(pairs, cfg, bad_files(), scale=None))
         assert own.image.shape == (3, 40, 80)
-        assert next(dataset.eval_samples(pairs, cfg, bad_files(), scale=0.5)).image.shape == (3, 16, 32)
+        assert next(mask_samples(pairs, cfg, bad_files(), scale=0.5)).image.shape == (3, 16, 32)
         for count in (2, len(pairs) + 1):  # every image once, and as many turns on each rank
-            turns = [list(dataset.eval_samples(pairs, cfg, bad_files(), rank=r, ranks=count)) for r in range(count)]
+            turns = [list(mask_samples(pairs, cfg, bad_files(), shard=Shard(r, count))) for r in range(count)]
             assert len({len(own) for own in turns}) == 1
             files = [sample.file for own in turns for sample in own if sample is not None]
-            assert sorted(files) == list(pairs.images)
+            assert sorted(files) == list(pairs.images.names)
 
 
 sizes = st.integers(1, 70)

@@ -49,21 +49,21 @@ class TestLines:
         ("arguments", "line"),
         [
             (
-                (12, 200, 100, 1487, np.float32(0.08269882), np.bool_(False), np.float32(32768), 182.4),
+                (11, 200, 99, 1487, np.float32(0.08269882), 0.0, 0.0, 182.4, 0.0, np.bool_(False), np.float32(32768)),
                 "Epoch 12/200, step:100/1487, loss:0.08269882, overflow:False, loss_scale:32768.0, step cost:182ms",
             ),
             (
-                (12, 200, 800, 1487, 0.052616842, False, 65536, 184.0),
+                (11, 200, 799, 1487, 0.052616842, 0.0, 0.0, 184.0, 0.0, False, 65536),
                 "Epoch 12/200, step:800/1487, loss:0.052616842, overflow:False, loss_scale:65536.0, step cost:184ms",
             ),
             (
-                (1, 2, 3, 4, float("nan"), True, 1.0, 0.2),
+                (0, 2, 2, 4, float("nan"), 0.0, 0.0, 0.2, 0.0, True, 1.0),
                 "Epoch 1/2, step:3/4, loss:nan, overflow:True, loss_scale:1.0, step cost:0ms",
             ),
         ],
     )
     def test_training(self, arguments, line):
-        assert report.step_line(*arguments) == line
+        assert report.step_line(report.StepReport(*arguments)) == line
 
     def test_evaluation(self):
         assert report.eval_size_line(500) == "eval dataset size:500"

@@ -54,7 +54,7 @@ def test_the_command_resumes_and_its_folder_trains(tmp_path):
     for split, count in (("train", 2), ("val", 1)):
         pairs = dataset.find_pairs(str(root), split)
         assert len(pairs) == count
-        assert dataset.read_pair(pairs, 0)[0].shape == (64, 128, 3)
+        assert pairs.read(0)[0].shape == (64, 128, 3)
 
 
 @pytest.mark.parametrize("flags", [("--size", "64"), ("--size", "8x9"), ("--train", "-1"), ("--trains", "1")])

@@ -17,7 +17,7 @@ from src.engine.config.options import (
     types_of,
     unused,
 )
-from src.engine.config.paths import first_file, look_beside, require_file, require_folder
+from src.engine.config.paths import expanded, first_file, look_beside, require_file, require_folder
 from src.engine.config.values import build, canonical, check, convert, shown, unquoted
 from src.engine.config.yaml_files import read_yaml, to_yaml
 
@@ -30,6 +30,7 @@ __all__ = [
     "changed",
     "check",
     "convert",
+    "expanded",
     "fields_of",
     "first_file",
     "flag_parser",

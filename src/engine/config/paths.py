@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ def require_folder(key: str, path: str) -> None:
     """Raise UsageError where the value of `key` is not an existing folder."""
     if not path:
         raise UsageError(f"{key} is not set; give --{key} FOLDER")
-    if not Path(path).expanduser().is_dir():
+    if not expanded(path).is_dir():
         raise UsageError(f"{key} {path} is not a folder; give an existing one with --{key} FOLDER")
 
 
@@ -22,7 +23,7 @@ def require_file(key: str, path: str, otherwise: str = "") -> None:
     """Raise UsageError where the value of `key` is not an existing file; `otherwise` names another remedy."""
     if not path:
         raise UsageError(f"{key} is not set; give --{key} FILE{otherwise}")
-    if not Path(path).expanduser().is_file():
+    if not expanded(path).is_file():
         raise UsageError(f"{key} {path} is not a file; give an existing one with --{key} FILE{otherwise}")
 
 
@@ -37,10 +38,15 @@ def look_beside(config_class: type, values: dict[str, Value], root: Path) -> dic
         raw = unquoted(value.raw)
         if not field.metadata["option"].is_input or not isinstance(raw, str) or value.source.startswith("--"):
             continue
-        path = Path(raw).expanduser()
+        path = expanded(raw)
         if raw and not path.is_absolute() and not exists(path) and exists(root / path):
             found[field.name] = str(root / path)
     return found
+
+
+def expanded(text: str) -> Path:
+    """A path with the home folder for ~; pathlib raises an error where a user of a name like ~x does not exist."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111
 
 
 def first_file(candidates: Iterable[Path]) -> Path | None:

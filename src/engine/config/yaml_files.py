@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from src.engine.config.options import Value, options_of
+from src.engine.config.paths import expanded
 from src.engine.config.values import shown
 from src.engine.errors import UsageError
 
@@ -27,7 +28,7 @@ def read_yaml(path: Path, ancestors: tuple[Path, ...] = ()) -> dict[str, Value]:
         raise UsageError(f"{BASE_KEY} in {path} is {shown(bases)}; it has to be a file name or a list of them")
     values: dict[str, Value] = {}
     for base in bases:
-        values.update(read_yaml(path.parent / Path(str(base)).expanduser(), (*ancestors, path.resolve())))
+        values.update(read_yaml(path.parent / expanded(str(base)), (*ancestors, path.resolve())))
     values.update({key: Value(raw, str(path)) for key, raw in content.items()})
     return values
 

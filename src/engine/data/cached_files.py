@@ -1,4 +1,4 @@
-"""The files of an image folder, encoded as they are, through MindSpore's dataset cache server.
+"""A source whose bytes come, encoded as they are, through MindSpore's dataset cache server.
 
 For data on a network file system: each file is read once, by whoever comes first, and then comes from the server's
 memory, in any order. The cache lies at the ImageFolderDataset itself (MindSpore has none above random operations), so
@@ -7,26 +7,50 @@ decoding and augmentation stay ours and a cached run sees the same pixels as an 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import mindspore.dataset as ds
 import numpy as np
 
-from src.engine.data.image_folder import ImageFolder
+from src.engine.data.source import Source
 from src.engine.errors import ZooError, first_line
 
 
 class CachedFiles:
-    """Contents of `folder`'s files from a cache session; the server's port comes from MS_CACHE_PORT."""
+    """The files of class folders from a cache session; the server's port comes from MS_CACHE_PORT.
 
-    def __init__(self, folder: ImageFolder, session_id: int, spilling: bool):
-        self._root = str(folder.root.resolve())
-        self._suffixes = sorted({Path(file).suffix for file in folder.files})
+    A source (source.py) whose `rows` come from the server; everything else is asked of `files`.
+    """
+
+    def __init__(self, files: Source, session_id: int, spilling: bool):
+        self._files = files
+        names = [files.name(index) for index in range(len(files))]
+        self._root = str(files.where.resolve())
+        self._suffixes = sorted({Path(name).suffix for name in names})
         self._rows, self._labels = listing(Path(self._root), self._suffixes)
-        position = {file: row for row, file in enumerate(self._rows)}
-        self._position = [position.get(file, -1) for file in folder.files]
+        position = {name: row for row, name in enumerate(self._rows)}
+        self._position = [position.get(name, -1) for name in names]
         self._cache = ds.DatasetCache(session_id=session_id, size=0, spilling=spilling)
+
+    @property
+    def where(self) -> Path:
+        return self._files.where
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def name(self, index: int) -> str:
+        return self._files.name(index)
+
+    def read(self, index: int) -> bytes:
+        return self._files.read(index)
+
+    def stamp(self, index: int) -> tuple[int, int]:
+        return self._files.stamp(index)
+
+    def select(self, indices: Sequence[int]) -> Source:
+        return self._files.select(indices)
 
     def rows(self, order: np.ndarray) -> Iterator[list[tuple[int, bytes | None]]]:
         """For each row of `order` (steps, batch): (index, content), content None for a file in a sub-folder.

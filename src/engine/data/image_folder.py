@@ -1,35 +1,18 @@
-"""A folder of class folders as a sorted list of files with labels. No MindSpore here."""
+"""Class folders as labelled images: classes sorted by name, files sorted within their class. No MindSpore here."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from src.engine.data.source import Files, LabelledImages
 from src.engine.errors import UsageError, ZooError
 from src.engine.io.files import files_below
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff")
 TRAIN_FOLDERS = ("train",)
 EVAL_FOLDERS = ("val", "validation_preprocess")
-
-
-@dataclass(frozen=True)
-class ImageFolder:
-    """Files in a fixed order: classes sorted by name, files sorted within their class."""
-
-    root: Path
-    class_to_index: dict[str, int]
-    files: tuple[str, ...]  # relative to root
-    labels: np.ndarray  # (len(files),) int32
-    not_images: tuple[str, ...]  # files without an image suffix, left out of `files`
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def path(self, index: int) -> Path:
-        return self.root / self.files[index]
 
 
 def find_root(path: str, splits: tuple[str, ...]) -> Path:
@@ -47,7 +30,7 @@ def members_of(folder: Path) -> list[str]:
     return sorted(str(file.relative_to(folder.parent)) for file in files_below(folder))
 
 
-def scan(path: str, splits: tuple[str, ...], class_to_index: dict[str, int] | None = None) -> ImageFolder:
+def scan(path: str, splits: tuple[str, ...], class_to_index: dict[str, int] | None = None) -> LabelledImages:
     """List the images below `path`.
 
     `class_to_index` is the map a checkpoint was trained with: folders are then labelled by name, a folder may be
@@ -78,17 +61,17 @@ def scan(path: str, splits: tuple[str, ...], class_to_index: dict[str, int] | No
             raise ZooError(f"class folder {root / name} holds no images; add some or remove the folder")
         files += images
         labels += [class_to_index[name]] * len(images)
-    return ImageFolder(root, class_to_index, tuple(files), np.asarray(labels, np.int32), tuple(others))
+    return LabelledImages(Files(root, tuple(files)), np.asarray(labels, np.int32), class_to_index, tuple(others))
 
 
-def require_classes(folder: ImageFolder, wanted: int) -> int:
+def require_classes(images: LabelledImages, wanted: int) -> int:
     """The number of classes to train: what the folders say, checked against a given number (0 = not given)."""
-    count = len(folder.class_to_index)
+    count = len(images.class_to_index)
     if wanted and wanted != count:
         raise UsageError(
-            f"num_classes is {wanted} but {folder.root} holds {count} class folders; "
+            f"num_classes is {wanted} but {images.where} holds {count} class folders; "
             "give the matching number or leave num_classes out"
         )
     if count < 2:
-        raise UsageError(f"{folder.root} holds one class folder only; a classifier needs at least two")
+        raise UsageError(f"{images.where} holds one class folder only; a classifier needs at least two")
     return count

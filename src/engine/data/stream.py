@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import numpy as np
 
@@ -37,31 +37,35 @@ def usable_threads(wanted: int) -> int:
     return max(1, min(wanted, len(usable_cores())))
 
 
-def training_order(count: int, batch_size: int, seed: int, epoch: int, rank: int = 0, ranks: int = 1) -> np.ndarray:
-    """Sample indices of one epoch and rank, (steps, batch_size), shuffled; the incomplete last batch is left out.
+class Shard(NamedTuple):
+    """Which of `count` ranks a batch is for; see engine/ranks.py."""
+
+    index: int = 0
+    count: int = 1
+
+
+ALONE = Shard()
+
+
+def training_order(count: int, batch_size: int, seed: int, epoch: int, shard: Shard = ALONE) -> np.ndarray:
+    """Sample indices of one epoch and shard, (steps, batch_size), shuffled; the incomplete last batch is left out.
 
     Row s of all ranks together is the batch that one rank with batch_size * ranks would see, so that training on
     several ranks sees the same global batches as training on one.
     """
-    steps = count // (batch_size * ranks)
-    order = generator(seed, ORDER, epoch).permutation(count)[: steps * batch_size * ranks]
-    return order.reshape(steps, ranks, batch_size)[:, rank]
+    steps = count // (batch_size * shard.count)
+    order = generator(seed, ORDER, epoch).permutation(count)[: steps * batch_size * shard.count]
+    return order.reshape(steps, shard.count, batch_size)[:, shard.index]
 
 
-def evaluation_order(count: int, batch_size: int, rank: int = 0, ranks: int = 1) -> list[np.ndarray]:
+def evaluation_order(count: int, batch_size: int, shard: Shard = ALONE) -> list[np.ndarray]:
     """Sample indices in order, every one in one batch of one rank; the last batch may be smaller.
 
     All ranks get the same number of batches: one whose turn comes after the end has a batch of NO_SAMPLE.
     """
     rows = [np.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
-    rows += [np.array([NO_SAMPLE])] * (-len(rows) % ranks)
-    return rows[rank::ranks]
-
-
-def without_contents(order: np.ndarray) -> Iterator[list[tuple[int, None]]]:
-    """Rows of (index, None): the files are read where they lie."""
-    for row in order:
-        yield [(int(index), None) for index in row]
+    rows += [np.array([NO_SAMPLE])] * (-len(rows) % shard.count)
+    return rows[shard.index :: shard.count]
 
 
 class BadFiles:

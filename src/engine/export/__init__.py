@@ -1,0 +1,1 @@
+"""Exported files: written, read back and compared."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import mindspore as ms
@@ -21,37 +22,44 @@ CARD_TOLERANCE = 1e-3  # the same on Ascend and GPU, which may multiply with few
 BATCH_NAME = "batch"  # symbolic first dimension of an ONNX file with dynamic batch
 
 
-def export(
-    net: nn.Cell,
-    file: Path,
-    file_format: str,
-    about: dict,
-    inputs: dict[str, np.ndarray],
-    dynamic_batch: bool = False,
-    written: nn.Cell | None = None,
-    renamed: dict[str, str] | None = None,
-) -> tuple[Path, dict[str, float]]:
-    """Write `file` (its suffix is added), for inputs of the shape of the first of `inputs`, and compare it with `net`.
+@dataclass(frozen=True)
+class Target:
+    """The file to write; its suffix is added. `metadata` travels inside ONNX and beside the other formats.
 
-    `about` travels inside ONNX and beside the others. Returns the path and the largest difference per named input. A
-    file that differs raises ZooError and does not replace one that is there.
-
-    Where the ONNX exporter lacks an operator that ONNX has, `written` is the same network with another operator in its
-    place, and `renamed` maps that one's name in the file to the right one.
+    `renamed` maps the names of operators in an ONNX file to those they should have.
     """
-    shape, path = next(iter(inputs.values())).shape, path_of(file, file_format)
+
+    file: Path
+    file_format: str
+    metadata: dict
+    dynamic_batch: bool = False
+    renamed: dict[str, str] = field(default_factory=dict)
+
+
+def export(
+    net: nn.Cell, target: Target, inputs: dict[str, np.ndarray], written: nn.Cell | None = None
+) -> tuple[Path, dict[str, float]]:
+    """Write the file, for inputs of the shape of the first of `inputs`, and compare it with `net`.
+
+    Returns the path and the largest difference per named input. A file that differs raises ZooError and replaces
+    nothing. Where the ONNX exporter lacks an operator that ONNX has, `written` is the same network with
+    another operator in its place, which the target renames.
+    """
+    shape, path = next(iter(inputs.values())).shape, path_of(target.file, target.file_format)
     written = net if written is None else written
     written.set_train(False)
 
     def write(temporary: Path) -> None:
-        ms.export(written, ms.Tensor(np.zeros(shape, np.float32)), file_name=str(temporary), file_format=file_format)
+        zeros = ms.Tensor(np.zeros(shape, np.float32))
+        ms.export(written, zeros, file_name=str(temporary), file_format=target.file_format)
         temporary.chmod(files.FILE_MODE)  # the framework writes read-only files
-        if file_format == "ONNX":
-            finish_onnx(temporary, about, dynamic_batch, renamed or {})
+        if target.file_format == "ONNX":
+            finish_onnx(temporary, target)
 
     found = replace_checked(path, write, net, inputs)
-    if file_format != "ONNX":
-        files.write_text(path.with_name(path.name + ".json"), json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    if target.file_format != "ONNX":
+        text = json.dumps(target.metadata, indent=2, ensure_ascii=False) + "\n"
+        files.write_text(path.with_name(path.name + ".json"), text)
     return path, found
 
 
@@ -76,13 +84,13 @@ def replace_checked(
     return found
 
 
-def finish_onnx(path: Path, about: dict, dynamic_batch: bool, renamed: dict[str, str]) -> None:
-    """Store `about`, rename operators, free the batch dimension if wanted, and check the model."""
+def finish_onnx(path: Path, target: Target) -> None:
+    """Store the metadata, rename operators, free the batch dimension if wanted, and check the model."""
     model = onnx.load(str(path))
     for node in model.graph.node:
-        node.op_type = renamed.get(node.op_type, node.op_type)
-    onnx_model.store_about(model, about)
-    if dynamic_batch:
+        node.op_type = target.renamed.get(node.op_type, node.op_type)
+    onnx_model.store_metadata(model, target.metadata)
+    if target.dynamic_batch:
         for value in (*model.graph.input[:1], *model.graph.output):
             value.type.tensor_type.shape.dim[0].dim_param = BATCH_NAME
         del model.graph.value_info[:]

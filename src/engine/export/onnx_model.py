@@ -18,10 +18,10 @@ META_KEY = "zoo_meta"
 MOST_AT_ONCE, PARTS_PER_THREAD = 4, 4  # images per call of the session, and calls that a thread should find
 
 
-def store_about(model: Any, about: dict) -> None:
+def store_metadata(model: Any, metadata: dict) -> None:
     """Put what the exporter knows into an onnx.ModelProto, where `load` finds it as `meta`."""
     entry = model.metadata_props.add()
-    entry.key, entry.value = META_KEY, json.dumps(about)
+    entry.key, entry.value = META_KEY, json.dumps(metadata)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What is written and read again: run folders, checkpoints, foreign weights."""

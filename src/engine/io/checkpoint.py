@@ -95,7 +95,7 @@ def assign(parameters: Iterable[ms.Parameter], arrays: dict[str, np.ndarray], so
         if tuple(array.shape) != tuple(parameter.shape):
             raise ZooError(
                 f"{source} has '{parameter.name}' as {tuple(array.shape)} and the network as {tuple(parameter.shape)}; "
-                "it belongs to another width_mult or number of classes"
+                "it belongs to another size of the network or another number of classes"
             )
     for parameter in parameters:
         array = arrays[parameter.name]

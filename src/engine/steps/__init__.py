@@ -1,0 +1,1 @@
+"""One training step as one compiled graph, and its optimizers."""

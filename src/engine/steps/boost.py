@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 from mindspore.boost import AutoBoost
 from mindspore.boost.boost_cell_wrapper import BoostTrainOneStepCell
+
+from src.engine.steps.step import TrainStep, state_of
 
 
 class NetWithLoss(nn.Cell):
@@ -42,11 +45,23 @@ def settings(level: str, total_steps: int, centralise: bool = True) -> dict:
     }
 
 
-def make_step(net: nn.Cell, loss: Callable, optimizer: nn.Optimizer, level: str, config: dict, loss_scale: float):
-    """`step(lr, image, target)` returns the loss; the learning rate comes from `optimizer`, so `lr` is not used."""
+@dataclass(frozen=True)
+class Boost:
+    """A level of boost ("O1", "O2") for a run of `total_steps`."""
+
+    level: str
+    total_steps: int
+    loss_scale: float = 1.0
+    centralise: bool = True  # gradients; exists on Ascend only
+
+
+def make_step(net: nn.Cell, loss: Callable, optimizer: nn.Optimizer, boost: Boost) -> TrainStep:
+    """The training step; its learning rate comes from `optimizer`, so the one it is called with is not used."""
     names = {id(p): p.name for p in net.get_parameters()}
-    boosted, boosted_optimizer = AutoBoost(level, config).network_auto_process_train(NetWithLoss(net, loss), optimizer)
-    cell = BoostTrainOneStepCell(boosted, boosted_optimizer, loss_scale)
+    config = settings(boost.level, boost.total_steps, boost.centralise)
+    automatic = AutoBoost(boost.level, config)
+    boosted, boosted_optimizer = automatic.network_auto_process_train(NetWithLoss(net, loss), optimizer)
+    cell = BoostTrainOneStepCell(boosted, boosted_optimizer, boost.loss_scale)
     cell.set_train(True)
     for parameter in cell.get_parameters():  # boost puts prefixes in front, checkpoints need the names as they were
         parameter.name = names.get(id(parameter), parameter.name)
@@ -55,4 +70,4 @@ def make_step(net: nn.Cell, loss: Callable, optimizer: nn.Optimizer, level: str,
         result = cell(ms.Tensor(image), ms.Tensor(target))
         return result[0] if isinstance(result, tuple) else result
 
-    return step
+    return TrainStep(step, state_of(net.get_parameters(), cell.get_parameters()))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from src.engine.steps.step import mean_over_ranks
+from src.engine.steps.step import StepOptions, TrainStep, mean_over_ranks, state_of
 
 FIRST_SCALE, FACTOR, WINDOW = 2.0**14, 2.0, 1000
 
@@ -31,6 +31,15 @@ class DynamicScale(nn.Cell):
         scale = ops.select(finite, ops.select(grows, self.scale * FACTOR, self.scale * 1.0), lower)
         scale = ops.depend(scale, ops.assign(self.good_steps, ops.select(grows, ops.zeros_like(good), good)))
         return ops.depend(scale, ops.assign(self.scale, scale))
+
+
+def make_step(
+    loss_fn: Callable, optimizer: nn.Cell, scale: DynamicScale, options: StepOptions, weights: Iterable[Parameter]
+) -> TrainStep:
+    """The training step with a dynamic loss scale; `weights` are all of the network."""
+    step = MixedStep(loss_fn, optimizer, scale, options.clip_norm, options.ranks)
+    state = state_of(weights, optimizer.get_parameters(), scale.get_parameters())
+    return TrainStep(step, state, scaling=lambda: (step.overflow, step.loss_scale))
 
 
 class MixedStep:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import mindspore as ms
 import numpy as np
@@ -11,6 +12,38 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.ops.auto_generate import SplitWithSize  # ops.split unrolls a loop and fails with 150 parts
 
 from src.engine.io.checkpoint import EMA_PREFIX
+
+
+def _no_scaling() -> tuple[bool, float]:
+    return False, 1.0
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """`step(lr, *inputs)` trains on one batch and returns the loss (scalar, float32); `state` is all that it changes.
+
+    `begin(done)` is called once, with the number of steps that the run has behind it. `averaged` puts the moving
+    average of the weights in their place. `scaling` tells whether the last step overflowed, and the loss scale.
+    """
+
+    run: Callable[..., Tensor]
+    state: list[Parameter]
+    begin: Callable[[int], object] = int
+    averaged: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+    scaling: Callable[[], tuple[bool, float]] = _no_scaling
+
+    def __call__(self, lr: float, *inputs: np.ndarray) -> Tensor:
+        return self.run(lr, *inputs)
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """What a training step does beside loss, gradients and update; 0 is off."""
+
+    loss_scale: float = 1.0  # fixed
+    clip_norm: float = 0.0  # largest global norm of the gradients
+    ema_decay: float = 0.0  # of the moving average of the weights
+    ranks: int = 1
 
 
 def momentum_optimizer(net: nn.Cell, momentum: float, weight_decay: float, lr: np.ndarray | float = 0.0) -> nn.Momentum:
@@ -35,10 +68,9 @@ def moving_average_of(parameters: list[Parameter]) -> ParameterTuple:
     )
 
 
-def state_of(net: nn.Cell, optimizer: nn.Optimizer, average: ParameterTuple | None) -> list[Parameter]:
-    """Everything a checkpoint has to hold so that training goes on as if it had never stopped."""
-    parameters = [*net.get_parameters(), *optimizer.get_parameters(), *(average or ())]
-    return list({p.name: p for p in parameters}.values())
+def state_of(*owners: Iterable[Parameter]) -> list[Parameter]:
+    """The parameters of all owners, each once: what a checkpoint has to hold for a training to go on."""
+    return list({p.name: p for parameters in owners for p in parameters}.values())
 
 
 @contextlib.contextmanager
@@ -87,20 +119,34 @@ def mean_over_ranks(parameters: ParameterTuple, ranks: int) -> Callable:
 def make_step(
     loss_fn: Callable,
     optimizer: nn.Optimizer,
-    *,
-    loss_scale: float = 1.0,
-    clip_norm: float = 0.0,
+    options: StepOptions = StepOptions(),
+    weights: Iterable[Parameter] = (),
     average: ParameterTuple | None = None,
-    average_decay: float = 0.0,
-    ranks: int = 1,
-) -> Callable[..., Tensor]:
-    """`step(lr, *inputs)` trains on one batch and returns the loss (scalar, float32).
+) -> TrainStep:
+    """The training step of one batch, whose loss is `loss_fn(*inputs)`.
 
-    `loss_fn(*inputs)` is the loss of one batch. Gradients are averaged over ranks, unscaled, clipped to the global norm
-    `clip_norm` (0 = off) and applied.
+    Gradients are averaged over ranks, unscaled, clipped and applied. `weights` are all of the network, of which the
+    optimizer may train a part only. `average` is a moving average that several steps share.
     """
     parameters = optimizer.parameters
-    reduce = mean_over_ranks(parameters, ranks) if ranks > 1 else None
+    if options.ema_decay and average is None:
+        average = moving_average_of(parameters)
+    compiled = _compiled(loss_fn, optimizer, options, average)
+
+    def run(lr: float, *inputs: np.ndarray) -> Tensor:
+        return compiled(Tensor(lr, ms.float32), *(Tensor(array) for array in inputs))
+
+    state = state_of(weights, optimizer.get_parameters(), average or ())
+    return TrainStep(run, state, averaged=lambda: averaged(parameters, average))
+
+
+def _compiled(
+    loss_fn: Callable, optimizer: nn.Optimizer, options: StepOptions, average: ParameterTuple | None
+) -> Callable[..., Tensor]:
+    """One graph: (learning rate, *inputs) -> loss."""
+    parameters = optimizer.parameters
+    loss_scale, clip_norm, decay = options.loss_scale, options.clip_norm, options.ema_decay
+    reduce = mean_over_ranks(parameters, options.ranks) if options.ranks > 1 else None
 
     def scaled_loss(*inputs):
         return loss_fn(*inputs) * loss_scale
@@ -128,10 +174,7 @@ def make_step(
         loss = ops.depend(loss, optimizer(gradients))
         if average is not None:
             for mean, value in zip(average, parameters):
-                loss = ops.depend(loss, ops.assign(mean, mean * average_decay + value * (1.0 - average_decay)))
+                loss = ops.depend(loss, ops.assign(mean, mean * decay + value * (1.0 - decay)))
         return loss / loss_scale
 
-    def run(lr: float, *inputs):
-        return step(Tensor(lr, ms.float32), *(Tensor(array) for array in inputs))
-
-    return run
+    return step

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from src.engine.errors import UsageError, ZooError
-from src.engine.io import checkpoint
+from src.engine.io import checkpoint as files
 from src.engine.io.checkpoint import Checkpoint
 from src.segformer import names
 from src.segformer.class_list import ClassList
@@ -18,7 +18,7 @@ STORED_RECIPES = {"original": "seed"}  # the word of all checkpoints, so that th
 FUSE = "decode_head.linear_fuse.weight"
 
 
-def about(cfg: Config, classes: ClassList) -> dict:
+def metadata(cfg: Config, classes: ClassList) -> dict:
     """What travels with the weights in every checkpoint, and has to be the same when a run is resumed."""
     return {
         "model": MODEL,
@@ -37,61 +37,61 @@ def class_table(classes: ClassList) -> dict:
             for key, value in table.items()}  # fmt: skip
 
 
-def classes_of(stored: Checkpoint) -> ClassList | None:
+def classes_of(checkpoint: Checkpoint) -> ClassList | None:
     """The classes a checkpoint was trained on, None where it does not say."""
-    table = stored.meta.get("classes")
+    table = checkpoint.meta.get("classes")
     if table is None:
         return None
     lists = {key: tuple(table[key]) for key in ("names", "weights", "ids")}
     palette = tuple(tuple(colour) for colour in table["palette"])
-    return ClassList(palette=palette, ignore=table["ignore"], source=str(stored.path), **lists)
+    return ClassList(palette=palette, ignore=table["ignore"], source=str(checkpoint.path), **lists)
 
 
 def read(path: str) -> Checkpoint:
     """Read a checkpoint; names of the original MindSpore network are translated. Raises ZooError for other models."""
-    stored = checkpoint.read(path)
-    if not stored.meta:
-        arrays, _ = names.translate({names.from_model_zoo(key): array for key, array in stored.arrays.items()})
-        stored = dataclasses.replace(stored, arrays=arrays)
-    model = stored.meta.get("model", MODEL)
-    if model != MODEL or names.FIRST not in stored.arrays:
+    checkpoint = files.read(path)
+    if not checkpoint.meta:
+        arrays, _ = names.translate({names.from_model_zoo(key): array for key, array in checkpoint.arrays.items()})
+        checkpoint = dataclasses.replace(checkpoint, arrays=arrays)
+    model = checkpoint.meta.get("model", MODEL)
+    if model != MODEL or names.FIRST not in checkpoint.arrays:
         what = f"a checkpoint of {model}" if model != MODEL else f"without '{names.FIRST}'"
         raise ZooError(f"{path} is {what}, no {MODEL} checkpoint; tools/convert_model.py makes one from PyTorch's")
-    return stored
+    return checkpoint
 
 
-def require_backbone(stored: Checkpoint, cfg: Config) -> None:
-    backbone = names.variant_of(stored.arrays)
+def require_backbone(checkpoint: Checkpoint, cfg: Config) -> None:
+    backbone = names.variant_of(checkpoint.arrays)
     if backbone != cfg.backbone:
         raise ZooError(
-            f"{stored.path} holds a {backbone or 'cut encoder'} and backbone is {cfg.backbone}; "
+            f"{checkpoint.path} holds a {backbone or 'cut encoder'} and backbone is {cfg.backbone}; "
             f"use the configuration of {backbone or 'its encoder'} or another checkpoint"
         )
 
 
-def has_head(stored: Checkpoint) -> bool:
-    return all(name in stored.arrays for name in names.head_names())
+def has_head(checkpoint: Checkpoint) -> bool:
+    return all(name in checkpoint.arrays for name in names.head_names())
 
 
-def load(net: SegFormer, stored: Checkpoint, cfg: Config) -> str:
+def load(net: SegFormer, checkpoint: Checkpoint, cfg: Config) -> str:
     """Start `net` from a checkpoint; its head starts anew unless that of the checkpoint has the same shape."""
-    require_backbone(stored, cfg)
+    require_backbone(checkpoint, cfg)
     head = net.decode_head
     shapes = (head.linear_fuse.weight.shape, head.linear_pred.weight.shape)
-    fits = has_head(stored) and shapes == (stored.arrays[FUSE].shape, stored.arrays[names.PREDICTION].shape)
-    return checkpoint.load(net, checkpoint.weights(stored), str(stored.path), skip="" if fits else names.HEAD_PREFIX)
+    fits = has_head(checkpoint) and shapes == (checkpoint.arrays[FUSE].shape, checkpoint.arrays[names.PREDICTION].shape)
+    return files.load(net, files.weights(checkpoint), str(checkpoint.path), skip="" if fits else names.HEAD_PREFIX)
 
 
-def network_of(stored: Checkpoint, cfg: Config, **options) -> SegFormer:
+def network_of(checkpoint: Checkpoint, cfg: Config, **options) -> SegFormer:
     """The network that a checkpoint holds, for evaluation, inference or export; `options` go to network.build."""
-    require_backbone(stored, cfg)
-    if not has_head(stored):
-        raise ZooError(f"{stored.path} holds an encoder without a decode head; train from it first")
-    classes, width = len(stored.arrays[names.PREDICTION]), len(stored.arrays[FUSE])
+    require_backbone(checkpoint, cfg)
+    if not has_head(checkpoint):
+        raise ZooError(f"{checkpoint.path} holds an encoder without a decode head; train from it first")
+    classes, width = len(checkpoint.arrays[names.PREDICTION]), len(checkpoint.arrays[FUSE])
     if classes != cfg.class_num:
-        raise UsageError(f"class_num is {cfg.class_num} and {stored.path} has {classes} classes; give {classes}")
+        raise UsageError(f"class_num is {cfg.class_num} and {checkpoint.path} has {classes} classes; give {classes}")
     if cfg.decoder_dim not in (0, width):
-        raise UsageError(f"decoder_dim is {cfg.decoder_dim} and {stored.path} has {width}; give {width} or 0")
+        raise UsageError(f"decoder_dim is {cfg.decoder_dim} and {checkpoint.path} has {width}; give {width} or 0")
     net = build(cfg.backbone, classes, width, cfg.seed, **options)
-    checkpoint.load(net, checkpoint.weights(stored), str(stored.path))
+    files.load(net, files.weights(checkpoint), str(checkpoint.path))
     return net

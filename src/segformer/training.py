@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Tensor
 
-from src.engine import loop, plots
+from src.engine import loop
 from src.engine.data import stream
 from src.engine.errors import UsageError, ZooError
-from src.engine.io import checkpoint
-from src.engine.io.journal import METRICS
-from src.engine.io.run import CURVES, Run
+from src.engine.io.run import Run
 from src.engine.metrics import Segmentation
 from src.engine.ranks import Rank
 from src.engine.steps import mixed, step
 from src.engine.steps.adamw import AdamW
-from src.segformer import dataset, on_cpu, prediction, report
+from src.engine.steps.step import TrainStep
+from src.segformer import on_cpu, prediction, report
 from src.segformer.class_list import ClassList
 from src.segformer.config import Config
-from src.segformer.dataset import Pairs
+from src.segformer.dataset import Loader, Pairs
 from src.segformer.drop_masks import keep_masks
 from src.segformer.loss import cross_entropy
 from src.segformer.lr_generator import SCHEDULES, get_lr
@@ -33,7 +33,7 @@ from src.segformer.variants import drop_path_rates
 HEAD_MULTIPLIER = 10.0  # of the decode head's learning rate, in the paper's recipe
 
 
-def plan(pairs: Pairs, cfg: Config, rank: Rank) -> loop.Schedule:
+def schedule(pairs: Pairs, cfg: Config, rank: Rank) -> loop.Schedule:
     """How many steps, with which learning rates, and when to write."""
     if cfg.batch_size % rank.count:
         raise UsageError(
@@ -42,7 +42,7 @@ def plan(pairs: Pairs, cfg: Config, rank: Rank) -> loop.Schedule:
     steps = len(pairs) // cfg.batch_size
     if not steps:
         raise UsageError(
-            f"{pairs.root} holds {len(pairs)} training images, fewer than one batch of {cfg.batch_size}; "
+            f"{pairs.where} holds {len(pairs)} training images, fewer than one batch of {cfg.batch_size}; "
             f"give --batch_size {len(pairs)} or less"
         )
     return loop.Schedule(
@@ -58,19 +58,17 @@ def plan(pairs: Pairs, cfg: Config, rank: Rank) -> loop.Schedule:
     )
 
 
-def batches(
-    pairs: Pairs, cfg: Config, bad: stream.BadFiles, width: int, rank: Rank
-) -> Callable[[int, int], Iterator[tuple[np.ndarray, ...]]]:
+def batches(loader: Loader, width: int) -> Callable[[int, int], Iterator[tuple[np.ndarray, ...]]]:
     """`f(epoch, first_step)` yields image, label and the masks of stochastic depth and dropout.
 
-    `cfg.batch_size` is the share of this rank here, `width` the channels of the decode head.
+    `width` are the channels of the decode head.
     """
+    cfg, shard = loader.cfg, loader.shard
     rates = drop_path_rates(cfg.backbone, cfg.drop_path)
 
     def arriving(epoch: int, first_step: int) -> Iterator[tuple[np.ndarray, ...]]:
-        samples = dataset.train_batches(pairs, cfg, bad, epoch, first_step, rank.index, rank.count)
-        for index, (image, label) in enumerate(samples, start=first_step):
-            key = (cfg.seed, epoch, index * rank.count + rank.index)
+        for index, (image, label) in enumerate(loader.train_batches(epoch, first_step), start=first_step):
+            key = (cfg.seed, epoch, index * shard.count + shard.index)
             yield (image, label, *keep_masks(rates, width, cfg.head_dropout, len(image), key))
 
     return arriving
@@ -86,15 +84,12 @@ def optimizer(net: SegFormer, cfg: Config) -> AdamW:
     return AdamW(net.trainable_params(), cfg.weight_decay, is_paper, multiplier)
 
 
-def train_step(
-    net: SegFormer, classes: ClassList, optimizer: AdamW, scale: mixed.DynamicScale | None, cfg: Config, rank: Rank
-) -> Callable:
-    """The compiled training step; with a loss scale it computes in float16."""
+def train_step(net: SegFormer, classes: ClassList, cfg: Config, rank: Rank) -> TrainStep:
+    """The compiled training step; with mixed precision it computes in float16 with a dynamic loss scale."""
     weights = Tensor(classes.weights if cfg.class_weights else [1.0] * len(classes), ms.float32)
     ignore, factor = classes.ignore, cfg.loss_weight
-    trained = net if scale is None else ms.amp.auto_mixed_precision(net, "O2")
+    trained = ms.amp.auto_mixed_precision(net, "O2") if cfg.mixed_precision else net
     net.set_train(True)
-
     fused = on_cpu.loss_of(net, weights, ignore)
 
     def loss(image: Tensor, label: Tensor, keep_path: Tensor, keep_channel: Tensor) -> Tensor:
@@ -102,45 +97,59 @@ def train_step(
             return fused(image, label, keep_path, keep_channel) * factor
         return cross_entropy(trained(image, keep_path, keep_channel), label, weights, ignore) * factor
 
-    if scale is not None:
-        return mixed.MixedStep(loss, optimizer, scale, cfg.clip_norm, rank.count)
-    return step.make_step(loss, optimizer, clip_norm=cfg.clip_norm, ranks=rank.count)
+    options = step.StepOptions(clip_norm=cfg.clip_norm, ranks=rank.count)
+    if cfg.mixed_precision:
+        return mixed.make_step(loss, optimizer(net, cfg), mixed.DynamicScale(), options, net.get_parameters())
+    return step.make_step(loss, optimizer(net, cfg), options, net.get_parameters())
 
 
-def lines(train_step: Callable, start: loop.Position) -> loop.Lines:
-    """The lines of a training; the cost in a line is the mean of the steps since the line before."""
-    before = {"epoch": start.epoch, "step": start.step, "ms": 0.0}
-
-    def step_line(epoch: int, epochs: int, index: int, steps: int, loss: float, mean: float, ms: float, lr: float):
-        if epoch != before["epoch"]:
-            before.update(epoch=epoch, step=0, ms=0.0)
-        cost = (ms - before["ms"]) / (index + 1 - before["step"])
-        before.update(step=index + 1, ms=ms)
-        overflow, scale = getattr(train_step, "overflow", False), getattr(train_step, "loss_scale", 1.0)
-        return report.step_line(epoch + 1, epochs, index + 1, steps, loss, overflow, scale, cost)
-
-    def nothing(*_: float) -> str:
-        return ""
-
-    return loop.Lines(step_line, nothing, nothing)
+def no_line(*_: float) -> str:
+    return ""
 
 
-def score(
-    predict: prediction.Predict,
-    pairs: Pairs,
-    cfg: Config,
-    bad: stream.BadFiles,
-    say: Callable[[str], None],
-    rank: Rank,
-) -> Segmentation:
+LINES = loop.Lines(report.step_line, no_line, no_line)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The pairs of a training, and those that score it (None: not wanted)."""
+
+    train: Pairs
+    held_out: Pairs | None
+
+
+def training(net: SegFormer, data: Data, cfg: Config, run: Run) -> loop.Training:
+    """The whole network on augmented crops."""
+    rank, say = run.rank, run.journal.line
+    one_step = train_step(net, data.train.classes, cfg, rank)
+    loader = Loader(data.train, cfg, stream.BadFiles(cfg.on_bad_image, say), rank.shard)
+    held_out = data.held_out and Loader(data.held_out, cfg, stream.BadFiles(cfg.on_bad_image, say), rank.shard)
+
+    def closing() -> Iterator[str]:
+        return (files.bad.summary() for files in (loader, held_out) if files and files.bad.reasons)
+
+    return loop.Training(
+        net=net,
+        step=one_step,
+        batches=batches(loader, net.decode_head.width),
+        schedule=schedule(data.train, cfg, rank),
+        evaluate=evaluation(net, held_out, run) if held_out else None,
+        lines=LINES,
+        closing=closing,
+        score=("miou", "mIoU"),
+    )
+
+
+def score(predict: prediction.Predict, loader: Loader, say: Callable[[str], None], rank: Rank) -> Segmentation:
     """Predict every image at the size of its label and count; what is kept does not grow with their number.
 
     With ranks, each predicts its share and all know the result.
     """
+    pairs, cfg = loader.pairs, loader.cfg
     metric = Segmentation(len(pairs.classes), pairs.classes.ignore)
     say(report.eval_size_line(len(pairs)))
     began, counted = time.perf_counter(), 0
-    for sample in dataset.eval_samples(pairs, cfg, bad, cfg.multi_scale[0], rank.index, rank.count):
+    for sample in loader.eval_samples(cfg.multi_scale[0]):
         rank.wait()  # ranks that drift too far apart would lose each other, see engine/ranks.py
         if sample is None:
             continue
@@ -151,7 +160,7 @@ def score(
             began, counted = time.perf_counter(), metric.images
     metric.add_up(rank.total_counts)
     if not metric.images:
-        raise ZooError(f"none of the {len(pairs)} images in {pairs.root} can be read; check the data folder")
+        raise ZooError(f"none of the {len(pairs)} images in {pairs.where} can be read; check the data folder")
     return metric
 
 
@@ -162,13 +171,11 @@ def tell(metric: Segmentation, pairs: Pairs, file: str, seconds: float, say: Cal
     say(report.counts_line(metric.macc, metric.pixel_accuracy, metric.images, len(pairs), seconds))
 
 
-def evaluation(
-    net: SegFormer, held_out: Pairs, cfg: Config, bad: stream.BadFiles, run: Run, best_file: str, rank: Rank
-) -> Callable[[loop.Position], loop.Score | None]:
-    """What happens after an epoch: nothing, or an evaluation that keeps the weights if they are the best so far."""
+def evaluation(net: SegFormer, held_out: Loader, run: Run) -> Callable[[loop.Position], loop.Score | None]:
+    """What happens after an epoch: nothing, or the mIoU of the held-out images."""
     predict = loop.predictor(QuarterLogits(net))
     net.set_train(True)
-    say = run.journal.line
+    cfg, rank, say = held_out.cfg, run.rank, run.journal.line
 
     def evaluate(position: loop.Position) -> loop.Score | None:
         epoch, is_last = position.epoch, position.epoch == cfg.epoch_size
@@ -177,28 +184,11 @@ def evaluation(
         began = time.perf_counter()
         net.set_train(False)
         rank.share_statistics(net)
-        metric = score(predict, held_out, cfg, bad, say, rank)
+        metric = score(predict, held_out, say, rank)
         net.set_train(True)
-        tell(metric, held_out, run.names.of(epoch, 1, 1), time.perf_counter() - began, say)
+        tell(metric, held_out.pairs, run.settings.names.of(epoch, 1, 1), time.perf_counter() - began, say)
         miou = 0.0 if math.isnan(metric.miou) else metric.miou
-        if miou > position.best and cfg.save_checkpoint and cfg.save_best_ckpt:
-            run.save_weights(best_file, checkpoint.arrays_of(net.get_parameters()), miou)
         values = {"miou": miou, "macc": metric.macc, "pixel_accuracy": metric.pixel_accuracy}
-        return loop.Score(miou, {**values, "images": metric.images})
+        return loop.Score(miou, {**values, "images": metric.images}, metric.images)
 
     return evaluate
-
-
-def finish(bad: Iterable[stream.BadFiles], run: Run) -> None:
-    """The last words of a run: what was skipped, and the picture of its curves."""
-    for files in bad:
-        if files.reasons:
-            run.journal.line(files.summary())
-    if run.writes and (run.folder / METRICS).stat().st_size:
-        plots.curves(run.folder / METRICS, run.folder / CURVES, "miou", "mIoU")
-        run.journal.line(f"curves in {run.folder / CURVES}")
-
-
-def state(net: nn.Cell, optimizer: AdamW, scale: mixed.DynamicScale | None) -> list[ms.Parameter]:
-    """Everything a checkpoint has to hold so that training goes on as if it had never stopped."""
-    return step.state_of(net, optimizer, None) + (list(scale.get_parameters()) if scale is not None else [])

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from mindspore import Tensor, nn
 
+from src.classification.classifier import Classifier
+from src.classification.config import Config
 from src.engine import loop
 from src.engine.data import stream
 from src.engine.errors import ZooError, first_line
 from src.engine.export import exporting, onnx_model
 from src.engine.io import checkpoint
-from src.mobilenetv2 import network
-from src.mobilenetv2.config import Config
 
 WORTH_EXPORTING = 2000  # images from which the seconds that the export takes are gained
 
@@ -34,23 +34,22 @@ class PooledBackbone(nn.Cell):
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
-def predictor(net: network.MobileNetV2, images: int, cfg: Config, say: Callable[[str], None]) -> Predict:
+def predictor(model: Classifier, net: nn.Cell, images: int, cfg: Config, say: Callable[[str], None]) -> Predict:
     """Images (N, 3, H, W) float32 -> pooled features (N, C); what it takes is set up at the first call."""
     ready: list[Predict] = []
 
     def predict(batch: np.ndarray) -> np.ndarray:
         if not ready:
-            ready.append(_choose(net, images, cfg, say))
+            ready.append(_choose(model, net, images, cfg, say))
         return ready[0](batch)
 
     return predict
 
 
-def _choose(net: network.MobileNetV2, images: int, cfg: Config, say: Callable[[str], None]) -> Predict:
-    is_float = type(net.backbone) is network.Backbone
-    if cfg.platform == "CPU" and cfg.cpu_kernels != "off" and is_float and images >= WORTH_EXPORTING:
+def _choose(model: Classifier, net: nn.Cell, images: int, cfg: Config, say: Callable[[str], None]) -> Predict:
+    if cfg.platform == "CPU" and cfg.cpu_kernels != "off" and images >= WORTH_EXPORTING:
         try:
-            return by_onnxruntime(net, cfg)
+            return by_onnxruntime(model, net, cfg)
         except ZooError as error:
             say(f"features by MindSpore, because {error}")
         except Exception as error:  # of MindSpore, onnx or the disk: training can do without the file
@@ -59,18 +58,17 @@ def _choose(net: network.MobileNetV2, images: int, cfg: Config, say: Callable[[s
     return loop.predictor(PooledBackbone(net.backbone))
 
 
-def by_onnxruntime(net: network.MobileNetV2, cfg: Config) -> Predict:
+def by_onnxruntime(model: Classifier, net: nn.Cell, cfg: Config) -> Predict:
     """The backbone exported, compared with itself and opened again. Raises ZooError where the two differ."""
     # Built anew, because an export cannot hold the CPU kernels that `net` may have.
-    stock = network.build(1, cfg.width_mult, cfg.seed)
+    stock = model.build(1, cfg, "None")
     weights = {p.name: p.asnumpy() for p in net.backbone.get_parameters()}
     checkpoint.assign(stock.backbone.get_parameters(), weights, "the backbone")
     shape = (2, 3, cfg.image_height, cfg.image_width)
     with tempfile.TemporaryDirectory(prefix="features-") as folder:
         inputs = {"random": exporting.random_input(shape, cfg.seed)}
-        path, _ = exporting.export(
-            PooledBackbone(stock.backbone), Path(folder) / "backbone", "ONNX", {}, inputs, dynamic_batch=True
-        )
-        model = onnx_model.load(path, stream.usable_threads(cfg.num_workers))
-        model.predict(np.concatenate([inputs["random"]] * model.threads))  # opens all it needs of the file
-        return model.predict
+        target = exporting.Target(Path(folder) / "backbone", "ONNX", {}, dynamic_batch=True)
+        path, _ = exporting.export(PooledBackbone(stock.backbone), target, inputs)
+        runtime = onnx_model.load(path, stream.usable_threads(cfg.num_workers))
+        runtime.predict(np.concatenate([inputs["random"]] * runtime.threads))  # opens all it needs of the file
+        return runtime.predict

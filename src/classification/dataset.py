@@ -1,0 +1,97 @@
+"""Batches of labelled images, for training and for evaluation. No MindSpore here."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from src.classification import targets
+from src.classification.classifier import Transforms
+from src.classification.config import Config
+from src.classification.targets import NO_LABEL
+from src.engine.data import images, stream
+from src.engine.data.source import LabelledImages
+from src.engine.errors import ZooError
+
+
+def bad_files(data: LabelledImages, cfg: Config, say: Callable[[str], None]) -> stream.BadFiles:
+    """Where files that are no images are named and counted, beginning with those that the listing left out."""
+    bad = stream.BadFiles(cfg.on_bad_image, say)
+    for file in data.left_out:
+        bad.add(file, "not an image file")
+    return bad
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Reads, transforms and stacks the images of one rank."""
+
+    data: LabelledImages
+    transforms: Transforms
+    cfg: Config
+    bad: stream.BadFiles
+    shard: stream.Shard = stream.ALONE
+
+    def train_batches(self, epoch: int, first_step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Images (N, 3, H, W) float32 and target probabilities (N, K) float32 of one epoch, from `first_step` on."""
+        cfg, data, shard = self.cfg, self.data, self.shard
+
+        def sample(item: tuple[int, bytes | None]) -> tuple[np.ndarray, np.ndarray]:
+            index, content = item
+
+            def load(i: int) -> np.ndarray:
+                return images.decode(content if i == index and content is not None else data.source.read(i))
+
+            found, image = stream.first_good(load, index, len(data), self.bad, data.source.name)
+            rng = stream.generator(cfg.seed, stream.SAMPLE, epoch, index)
+            return self.transforms.train(image, rng, cfg), data.labels[found]
+
+        order = stream.training_order(len(data), cfg.batch_size, cfg.seed, epoch, shard)[first_step:]
+        batches = stream.batches(sample, data.source.rows(order), cfg.num_workers)
+        for step, (image, label) in enumerate(batches, start=first_step):
+            target = targets.smooth_one_hot(label, len(data.class_to_index), cfg.label_smooth)
+            rng = stream.generator(cfg.seed, stream.BATCH, epoch, step * shard.count + shard.index)
+            yield targets.mix(image, target, rng, cfg)
+
+    def eval_batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Images (batch_size, 3, H, W) float32 and labels (batch_size,) int32 of every image, in order.
+
+        Files that cannot be read and the padding of the last batch have label NO_LABEL, so that every batch has the
+        same shape (one compiled graph) and every readable file is counted once.
+        """
+        size, data = (self.cfg.image_height, self.cfg.image_width), self.data
+
+        def sample(index: int) -> tuple[np.ndarray, np.int32]:
+            if index == stream.NO_SAMPLE:
+                return np.zeros((3, *size), np.float32), np.int32(NO_LABEL)
+            try:
+                image = images.decode(data.source.read(index))
+                return self.transforms.evaluation(image, *size), data.labels[index]
+            except images.BadImage as error:
+                self.bad.add(data.source.name(index), str(error))
+                return np.zeros((3, *size), np.float32), np.int32(NO_LABEL)
+
+        order = stream.evaluation_order(len(data), batch_size, self.shard)
+        for image, label in stream.batches(sample, order, self.cfg.num_workers):
+            yield targets.pad(image, label, batch_size)
+
+
+def example_batch(data: LabelledImages | None, shape: tuple[int, int, int, int], transforms: Transforms) -> np.ndarray:
+    """Photographs as network input (N, 3, H, W): the first readable ones of `data`, or scikit-learn's two."""
+    if data is None:
+        from sklearn.datasets import load_sample_images
+
+        pictures = load_sample_images().images
+    else:
+        pictures = []
+        for index in range(len(data)):
+            with contextlib.suppress(images.BadImage):
+                pictures.append(images.decode(data.source.read(index)))
+            if len(pictures) == shape[0]:
+                break
+        if not pictures:
+            raise ZooError(f"none of the {len(data)} files in {data.where} is a usable image; check it")
+    return np.stack([transforms.evaluation(pictures[i % len(pictures)], *shape[2:]) for i in range(shape[0])])

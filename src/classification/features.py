@@ -1,0 +1,118 @@
+"""The frozen backbone's features, computed once and kept in the run folder; and batches of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from src.classification import targets
+from src.classification.checkpoints import digest
+from src.classification.classifier import Transforms
+from src.classification.config import Config
+from src.classification.dataset import Loader
+from src.classification.extraction import Predict
+from src.classification.targets import NO_LABEL
+from src.engine.data import stream
+from src.engine.data.source import LabelledImages
+from src.engine.io import files
+from src.engine.io.run import Run
+
+FOLDER = "features"
+BATCH = 32  # images per inference step
+
+
+@dataclass(frozen=True)
+class Features:
+    """Pooled features (N, C) float32 of labelled images (N,) int32."""
+
+    feature: np.ndarray
+    label: np.ndarray
+    classes: int
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def train_batches(
+        self, cfg: Config, epoch: int, first_step: int, shard: stream.Shard
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Shuffled features (N, C) and target probabilities (N, K) of one epoch, from `first_step` on."""
+        for row in stream.training_order(len(self), cfg.batch_size, cfg.seed, epoch, shard)[first_step:]:
+            yield self.feature[row], targets.smooth_one_hot(self.label[row], self.classes, cfg.label_smooth)
+
+    def eval_batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All features and labels in order, the last batch padded with NO_LABEL."""
+        for row in stream.evaluation_order(len(self), batch_size):
+            yield targets.pad(self.feature[row], self.label[row], batch_size)
+
+
+def cache_key(backbone: dict[str, np.ndarray], data: LabelledImages, transforms: Transforms, cfg: Config) -> str:
+    """A hash of all that the features depend on; anything that changes gives another key, so nothing stale is read."""
+    listing = [(data.source.name(index), *data.source.stamp(index)) for index in range(len(data))]
+    preprocessing = [cfg.image_height, cfg.image_width, *transforms.constants]
+    parts = [digest(backbone), str(data.where.resolve()), listing, data.labels.tolist(), preprocessing]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """Gives the features of a run's data sets, from the cache where it fits.
+
+    `predict` maps images (BATCH, 3, H, W) to pooled features (BATCH, C) by the weights `backbone`.
+    """
+
+    predict: Predict
+    backbone: dict[str, np.ndarray]
+    run: Run
+
+    def of(self, loader: Loader) -> Features:
+        """Features of every readable file. Ranks share the work, the first one writes."""
+        run, data = self.run, loader.data
+        say, rank, classes = run.journal.line, run.rank, len(data.class_to_index)
+        path = run.folder / FOLDER / f"{cache_key(self.backbone, data, loader.transforms, loader.cfg)}.npz"
+        stored = self._read(path, loader.bad)
+        if rank.total(np.array([stored is not None]))[0] == rank.count:
+            say(f"features of {len(stored[1])} images from {path}")
+            return Features(*stored, classes)
+        feature, label = self._compute(loader)
+        if rank.is_first:
+            bad_text = json.dumps(loader.bad.reasons)
+            files.replace_file(path, lambda temporary: np.savez(temporary, feature=feature, label=label, bad=bad_text))
+            say(f"features of {len(label)} images written to {path}")
+        return Features(feature, label, classes)
+
+    def _read(self, path: Path, bad: stream.BadFiles) -> tuple[np.ndarray, np.ndarray] | None:
+        """Features and labels of a cache file, None without a good one; the bad files it knows are noted."""
+        try:
+            with np.load(path) as stored:
+                feature, label, reasons = stored["feature"], stored["label"], json.loads(str(stored["bad"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            self.run.journal.line(f"{path} is damaged ({type(error).__name__}); the features are computed again")
+            return None
+        for file, reason in reasons.items():
+            bad.add(file, reason)
+        return feature, label
+
+    def _compute(self, loader: Loader) -> tuple[np.ndarray, np.ndarray]:
+        """Features and labels in the data's order; each rank computes every `rank.count`-th batch and all get all."""
+        rank, data, features, labels = self.run.rank, loader.data, [], []
+        for image, label in loader.eval_batches(BATCH):
+            pooled = self.predict(image)
+            everyone = np.zeros((rank.count, BATCH, pooled.shape[1] + 1), np.float32)
+            everyone[rank.index, :, :-1], everyone[rank.index, :, -1] = pooled, label - NO_LABEL
+            everyone = rank.total(everyone).reshape(rank.count * BATCH, -1)
+            features.append(everyone[:, :-1])
+            labels.append(everyone[:, -1].astype(np.int32) + NO_LABEL)
+        feature, label = np.concatenate(features)[: len(data)], np.concatenate(labels)[: len(data)]
+        good = label != NO_LABEL
+        for index in np.flatnonzero(~good):
+            loader.bad.add(data.source.name(index), "refused by another rank, whose log says why")
+        return feature[good], label[good]

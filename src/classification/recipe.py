@@ -1,0 +1,77 @@
+"""The recipes of every image classifier in prose: train, evaluate, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mindspore import nn
+
+from src.classification import checkpoints, conversion, evaluation, training
+from src.classification.classifier import Classifier
+from src.classification.config import Config
+from src.cpu_kernels import cells
+from src.engine import device
+from src.engine.config import to_yaml
+from src.engine.data.image_folder import TRAIN_FOLDERS, require_classes, scan
+from src.engine.io.checkpoint import Checkpoint, Names
+from src.engine.io.run import RunSettings, open_run
+from src.engine.training import carry_out
+
+
+def train(model: Classifier, cfg: Config) -> int:
+    """Train from scratch, fine-tune everything, or train the head on cached features; returns the exit status."""
+    rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute, cfg.enable_graph_kernel)
+    images = scan(cfg.dataset_path, TRAIN_FOLDERS)
+    classes = require_classes(images, cfg.num_classes)
+    data = training.Data(images, training.validation_data(images, cfg) if cfg.run_eval else None)
+    training.require_full_batch(len(images), cfg, rank)
+    initial = checkpoints.read(model, cfg.pretrain_ckpt) if cfg.pretrain_ckpt else None
+    net = model.build(classes, cfg, "None")
+    loaded = "weights start anew"
+    if initial is not None:
+        loaded = checkpoints.load(model, net, initial, images.class_to_index, cfg)
+    metadata = checkpoints.metadata(model, cfg, images.class_to_index, initial)
+    with open_run(run_settings(model, cfg, metadata), rank) as run:
+        run.journal.line(f"{len(images)} images of {classes} classes in {images.where}; {loaded}")
+        if cfg.platform == "CPU":
+            run.journal.line(cells.accelerate(net, cfg.cpu_kernels))
+        is_head_only = cfg.freeze_layer == "backbone"
+        return carry_out((training.head if is_head_only else training.full_network)(model, net, data, cfg, run), run)
+
+
+def run_settings(model: Classifier, cfg: Config, metadata: dict, other_results: tuple[str, ...] = ()) -> RunSettings:
+    """The run folder's files and rules."""
+    head_only = Names(f"{model.name}_head", "{prefix}_{epoch}.ckpt")
+    return RunSettings(
+        folder=Path(cfg.save_checkpoint_path).expanduser(),
+        names=head_only if cfg.freeze_layer == "backbone" else Names(model.name),
+        best_file=f"{model.name}-best.ckpt",
+        metadata=metadata,
+        config_text=to_yaml(cfg),
+        resume=cfg.resume,
+        started_from=cfg.pretrain_ckpt,
+        other_results=other_results,
+        save=cfg.save_checkpoint,
+        keep=cfg.keep_checkpoint_max,
+    )
+
+
+def evaluate(model: Classifier, cfg: Config) -> int:
+    """Score a checkpoint, or an exported ONNX file, on every image of a folder."""
+
+    def open_checkpoint(cfg: Config) -> tuple[Checkpoint, nn.Cell]:
+        checkpoint = checkpoints.read(model, cfg.pretrain_ckpt)
+        net = checkpoints.network_of(model, checkpoint, cfg)
+        if cfg.platform == "CPU":
+            print(cells.accelerate(net, cfg.cpu_kernels))
+        return checkpoint, net
+
+    return evaluation.run(model, cfg, open_checkpoint)
+
+
+def export(model: Classifier, cfg: Config) -> int:
+    """Write MINDIR, ONNX or AIR, read the file back and compare it with the network on random and on real input."""
+    device.setup(cfg.platform, cfg.device_id)
+    checkpoint = checkpoints.read(model, cfg.ckpt_file)
+    net = checkpoints.network_of(model, checkpoint, cfg, cfg.activation)
+    return conversion.run(model, net, checkpoint, cfg)

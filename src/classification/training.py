@@ -1,0 +1,215 @@
+"""The two trainings of a classifier: the full network on images, or the head on cached features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from src.classification import extraction, targets
+from src.classification.classifier import Classifier
+from src.classification.config import Config
+from src.classification.dataset import Loader, bad_files
+from src.classification.features import Extractor
+from src.engine import loop
+from src.engine.data.cached_files import CachedFiles
+from src.engine.data.image_folder import EVAL_FOLDERS, scan
+from src.engine.data.source import LabelledImages
+from src.engine.data.stream import BadFiles
+from src.engine.errors import UsageError
+from src.engine.io.run import Run
+from src.engine.loop import Position, Schedule, Score, Training
+from src.engine.metrics import Classification
+from src.engine.ranks import Rank
+from src.engine.steps import boost, profiling, step
+from src.engine.steps.step import StepOptions, TrainStep
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images of a training, and those that score it (None: not wanted)."""
+
+    train: LabelledImages
+    held_out: LabelledImages | None
+
+    @property
+    def classes(self) -> int:
+        return len(self.train.class_to_index)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a step changes: a cell of the network. `loss` maps the inputs of a step to a scalar."""
+
+    cell: nn.Cell
+    loss: Callable[..., Tensor]
+    weights: list[ms.Parameter]  # of the whole network
+
+
+StepMaker = Callable[[Trained, Schedule], TrainStep]
+
+
+def full_network(
+    model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run, make_step: StepMaker | None = None
+) -> Training:
+    """Train every weight on augmented images; `make_step` replaces the usual step."""
+    rank, say = run.rank, run.journal.line
+    trained = ms.amp.auto_mixed_precision(net, cfg.amp_level) if cfg.amp_level != "O0" else net
+    cache, images = None, data.train
+    if cfg.enable_cache:
+        cache = CachedFiles(images.source, int(cfg.cache_session_id), cfg.cache_spilling)
+        images = LabelledImages(cache, images.labels, images.class_to_index, images.left_out)
+    loader = Loader(images, model.transforms, cfg, bad_files(images, cfg, say), rank.shard)
+    held_out = None
+    if data.held_out is not None:
+        held_out = Loader(data.held_out, model.transforms, cfg, bad_files(data.held_out, cfg, say), rank.shard)
+
+    def loss(image: Tensor, target: Tensor, keep: Tensor = None) -> Tensor:
+        return model.loss(trained(image, keep), target)
+
+    def batches(epoch: int, first_step: int) -> Iterable:
+        arriving = loader.train_batches(epoch, first_step)
+        return with_dropout(arriving, net.backbone.out_channels, cfg, (epoch, first_step), rank)
+
+    def evaluate(position: Position) -> Score:
+        rank.share_statistics(net)
+        arriving = held_out.eval_batches(cfg.batch_size)
+        metric = loop.evaluate(loop.predictor(net), arriving, Classification(data.classes), rank)
+        net.set_train(True)
+        return score(metric)
+
+    planned = schedule(model, len(images), cfg, rank)
+    net.set_train(True)
+    what = Trained(net, loss, list(net.get_parameters()))
+    one_step = make_step(what, planned) if make_step else train_step(model, what, planned, cfg, run)
+
+    def closing() -> Iterator[str]:
+        yield from summaries(loader.bad, held_out.bad if held_out else None)
+        if cache is not None:
+            yield cache.statistics()
+
+    return Training(net, one_step, batches, planned, evaluate if held_out else None, closing=closing)
+
+
+def head(model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run) -> Training:
+    """Train the classifier on features that the frozen backbone computes once, with the evaluation transform."""
+    rank, say = run.rank, run.journal.line
+    total = len(data.train) + (len(data.held_out) if data.held_out is not None else 0)
+    weights = {p.name: p.asnumpy() for p in net.backbone.get_parameters()}
+    extractor = Extractor(extraction.predictor(model, net, total, cfg, say), weights, run)
+
+    def loader_of(images: LabelledImages) -> Loader:
+        return Loader(images, model.transforms, cfg, bad_files(images, cfg, say), rank.shard)
+
+    loader = loader_of(data.train)
+    features = extractor.of(loader)
+    held_out = loader_of(data.held_out) if data.held_out is not None else None
+    held_out_features = extractor.of(held_out) if held_out else None
+
+    def loss(pooled: Tensor, target: Tensor, keep: Tensor = None) -> Tensor:
+        return model.loss(net.head(pooled, keep), target)
+
+    def batches(epoch: int, first_step: int) -> Iterable:
+        arriving = features.train_batches(cfg, epoch, first_step, rank.shard)
+        return with_dropout(arriving, net.backbone.out_channels, cfg, (epoch, first_step), rank)
+
+    def evaluate(position: Position) -> Score:
+        arriving = held_out_features.eval_batches(cfg.batch_size)
+        return score(loop.evaluate(loop.predictor(net.head), arriving, Classification(data.classes)))
+
+    planned = schedule(model, len(features), cfg, rank)
+    net.head.set_train(True)
+    what = Trained(net.head, loss, list(net.get_parameters()))
+    one_step = train_step(model, what, planned, cfg, run)
+    return Training(
+        net, one_step, batches, planned, evaluate if held_out else None,
+        closing=lambda: summaries(loader.bad, held_out.bad if held_out else None),
+    )  # fmt: skip
+
+
+def score(metric: Classification) -> Score:
+    """Top-1 decides which weights are best."""
+    values = {"top1": metric.top1, "top5": metric.top5, "samples": metric.samples}
+    return Score(metric.top1, values, metric.samples)
+
+
+def summaries(*bad: BadFiles | None) -> Iterator[str]:
+    """What was skipped."""
+    return (files.summary() for files in bad if files is not None and files.reasons)
+
+
+def with_dropout(
+    arriving: Iterable, channels: int, cfg: Config, start: tuple[int, int], rank: Rank
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Append dropout's mask (N, C) to every batch from `start`, an epoch and step; nothing where dropout is 0."""
+    epoch, first_step = start
+    for index, (inputs, target) in enumerate(arriving, start=first_step):
+        if not cfg.dropout:
+            yield inputs, target
+            continue
+        key = index * rank.count + rank.index
+        yield inputs, target, targets.dropout_mask((len(inputs), channels), cfg.dropout, cfg.seed, epoch, key)
+
+
+def validation_data(train: LabelledImages, cfg: Config) -> LabelledImages:
+    """Where run_eval finds its images: eval_dataset_path, or val/ beside the training folder."""
+    if cfg.eval_dataset_path:
+        return scan(cfg.eval_dataset_path, EVAL_FOLDERS, train.class_to_index)
+    for name in EVAL_FOLDERS:
+        candidate: Path = train.where.resolve().parent / name
+        if candidate.is_dir():
+            return scan(str(candidate), (), train.class_to_index)
+    raise UsageError(f"run_eval is True and there is no val/ beside {train.where}; name it with --eval_dataset_path")
+
+
+def require_full_batch(samples: int, cfg: Config, rank: Rank) -> None:
+    """Training leaves the incomplete last batch out, so there has to be a full one."""
+    if samples < cfg.batch_size * rank.count:
+        raise UsageError(
+            f"{cfg.dataset_path} holds {samples} images, fewer than one batch of {cfg.batch_size} x {rank.count}; "
+            f"give --batch_size {max(1, samples // rank.count)} or less"
+        )
+
+
+def schedule(model: Classifier, samples: int, cfg: Config, rank: Rank) -> Schedule:
+    """How many steps, with which learning rates, and when to write."""
+    require_full_batch(samples, cfg, rank)
+    images_per_step = cfg.batch_size * rank.count
+    steps = samples // images_per_step
+    return Schedule(
+        epochs=cfg.epoch_size,
+        steps_per_epoch=steps,
+        images_per_step=images_per_step,
+        samples=samples,
+        lr=model.learning_rates(cfg, steps),
+        log_interval=cfg.log_interval,
+        save_epochs=cfg.save_checkpoint_epochs,
+        save_steps=cfg.save_checkpoint_steps,
+    )
+
+
+def train_step(model: Classifier, trained: Trained, planned: Schedule, cfg: Config, run: Run) -> TrainStep:
+    """The compiled step: momentum, boosted or profiled if wanted."""
+    if cfg.boost_mode != "O0":
+        optimizer = step.momentum_optimizer(trained.cell, cfg.momentum, cfg.weight_decay, planned.lr)
+        boosted = boost.Boost(cfg.boost_mode, len(planned.lr), loss_scale(cfg))
+        return boost.make_step(trained.cell, model.loss, optimizer, boosted)
+    optimizer = step.momentum_optimizer(trained.cell, cfg.momentum, cfg.weight_decay)
+    options = StepOptions(loss_scale(cfg), cfg.clip_norm, cfg.ema_decay, run.rank.count)
+    return watched(step.make_step(trained.loss, optimizer, options, trained.weights), cfg, run)
+
+
+def watched(compiled: TrainStep, cfg: Config, run: Run) -> TrainStep:
+    """The same step, profiled if wanted."""
+    if not cfg.enable_profiling:
+        return compiled
+    return replace(compiled, run=profiling.profiled(compiled.run, run.folder, run.journal.line))
+
+
+def loss_scale(cfg: Config) -> float:
+    """The fixed loss scale belongs to mixed precision; float32 needs none."""
+    return cfg.loss_scale if cfg.amp_level != "O0" else 1.0

@@ -1,0 +1,38 @@
+"""What the task of classification has to know of MobileNetV2."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from src.classification.classifier import Classifier
+from src.mobilenetv2 import network
+from src.mobilenetv2.config import Config
+from src.mobilenetv2.dataset import TRANSFORMS
+from src.mobilenetv2.loss import cross_entropy
+from src.mobilenetv2.lr_generator import Rates, get_lr
+from src.mobilenetv2.names import from_model_zoo
+
+
+def build(classes: int, cfg: Config, activation: str = "None") -> network.MobileNetV2:
+    return network.build(classes, cfg.width_mult, cfg.seed, activation)
+
+
+def learning_rates(cfg: Config, steps_per_epoch: int) -> np.ndarray:
+    rates = Rates(cfg.lr_init, cfg.lr_end, cfg.lr_max)
+    return get_lr(rates, cfg.warmup_epochs, cfg.epoch_size, steps_per_epoch)
+
+
+def metadata(cfg: Config) -> dict:
+    return {"width_mult": cfg.width_mult}
+
+
+MOBILENETV2 = Classifier(
+    name="mobilenetv2",
+    transforms=TRANSFORMS,
+    build=build,
+    loss=cross_entropy,
+    learning_rates=learning_rates,
+    classifier="head.dense.weight",
+    metadata=metadata,
+    translate=from_model_zoo,
+)

@@ -1,0 +1,1 @@
+"""A classifier of its own, which test_toy_classifier.py puts beside the others."""
