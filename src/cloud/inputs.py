@@ -122,7 +122,9 @@ def choose(names: list[str], wanted: list[str], url: str, key: str) -> str:
 
 
 def no_longer_kept(names: list[str], keep: int) -> set[str]:
-    """Those of some checkpoints that are older than the newest `keep` of their run."""
+    """Those of some checkpoints that are older than the newest `keep` of their run; none where `keep` is 0."""
+    if not keep:
+        return set()
     runs: dict[tuple[str, str], list[tuple[int, float, str]]] = {}
     for name in names:
         folder, _, file = name.rpartition("/")

@@ -29,7 +29,6 @@ def opened(command: str, cfg: Any) -> Iterator[Any]:
     Raises UsageError for parameters that do not fit together, ZooError where something cannot be copied.
     """
     me = process()
-    cfg = dataclasses.replace(cfg, **unquoted(cfg))
     cfg = dataclasses.replace(cfg, **local_outputs(command, cfg))
     arrived = once(
         Path(getattr(cfg, cfg.job_keys().local_data)).expanduser(),
@@ -45,16 +44,6 @@ def opened(command: str, cfg: Any) -> Iterator[Any]:
     stored = store.list(cfg.train_url) if goes_on(command, cfg) else None
     with mirrored(store, folder, cfg.train_url, say, stored):
         yield cfg
-
-
-def unquoted(cfg: Any) -> dict[str, str]:
-    """The keys that hold a name, without the quotes around it that people copy from a YAML file to the platform."""
-    changes = {}
-    for key in ("modelarts_dataset_unzip_name", *cfg.job_keys().results):
-        name = getattr(cfg, key)
-        if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"":
-            changes[key] = name[1:-1]
-    return changes
 
 
 def goes_on(command: str, cfg: Any) -> bool:

@@ -223,6 +223,10 @@ class TestForms:
         assert row["log"] == str(place.folder / "train/rank0/log0.log")
         assert row["argv"][4:6] == ["--config_path", str(ROOT / "default_config.yaml")]
 
+    def test_the_seeds_boost_configuration(self, place):
+        rows = place.plan(TRAIN, "Ascend", "default_config_boost.yaml", *EIGHT, "hccl 8p.json", "my data")
+        assert {row["argv"][5] for row in rows} == {str(ROOT / "default_config_boost.yaml")}
+
     def test_two_cpu_workers_and_flags_for_train(self, place):
         rows = place.plan(TRAIN, "CPU", "my data", "--", "--epoch_size", "1", DEVICE_NUM="2")
         assert {(row["engine"], row["world"]) for row in rows} == {("msrun", 2)}
