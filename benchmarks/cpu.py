@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import signal
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -131,6 +132,7 @@ def main(argv: list[str]) -> int:
     flags.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help="results and pictures (build/benchmark)")
     flags.add_argument("--tables", action="store_true", help="measure nothing: tables and picture of what is stored")
     flags.add_argument("--smoke", action="store_true", help="tiny work, which only shows that everything runs")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the measured process ends too
     try:
         args = flags.parse_args(argv)
         args.out = args.out.expanduser().resolve()

@@ -32,7 +32,7 @@ def call(work: Contender | Written, folder: Path) -> dict:
     job = dataclasses.replace(work.job, threads=len(allowed), began=time.time())
     request = {"function": work.function, "options": work.options, "job": dataclasses.asdict(job)}
     settings = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    settings["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "torch")  # filled in the first round, used in the others
+    settings["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "torch-cache")  # filled in the first round, used in the others
     child = subprocess.Popen(
         [str(PYTHONS[work.environment]), "-m", "benchmarks.worker", json.dumps(request)],
         cwd=folder,
