@@ -172,7 +172,7 @@ def train_quantised(job: Job, compiled: bool = False) -> dict:
 
 def predictor(net: nn.Module, job: Job, channels_last: bool, compiled: bool) -> Callable[[torch.Tensor], np.ndarray]:
     net = net.to(memory_format=layout(channels_last)).eval()
-    forward = torch.compile(net) if compiled else net
+    forward = torch.compile(net, options={"freezing": True}) if compiled else net  # folds BN, packs the weights
 
     def predict(image: torch.Tensor) -> np.ndarray:
         with torch.inference_mode(), precision(job):

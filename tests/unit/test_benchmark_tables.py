@@ -199,6 +199,32 @@ def test_without_the_peers_environment_ours_is_measured_and_the_rest_said(asked,
     assert asked == ["ours"] and "scripts/benchmark.sh makes it" in printed and "not measured" in printed
 
 
+def test_files_are_written_once_after_what_they_need(monkeypatch, tmp_path):
+    started, broken = [], {"ours.write_int8"}
+
+    def call(work, folder):
+        started.append((work.function, work.job.batch))
+        if work.function in broken:
+            raise processes.Failed("status 1, no space left")
+        return {}
+
+    monkeypatch.setattr(processes, "call", call)
+    with pytest.raises(processes.Failed):
+        processes.prepare(("int8.onnx",), tmp_path, False)
+    assert started == [("ours.write_classes", 32), ("ours.write_checkpoint", 100), ("ours.write_int8", 32)]
+    broken.clear()
+    processes.prepare(("classes", "int8.onnx"), tmp_path, True)
+    assert started[3:] == [("ours.write_int8", 2)]
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_smoke_work_is_small(row):
+    for contender in row.contenders:
+        job = processes.smoke(contender.job)
+        assert max(job.shape[0], job.images // 8, job.calls) <= 2 and job.height * job.width <= 64 * 128
+        assert job.seconds == 0 and (job.bfloat16, job.network) == (contender.job.bfloat16, contender.job.network)
+
+
 def test_a_process_that_fails_is_answered_with_its_last_line(tmp_path):
     with pytest.raises(processes.Failed, match="status 1, .*no_such_function"):
         processes.call(dataclasses.replace(OURS_ROW, function="jobs.no_such_function"), tmp_path)
