@@ -5,7 +5,8 @@ python -m benchmarks.cpu  [--only train,segformer] [--rounds 3] [--out FOLDER]
 
 Every contender is a process of its own; all contenders of a row take turns, round by round. Each measurement is stored
 in FOLDER/results.jsonl as soon as it is known, and the same command goes on from there. It ends with FOLDER/cpu.md and
-FOLDER/cpu.png: medians, ranges, and ratios to the row's best peer (above 1: faster, or less memory).
+FOLDER/cpu.png: medians, ranges, and ratios to the row's best peer (above 1: faster, or less memory). Measure a changed
+program in another FOLDER; the document names all revisions that its numbers are of.
 """
 
 from __future__ import annotations

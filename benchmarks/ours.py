@@ -222,10 +222,11 @@ def write_checkpoint(job: Job, file: str) -> None:
 
 
 def write_onnx(job: Job, file: str) -> None:
-    """The checkpoint of the same stem as ONNX; MobileNetV2 for any batch size."""
+    """The checkpoint of the same stem as ONNX, MobileNetV2 for any batch size, SegFormer for any size."""
     stem = Path(file).stem
     flags = [*flags_of(job), "--ckpt_file", f"{stem}.ckpt", "--file_name", stem, "--file_format", "ONNX"]
-    own = [] if job.network.startswith("mit") else ["--activation", "None", "--dynamic_batch", "True"]
+    any_size, any_batch = ["--dynamic_size", "True"], ["--activation", "None", "--dynamic_batch", "True"]
+    own = any_size if job.network.startswith("mit") else any_batch
     run("export", [*flags, *own], job)
 
 

@@ -108,7 +108,7 @@ def centre(file: str, size: int) -> np.ndarray:
 def centre_batches(files: list[str], batch: int, size: int, workers: int) -> Iterator[np.ndarray]:
     """All files in order, (N, 3, size, size) float32; the last batch may be smaller."""
     with multiprocessing.Pool(workers) as pool:
-        arriving = pool.imap(partial(centre, size=size), files, chunksize=batch // 4)
+        arriving = pool.imap(partial(centre, size=size), files, chunksize=max(1, batch // 4))
         while images := list(islice(arriving, batch)):
             yield np.stack(images)
 

@@ -25,7 +25,8 @@ def quarter_logits(file: str) -> bytes:
     model = onnx.load(file)
     last = [node for node in model.graph.node if node.op_type == "Resize"][-1]
     model.graph.output[0].name = last.input[0]
-    model.graph.output[0].type.tensor_type.ClearField("shape")
+    for side in model.graph.output[0].type.tensor_type.shape.dim:
+        side.Clear()
     while model.graph.node[-1].output[0] != last.input[0]:
         del model.graph.node[-1]
     return model.SerializeToString()

@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-from benchmarks import cpu, machine, ours, processes, tables, worker
+from benchmarks import cpu, machine, ours, processes, runtimes, tables, worker
 from benchmarks.jobs import Job, NotBuilt
 from benchmarks.results import Results
 from benchmarks.rows import FILES, OURS, ROWS, SECONDS, SPEED, Contender, Row
@@ -223,6 +223,23 @@ def test_smoke_work_is_small(row):
         job = processes.smoke(contender.job)
         assert max(job.shape[0], job.images // 8, job.calls) <= 2 and job.height * job.width <= 64 * 128
         assert job.seconds == 0 and (job.bfloat16, job.network) == (contender.job.bfloat16, contender.job.network)
+
+
+def test_runtimes_compute_logits_at_a_quarter_of_the_size_as_ours_do(tmp_path):
+    from onnx import TensorProto, checker, helper, load_from_string, save
+
+    nodes = [
+        helper.make_node("Relu", ["image"], ["coarse"]),
+        helper.make_node("Shape", ["image"], ["size"]),
+        helper.make_node("Resize", ["coarse", "", "", "size"], ["logits"]),
+    ]
+    shapes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 4, 4]) for name in ("image", "logits")]
+    opset = [helper.make_opsetid("", 17)]
+    graph = helper.make_graph(nodes, "net", shapes[:1], shapes[1:])
+    save(helper.make_model(graph, opset_imports=opset), tmp_path / "net.onnx")
+    cut = load_from_string(runtimes.quarter_logits(str(tmp_path / "net.onnx")))
+    checker.check_model(cut)
+    assert [node.op_type for node in cut.graph.node] == ["Relu"] and cut.graph.output[0].name == "coarse"
 
 
 def test_a_process_that_fails_is_answered_with_its_last_line(tmp_path):
