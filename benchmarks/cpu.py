@@ -60,21 +60,19 @@ def rows_of(names: list[str], smoke: bool) -> dict[str, Row]:
     return found
 
 
-def measure_row(name: str, row: Row, results: Results, args: argparse.Namespace) -> bool:
-    """All rounds that are missing; returns whether every contender that could run did."""
-    out_of_it: set[str] = set()
+def measure_row(name: str, row: Row, results: Results, args: argparse.Namespace, without: dict[str, dict]) -> None:
+    """All rounds that are missing. Who gave no answer is added to `without`, key and reason, and not asked again."""
     for number in range(1, args.rounds + 1):
         for contender in row.contenders:
             key = contender.key
-            if key in out_of_it or results.has(key, number):
+            if key in without or results.has(key, number):
                 continue
             found = measured(contender, args)
             results.add(key, number, found)
             if "answer" not in found:
-                out_of_it.add(key)
+                without[key] = found
             value = format(found["answer"][row.metric.field], row.metric.number) if "answer" in found else found
             print(f"round {number}, {name}: {contender.label}: {value}", file=sys.stderr, flush=True)
-    return not any("failed" in line for key in out_of_it for line in results.of(key)[-1:])
 
 
 def measured(contender: Contender, args: argparse.Namespace) -> dict:
@@ -109,20 +107,20 @@ def about(results: Results, notes: list[str]) -> list[str]:
 def run(args: argparse.Namespace) -> int:
     """Measure what is missing, print each table, write the document and the picture; returns the exit status."""
     results = Results(args.out / "results.jsonl", machine.facts())
-    rows, notes, is_complete = rows_of(args.only, args.smoke), machine.warnings(), True
-    measurable = rows
+    rows, notes = rows_of(args.only, args.smoke), machine.warnings()
+    measurable, without = rows, {}
     if not processes.PYTHONS[PEERS].exists():
         notes.append("no .venv-peers here: the peers are not measured; bash scripts/benchmark.sh makes it")
         measurable = {name: without_peers(row) for name, row in rows.items()}
     print("\n".join(f"- {line}" for line in about(results, notes)), flush=True)
     for name, row in rows.items():
         if not args.tables:
-            is_complete &= measure_row(name, measurable[name], results, args)
+            measure_row(name, measurable[name], results, args, without)
         print(f"\n{tables.table(row, results)}", flush=True)
     files.write_text(args.out / "cpu.md", tables.document(rows, results, about(results, notes)))
     tables.picture(args.out / "cpu.png", rows, results, about(results, [])[0])
     print(f"\nwritten to {args.out}")
-    return 0 if is_complete else 1
+    return 1 if any("failed" in found for found in without.values()) else 0
 
 
 def main(argv: list[str]) -> int:

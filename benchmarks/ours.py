@@ -93,7 +93,10 @@ def clocked(command: str, flags: list[str], place: str, clock: Callable[..., dic
 
 
 def train(job: Job, kernels: str = "auto", quant: bool = False) -> dict:
-    """train.py's step on one batch from numpy, its loss read back every time as the loop does."""
+    """train.py's step on one batch from numpy, its loss read back every time as the loop does.
+
+    Its start includes reading one batch of tiny files, which the peers do not read.
+    """
 
     def clock(step: Callable, batches: Callable, *_: object) -> dict:
         arriving = batches(0, 0)

@@ -162,7 +162,7 @@ def asked(monkeypatch, tmp_path):
 
     monkeypatch.setattr(processes, "call", call)
     monkeypatch.setattr(machine, "facts", lambda: MACHINE)
-    monkeypatch.setattr(cpu, "ROWS", {"train": ROW})
+    monkeypatch.setattr(cpu, "ROWS", {"train": ROW, "again": ROW})
     monkeypatch.setitem(processes.PYTHONS, "peers", tmp_path)
     return started
 
@@ -172,6 +172,12 @@ def test_contenders_take_turns_and_who_failed_is_not_asked_again(asked, tmp_path
     assert asked == ["ours", "PyTorch eager", "torch.compile", "ours", "torch.compile"]
     assert "- PyTorch eager: failed: status 1, out of memory" in capsys.readouterr().out
     assert "| ours" in (tmp_path / "cpu.md").read_text() and (tmp_path / "cpu.png").exists()
+
+
+def test_rows_share_what_they_have_in_common(asked, tmp_path):
+    assert cpu.main(["--rounds", "1", "--out", str(tmp_path)]) == 1
+    assert asked == ["ours", "PyTorch eager", "torch.compile"]
+    assert (tmp_path / "cpu.md").read_text().count("2.0 |") >= 4
 
 
 def test_what_is_stored_is_not_measured_again(asked, tmp_path):
