@@ -1,24 +1,28 @@
-"""The training transform by PIL in worker processes that make whole batches: the way of torch's DataLoader.
+"""Other data pipelines with train.py's transform: PIL in processes, as torch's DataLoader works, and MindData.
 
-Like there, workers put a batch into shared memory, where the consumer finds it without a copy, and prepare two batches
-each in advance.
+As in a DataLoader, PIL's workers make whole batches, put them into shared memory, where the consumer finds them without
+a copy, and prepare two each in advance.
 """
 
 from __future__ import annotations
 
+import math
 import multiprocessing
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
 from multiprocessing.sharedctypes import RawArray
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from src.engine.data.augment import crop_box
+from benchmarks.jobs import Job
 
-AHEAD = 2  # batches per worker
+AHEAD = 2  # batches per worker that PIL's processes prepare
+AHEAD_SAMPLES = 256  # that our threads prepare
 JITTER = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 STRENGTH = 0.4
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]
@@ -28,12 +32,22 @@ SCALE, SHIFT = 1 / (255 * STD), MEAN / STD
 _memory = {}  # of a worker process: the array (slots, N, 3, H, W) that it shares with the consumer
 
 
+def crop_box(width: int, height: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of 8 to 100 % of the area, 3:4 to 4:3 (arXiv 1409.4842, section 6)."""
+    for _ in range(10):
+        area, ratio = width * height * rng.uniform(0.08, 1), math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        wide, high = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if wide <= width and high <= height:
+            left, top = rng.uniform(0, width - wide), rng.uniform(0, height - high)
+            return left, top, left + wide, top + high
+    return 0, 0, width, height
+
+
 def transform(file: str, rng: np.random.Generator, size: int, out: np.ndarray) -> None:
     """Random crop, flip, colour jitter in random order, normalise; written to `out`, (3, size, size) float32."""
     with Image.open(file) as opened:
         image = opened.convert("RGB")
-    top, left, height, width = crop_box(image.height, image.width, rng)
-    image = image.resize((size, size), Image.BILINEAR, box=(left, top, left + width, top + height))
+    image = image.resize((size, size), Image.BILINEAR, box=crop_box(image.width, image.height, rng))
     if rng.random() < 0.5:
         image = ImageOps.mirror(image)
     for index in rng.permutation(len(JITTER)):
@@ -94,6 +108,58 @@ def centre(file: str, size: int) -> np.ndarray:
 def centre_batches(files: list[str], batch: int, size: int, workers: int) -> Iterator[np.ndarray]:
     """All files in order, (N, 3, size, size) float32; the last batch may be smaller."""
     with multiprocessing.Pool(workers) as pool:
-        arriving = pool.imap(partial(centre, size=size), files, chunksize=batch // 4)
+        arriving = pool.imap(partial(centre, size=size), files, chunksize=max(1, batch // 4))
         while images := list(islice(arriving, batch)):
             yield np.stack(images)
+
+
+def batch_counts(job: Job) -> tuple[int, int, int]:
+    """Batches before the clock starts, timed ones, and those that may be started in advance of the last timed one.
+
+    Multiples of the worker count, because processes that make whole batches deliver them in bursts.
+    """
+    timed = max(job.calls, round(6 * job.seconds))
+    ahead = (AHEAD + 1) * job.threads + -(-AHEAD_SAMPLES // job.batch)
+    return AHEAD * job.threads, -(-timed // job.threads) * job.threads, ahead
+
+
+def time_batches(batches: Iterable, job: Job) -> dict:
+    """Images/s of a pipeline whose batches are taken as soon as they are there."""
+    ignored, timed, _ = batch_counts(job)
+    arriving = iter(batches)
+    took = sum(1 for _ in islice(arriving, ignored))
+    began = time.perf_counter()
+    took += sum(1 for _ in islice(arriving, timed))
+    elapsed = time.perf_counter() - began
+    if took != ignored + timed:
+        raise RuntimeError(f"the pipeline gave {took} batches instead of {ignored + timed}")
+    return {"images_per_s": job.batch * timed / elapsed, "seconds": elapsed / timed}
+
+
+def photos_in(folder: str) -> list[str]:
+    return [str(file) for file in sorted(Path(folder).glob("*/*.jpg"))]
+
+
+def pil(job: Job) -> dict:
+    """PIL in one process per core."""
+    batches = pil_batches(photos_in("many_photos"), sum(batch_counts(job)), job.batch, job.width, job.threads)
+    return time_batches(batches, job)
+
+
+def minddata(job: Job) -> dict:
+    """MindSpore's own pipeline, in C++."""
+    import mindspore.dataset as ds
+    from mindspore.dataset import vision
+
+    jitter = (1 - STRENGTH, 1 + STRENGTH)
+    transforms = [
+        vision.RandomCropDecodeResize(job.width),
+        vision.RandomHorizontalFlip(),
+        vision.RandomColorAdjust(jitter, jitter, jitter),
+        vision.Normalize((255 * MEAN.ravel()).tolist(), (255 * STD.ravel()).tolist()),
+        vision.HWC2CHW(),
+    ]
+    data = ds.ImageFolderDataset("many_photos", num_parallel_workers=job.threads, shuffle=True)
+    data = data.map(transforms, "image", num_parallel_workers=job.threads)
+    data = data.batch(job.batch, drop_remainder=True, num_parallel_workers=job.threads)
+    return time_batches(data.create_tuple_iterator(num_epochs=1, output_numpy=True), job)
