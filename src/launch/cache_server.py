@@ -33,9 +33,10 @@ class CacheServer:
         self._port = str(port)
         folder = Path(shutil.which(python) or python).parent
         found = [shutil.which(name, path=path) for path in (str(folder), None) for name in TOOLS]
-        self._tool = next(filter(None, found), None)
-        if self._tool is None:
+        tool = next(filter(None, found), None)
+        if tool is None:
             raise ZooError("dataset-cache is not installed; it comes with MindSpore")
+        self._tool = tool
 
     def _ask(self, *arguments: str) -> tuple[bool, str]:
         """Whether the tool did what it was asked, and what it said; Ctrl-C on the terminal does not reach it."""
@@ -84,7 +85,11 @@ class CacheServer:
 class Signals:
     """While open, remembers the last of SIGTERM, SIGINT and SIGHUP, and passes each on to the command that it runs."""
 
-    PASSED_ON = {signal.SIGTERM: signal.SIGTERM, signal.SIGINT: signal.SIGINT, signal.SIGHUP: signal.SIGTERM}
+    PASSED_ON: dict[int, int] = {
+        signal.SIGTERM: signal.SIGTERM,
+        signal.SIGINT: signal.SIGINT,
+        signal.SIGHUP: signal.SIGTERM,
+    }
 
     def __init__(self):
         self.number = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -33,7 +34,7 @@ def require_known(name: str) -> str:
     return single
 
 
-def points(polygon: object, name: str) -> list[tuple[float, float]]:
+def points(polygon: Any, name: str) -> list[tuple[float, float]]:
     """Check the points of one object; they may lie outside the image."""
     try:
         checked = [(point[0], point[1]) for point in polygon]
