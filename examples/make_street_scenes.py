@@ -19,8 +19,8 @@ import numpy as np
 from src.engine.config import Parser
 from src.engine.errors import UsageError, ZooError
 from src.engine.io.files import write_text
+from src.segformer.data.polygons import POLYGONS
 from src.segformer.pictures import save_png
-from src.segformer.polygons import POLYGONS
 from street_scenes.scene import draw
 
 NOTE = "street_scenes.json"  # says with which arguments a folder was drawn

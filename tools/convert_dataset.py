@@ -25,7 +25,7 @@ from pathlib import Path
 from src.engine.config import Parser
 from src.engine.errors import UsageError, ZooError, first_line
 from src.engine.io.files import UNFINISHED, locked
-from src.segformer import polygons
+from src.segformer.data import polygons
 
 CHUNK = 4  # annotations that a process is given at once
 

@@ -9,8 +9,8 @@ from src.engine.errors import UsageError, ZooError
 from src.engine.io import checkpoint as files
 from src.engine.io.checkpoint import Checkpoint
 from src.segformer import names
-from src.segformer.class_list import ClassList
 from src.segformer.config import Config
+from src.segformer.data.class_list import ClassList
 from src.segformer.network import SegFormer, build
 from src.segformer.variants import decoder_width
 

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from src.segformer.dataset import eval_transform
+from src.segformer.data.dataset import eval_transform
 from src.segformer.variants import SMALLEST_SIDE
 
 Predict = Callable[[np.ndarray], np.ndarray]

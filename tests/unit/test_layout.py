@@ -31,10 +31,10 @@ src.engine.io.torch_file src.engine.job_keys src.engine.metrics src.engine.plots
 src.engine.steps.profiling src.launch.cache_memory src.launch.cache_server src.launch.hccl src.launch.plan
 src.launch.rank src.launch.rank_table src.launch.supervise src.mobilenetv2.config src.mobilenetv2.dataset
 src.mobilenetv2.lr_generator src.mobilenetv2.names src.mobilenetv2_quant.config src.mobilenetv2_quant.layer_report
-src.mobilenetv2_quant.onnx_graph src.mobilenetv2_quant.phases src.segformer.class_list src.segformer.config
-src.segformer.dataset src.segformer.drop_masks src.segformer.labels src.segformer.lr_generator src.segformer.names
-src.segformer.pictures src.segformer.polygons src.segformer.prediction src.segformer.report src.segformer.transforms
-src.segformer.variants src.zoo
+src.mobilenetv2_quant.onnx_graph src.mobilenetv2_quant.phases src.segformer.config src.segformer.data.class_list
+src.segformer.data.dataset src.segformer.data.labels src.segformer.data.polygons src.segformer.data.transforms
+src.segformer.drop_masks src.segformer.lr_generator src.segformer.names src.segformer.pictures
+src.segformer.prediction src.segformer.report src.segformer.variants src.zoo
 """.split()  # noqa: SIM905 (a list of words reads better)
 ENVIRONMENT_READERS = {
     "src/engine/environment.py",
@@ -49,6 +49,7 @@ FOREIGN_CODE = {
     "eval", "exec", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "pickle.load", "pickle.loads",
     "tempfile.mktemp", "torch.load", "subprocess.getoutput",
 }  # fmt: skip
+MOST_FILES = 16  # of a folder, so that a newcomer finds a thing by walking; about a dozen is the aim
 COMMAND_LINES = {f"src/launch/{name}.py" for name in ("__main__", "cache_memory", "cache_server", "rank")}
 
 
@@ -97,6 +98,13 @@ def test_imports_go_in_no_circle():
         name: {part for found in names for part in (found, found.rpartition(".")[0])} for name, names in imports.items()
     }
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in SOURCES}), ids=relative)
+def test_rooms_stay_small(folder):
+    """A package with more modules needs inner rooms, as src/engine has."""
+    modules = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+    assert len(modules) <= MOST_FILES, f"{relative(folder)} holds {len(modules)} modules; give some a room of their own"
 
 
 def test_entries_only_call_zoo():

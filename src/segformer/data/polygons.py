@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw
 from src.engine.data.images import MAX_PIXELS
 from src.engine.errors import ZooError, first_line
 from src.engine.io.files import replace_file
-from src.segformer.class_list import IGNORE
-from src.segformer.labels import LABELS
+from src.segformer.data.class_list import IGNORE
+from src.segformer.data.labels import LABELS
 
 POLYGONS, TRAIN_IDS = "_polygons.json", "_labelTrainIds.png"
 FEWEST_POINTS = 2  # a polygon of two points is a line

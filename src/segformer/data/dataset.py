@@ -26,10 +26,10 @@ from src.engine.data.images import IMAGE_SUFFIXES
 from src.engine.data.source import Files, Source
 from src.engine.errors import UsageError, ZooError
 from src.engine.io.files import files_below
-from src.segformer import transforms
-from src.segformer.class_list import COLUMNS, ClassList, read_class_list
-from src.segformer.labels import CITYSCAPES
-from src.segformer.polygons import POLYGONS, TRAIN_IDS
+from src.segformer.data import transforms
+from src.segformer.data.class_list import COLUMNS, ClassList, read_class_list
+from src.segformer.data.labels import CITYSCAPES
+from src.segformer.data.polygons import POLYGONS, TRAIN_IDS
 
 CITY_IMAGES, CITY_MASKS = "leftImg8bit", "gtFine"
 IMAGE_END, MASK_START = "_leftImg8bit.png", "_gtFine"
