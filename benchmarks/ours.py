@@ -167,8 +167,8 @@ def finetune(job: Job) -> dict:
 def data(job: Job) -> dict:
     """The training batches of train.py, decoded and augmented."""
 
-    def clock(step: Callable, batches: Callable, *_: object) -> dict:
-        return time_batches(batches(0, 0), job)
+    def clock(training: Any, *_: object) -> dict:
+        return time_batches(training.batches(0, 0), job)
 
     with tempfile.TemporaryDirectory(dir=".", prefix="run-") as folder:
         flags = [*training_flags(job, "auto", False, folder), "--dataset_path", "many_photos"]
