@@ -104,14 +104,14 @@ def since_start() -> dict:
 
 def network_on_cpu(cfg: Config, kernels: str):
     """The network that train.py and eval.py build, with or without the CPU kernels."""
-    from src.cpu_kernels import cells
+    from src.cpu_kernels import rewrite
     from src.engine import device
     from src.mobilenetv2 import network
 
     device.setup("CPU")
     net = network.build(CLASSES, cfg.width_mult, cfg.seed)
     try:
-        cells.accelerate(net, kernels)
+        rewrite.accelerate(net, kernels)
     except ZooError as error:
         raise LeftOut(str(error)) from error
     return net

@@ -75,7 +75,7 @@ def latencies(files: Sequence[Path], image: np.ndarray, trials: int) -> list[tup
 def compare(networks: Sequence[Network], configuration: list[str], trials: int) -> list[Row]:
     """Score every checkpoint and file on all images of the configured folder."""
     from src import zoo
-    from src.cpu_kernels import cells
+    from src.cpu_kernels import rewrite
     from src.engine import device, loop
     from src.engine.data import stream
     from src.engine.data.image_folder import EVAL_FOLDERS, scan
@@ -97,7 +97,7 @@ def compare(networks: Sequence[Network], configuration: list[str], trials: int) 
             net = quant_pretrained.network_of(stored, cfg, cfg.cpu_kernels)
         else:
             net = pretrained.network_of(stored, cfg)
-            print(cells.accelerate(net, cfg.cpu_kernels))
+            print(rewrite.accelerate(net, cfg.cpu_kernels))
         simulated = answers(loop.predictor(net), batches)
         real = answers(exporting.reload(network.onnx, stream.usable_threads(cfg.num_workers)), batches)
         scores = (simulated == truth).mean(), (real == truth).mean(), int((simulated == real).sum())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from src.cpu_kernels import cells
+from src.cpu_kernels import rewrite
 from src.engine import device
 from src.engine.config import to_yaml
 from src.engine.data.image_folder import TRAIN_FOLDERS, require_classes, scan
@@ -36,7 +36,7 @@ def train(cfg: Config) -> int:
         say = run.journal.line
         say(f"{len(folder)} images of {classes} classes in {folder.root}; {loaded}")
         if cfg.platform == "CPU":
-            say(cells.accelerate(net, cfg.cpu_kernels))
+            say(rewrite.accelerate(net, cfg.cpu_kernels))
         job = (work.head if head_only else work.whole)(net, folder, held_out, cfg, run, rank)
         return work.carry_out(job, net, BEST, cfg, run, rank)
 
@@ -51,7 +51,7 @@ def open_checkpoint(cfg: Config) -> tuple[checkpoint.Checkpoint, network.MobileN
     stored = pretrained.read(cfg.pretrain_ckpt)
     net = pretrained.network_of(stored, cfg)
     if cfg.platform == "CPU":
-        print(cells.accelerate(net, cfg.cpu_kernels))
+        print(rewrite.accelerate(net, cfg.cpu_kernels))
     return stored, net
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mindspore import ParameterTuple, nn
 
-from src.cpu_kernels import cells
+from src.cpu_kernels import availability
 from src.engine import device, loop
 from src.engine.config import to_yaml
 from src.engine.data.image_folder import TRAIN_FOLDERS, require_classes, scan
@@ -92,7 +92,7 @@ def kernels_of(cfg: Config) -> str:
 
 def tell_kernels(cfg: Config, say: Callable[[str], None]) -> None:
     """Say that the compiled kernels are missing, where they are: evaluation then computes in another way."""
-    library, reason = cells.find_library(kernels_of(cfg))
+    library, reason = availability.find_library(kernels_of(cfg))
     if cfg.platform == "CPU" and library is None:
         say(f"CPU kernels off: {reason}; evaluation computes with floats on grids, not with whole numbers")
 
