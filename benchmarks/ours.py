@@ -1,8 +1,8 @@
 """Our contenders: the commands of this project, with the clock in place of one function of src.engine.loop.
 
 So what is measured is what a command line sets up: train.py's compiled step, eval.py's predictor. Of src these are
-used: zoo.run, and loop.train (its first argument is the training, with step and batches), loop.evaluate (its first is the
-predictor) and loop.predictor (it is given the network). The last part writes files that rows read.
+used: zoo.run, and loop.train (its first argument is the training, with step and batches), loop.evaluate (its first is
+the predictor) and loop.predictor (it is given the network). The last part writes files that rows read.
 """
 
 from __future__ import annotations
