@@ -78,7 +78,7 @@ def compare(networks: Sequence[Network], configuration: list[str], trials: int) 
     from src import zoo
     from src.classification import checkpoints
     from src.classification.dataset import Loader
-    from src.cpu_kernels import cells
+    from src.cpu_kernels import rewrite
     from src.engine import device, loop
     from src.engine.data import stream
     from src.engine.data.image_folder import EVAL_FOLDERS, scan
@@ -101,7 +101,7 @@ def compare(networks: Sequence[Network], configuration: list[str], trials: int) 
             net = quant_checkpoints.network_of(stored, cfg, cfg.cpu_kernels)
         else:
             net = checkpoints.network_of(MOBILENETV2, stored, cfg)
-            print(cells.accelerate(net, cfg.cpu_kernels))
+            print(rewrite.accelerate(net, cfg.cpu_kernels))
         simulated = answers(loop.predictor(net), batches)
         real = answers(exporting.reload(network.onnx, stream.usable_threads(cfg.num_workers)), batches)
         scores = (simulated == truth).mean(), (real == truth).mean(), int((simulated == real).sum())

@@ -1,4 +1,7 @@
-"""Compile the .cc files of native/ for the machine at hand, once; later calls find the library in the cache."""
+"""Compile the .cc files of native/ for the machine at hand, once; later calls find the library in the cache.
+
+The header that native/ includes as operators.h is made from the operator table and exists while compiling only.
+"""
 
 import contextlib
 import ctypes
@@ -8,8 +11,10 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+from src.cpu_kernels import header
 from src.engine.io import files
 
 NATIVE = Path(__file__).parent / "native"
@@ -71,7 +76,7 @@ def _cache_key(compiler: list[str]) -> str:
     digest = hashlib.sha256()
     for file in (*SOURCES, *HEADERS):
         digest.update(file.read_bytes() + b"\0")
-    for part in (*FLAGS, *compiler, _processor()):
+    for part in (header.text(), *FLAGS, *compiler, _processor()):
         digest.update(part.encode() + b"\0")
     digest.update(version.stdout)
     return digest.hexdigest()
@@ -111,14 +116,19 @@ def _compile_once(compiler: list[str], library: Path) -> None:
             _compile(compiler, library)
 
 
+def compile_command(compiler: list[str], flags: Sequence[str], folder: Path, library: Path) -> list[str]:
+    """The call of the compiler that makes `library`; writes the header of the operator table into `folder`."""
+    (folder / "operators.h").write_text(header.text(), encoding="utf-8")
+    return [*compiler, *flags, f"-I{folder}", f"-I{NATIVE}", *map(str, SOURCES), "-o", str(library)]
+
+
 def _compile(compiler: list[str], library: Path) -> None:
     """Compile into a temporary file and rename it, so that a second process never sees half a library."""
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         unfinished = Path(folder) / library.name
-        command = [*compiler, *FLAGS, *map(str, SOURCES), "-o", str(unfinished)]
         try:
             result = subprocess.run(
-                command,
+                compile_command(compiler, FLAGS, Path(folder), unfinished),
                 env={**os.environ, "LC_ALL": "C"},
                 capture_output=True,
                 text=True,
