@@ -19,7 +19,8 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 WITHOUT_MINDSPORE = """
 src.cloud.copies src.cloud.inputs src.cloud.job src.cloud.job_environment src.cloud.once src.cloud.storage
 src.cloud.uploads src.cloud.zips src.cpu_kernels.build src.cpu_kernels.checking src.cpu_kernels.declaration
-src.cpu_kernels.expressions src.cpu_kernels.header src.cpu_kernels.operators src.engine.config src.engine.data.augment
+src.cpu_kernels.expressions src.cpu_kernels.gradients src.cpu_kernels.header src.cpu_kernels.operators
+src.engine.config src.engine.data.augment
 src.engine.data.image_folder src.engine.data.images src.engine.data.stream src.engine.environment src.engine.errors
 src.engine.export.onnx_model src.engine.export.result_files src.engine.io.files src.engine.io.journal
 src.engine.io.torch_file src.engine.job_keys src.engine.metrics src.engine.plots src.engine.report
