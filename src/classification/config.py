@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from src.engine.amp import AMP_DTYPE, AMP_DTYPES, require_half_precision
 from src.engine.config import option, require_file, require_folder
 from src.engine.errors import UsageError
 from src.engine.job_keys import JobKeys
@@ -22,9 +23,10 @@ class Config:
     run_distribute: bool = option("data parallel, one process per card", False, aliases=("distribute",))
     seed: int = option("fixes initial weights, data order, augmentation and dropout", 1, low=0, high=2**31 - 1)
     cpu_kernels: str = option("compiled kernels on CPU", "auto", choices=("auto", "on", "off"))
-    amp_level: str = option("mixed precision: O0 is float32, O2 float16 with float32 BN", "O0", choices=("O0", "O2"))
-    enable_graph_kernel: bool = option("fuse operators (GPU)", False)
-    boost_mode: str = option("level of MindSpore's boost (Ascend)", "O0", choices=("O0", "O1", "O2"))
+    amp_level: str = option("mixed precision: O0 is float32, O2 amp_dtype with float32 BN", "O0", choices=("O0", "O2"))
+    amp_dtype: str = option(AMP_DTYPE, "float16", choices=AMP_DTYPES)
+    enable_graph_kernel: bool = option("fuse the operators of the training step (GPU, Ascend)", False)
+    boost_mode: str = option("MindSpore's boost (Ascend); O1 and O2 are the same", "O0", choices=("O0", "O1", "O2"))
     enable_profiling: bool = option("profile the first steps into the run folder", False)
 
     # Data
@@ -60,7 +62,7 @@ class Config:
     momentum: float = option("momentum of the optimizer", low=0, below=1)
     weight_decay: float = option("L2 decay of convolution and classifier weights", low=0)
     label_smooth: float = option("label smoothing", low=0, below=1)
-    loss_scale: float = option("fixed loss scale of mixed precision (Ascend)", above=0)
+    loss_scale: float = option("fixed loss scale of float16", above=0)
     clip_norm: float = option("largest global gradient norm, 0 is off", 0.0, low=0)
     ema_decay: float = option("decay of the moving average of the weights, 0 is off", 0.0, low=0, below=1)
     pretrain_ckpt: str = option("checkpoint to start from, or to evaluate", "", aliases=("checkpoint",))
@@ -114,6 +116,11 @@ class Config:
     result_path: str = option("postprocess.py's flag; has no effect here", "")
     label_path: str = option("postprocess.py's flag; has no effect here", "")
 
+    @property
+    def dtype(self) -> str:
+        """What convolutions and matrix products compute in; a CPU evaluates in float32 what a card has trained."""
+        return "float32" if self.amp_level == "O0" or self.platform == "CPU" else self.amp_dtype
+
     @staticmethod
     def job_keys() -> JobKeys:
         """Which of these keys a cloud job brings and takes away."""
@@ -161,8 +168,8 @@ class Config:
             )
         if self.boost_mode != "O0":
             self._check_boost()
-        if self.amp_level != "O0" and self.platform == "CPU":
-            raise UsageError(f"amp_level is {self.amp_level} and platform CPU; a CPU needs --amp_level O0")
+        if self.amp_level != "O0":
+            require_half_precision(self.amp_dtype, self.platform)
         if self.resume not in ("", "auto"):
             require_file("resume", self.resume)
         if self.run_eval and self.eval_dataset_path:
@@ -177,7 +184,7 @@ class Config:
             raise UsageError(
                 f"boost_mode {self.boost_mode} needs an Ascend machine and platform is {self.platform}; leave it at O0"
             )
-        for key in ("ema_decay", "clip_norm", "dropout", "resume"):
+        for key in ("ema_decay", "clip_norm", "dropout"):
             if getattr(self, key):
                 raise UsageError(f"{key} and boost_mode {self.boost_mode} do not go together; use one of the two")
 

@@ -18,7 +18,7 @@ class Config(config.Config):
 
     model: str = option("which model", "mobilenetv2_quant", choices=("mobilenetv2_quant",))
 
-    amp_level: str = option("float32; float16 has too few digits for a grid of 8 bits", "O0", choices=("O0",))
+    amp_level: str = option("O0, float32; O2 has too few digits for a grid of 8 bits", "O0", choices=("O0", "O2"))
 
     boost_mode: str = option("off; boost rewrites the network that is quantised", "O0", choices=("O0",))
 
@@ -89,6 +89,11 @@ class Config(config.Config):
             )
 
     def _check_quantisation(self) -> None:
+        if self.amp_level != "O0":
+            raise UsageError(
+                f"amp_level is {self.amp_level}, and float16 (11 binary digits) and bfloat16 (8) are too coarse for "
+                "grids of 8 bits: rounding would move values to other steps than the integer network's; leave it at O0"
+            )
         if self.weight_per_channel and not self.weight_symmetric:
             raise UsageError(
                 "weight_symmetric is False and weight_per_channel True, which no integer kernel runs; change one"

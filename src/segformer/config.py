@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from src.engine.amp import AMP_DTYPE, AMP_DTYPES, require_half_precision
 from src.engine.config import option, require_file, require_folder
 from src.engine.environment import usable_platform
 from src.engine.errors import UsageError
@@ -33,10 +34,11 @@ class Config:
     seed: int = option("fixes initial weights, data order, augmentation and dropout", 1, low=0, high=2**31 - 1)
     cpu_kernels: str = option("fused training kernels on CPU", "auto", choices=("auto", "on", "off"))
     amp_level: str = option(
-        "mixed precision: O0 is float32, O2 float16 with a dynamic loss scale; auto is O2 on Ascend and GPU",
+        "mixed precision: O0 is float32, O2 amp_dtype; auto is O2 on Ascend and GPU",
         "auto",
         choices=("auto", "O0", "O2"),
     )
+    amp_dtype: str = option(AMP_DTYPE, "float16", choices=AMP_DTYPES)
 
     # Data
     data_path: str = option(
@@ -168,8 +170,10 @@ class Config:
         return usable_platform() if self.platform == "auto" else self.platform
 
     @property
-    def mixed_precision(self) -> bool:
-        return self.amp_level == "O2" or (self.amp_level == "auto" and self.device != "CPU")
+    def dtype(self) -> str:
+        """What convolutions and matrix products compute in."""
+        is_mixed = self.amp_level == "O2" or (self.amp_level == "auto" and self.device != "CPU")
+        return self.amp_dtype if is_mixed else "float32"
 
     @property
     def has_checkpoints(self) -> bool:
@@ -203,8 +207,8 @@ class Config:
 
     def check_for(self, command: str) -> None:
         """Rules between keys, and the inputs that `command` cannot do without. Raises UsageError."""
-        if self.amp_level == "O2" and self.device == "CPU":
-            raise UsageError("amp_level is O2 and platform CPU; a CPU needs --amp_level O0 or auto")
+        if self.amp_level == "O2":
+            require_half_precision(self.amp_dtype, self.device)
         checks = {"train": self._check_train, "eval": self._check_eval, "infer": self._check_infer}
         checks.get(command, self._check_export)()
 
