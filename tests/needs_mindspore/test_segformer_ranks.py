@@ -170,6 +170,7 @@ class Built(Exception):
 )
 def test_only_several_ascend_cards_normalise_together(monkeypatch, settings, data, platform, distribute, synchronous):
     """Which of the two a training builds; the synchronous operator itself runs on Ascend only."""
+
     def build_and_stop(*arguments):
         raise Built(network_build(*arguments))
 
