@@ -1,208 +1,146 @@
-"""Compare this project with PyTorch on this machine's CPU: the table of what a user would choose by.
+"""Compare this project with its peers on this machine's CPU: the tables of what a user would choose by.
 
-python -m benchmarks.cpu [--only train,segformer_train] [--rounds 3] [--steps 5] [--int8 FILE] [--out FOLDER]
+bash scripts/benchmark.sh [--only train,segformer] [--rounds 3] [--out FOLDER]      (makes both environments)
+python -m benchmarks.cpu  [--only train,segformer] [--rounds 3] [--out FOLDER]
 
-Every contender is a process of its own; all contenders of a section take turns, round by round. Tables hold medians and
-the ratio to the best variant of PyTorch (above 1: faster, or less memory). INT8 is measured only with --int8 FILE, an
-ONNX file of MobileNetV2-quant; files (cpu.json, cpu.md, cpu.png) are written only with --out FOLDER.
+Every contender is a process of its own; all contenders of a row take turns, round by round. Each measurement is stored
+in FOLDER/results.jsonl as soon as it is known, and the same command goes on from there. It ends with FOLDER/cpu.md and
+FOLDER/cpu.png: medians, ranges, and ratios to the row's best peer (above 1: faster, or less memory). Measure a changed
+program in another FOLDER; the document names all revisions that its numbers are of.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib.util
-import json
-import os
-import shutil
-import subprocess
+import dataclasses
+import signal
 import sys
-import tempfile
-import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from benchmarks import cpu_report, machine
-from benchmarks.cpu_plan import INT8_FILE, MOBILENET, SECTIONS, SEGFORMER, Row, Section
-from benchmarks.flag_types import positive, some_of
+from benchmarks import machine, processes, tables
+from benchmarks.results import Results
+from benchmarks.rows import PEERS, ROWS, Contender, Row
 from src.engine.config import Parser
-from src.engine.data.stream import usable_cores
-from src.engine.errors import UsageError, ZooError
+from src.engine.errors import ZooError
+from src.engine.io import files
 
-ROOT = Path(__file__).resolve().parent.parent
-LONGEST = 600  # seconds that one contender may take
-
-
-class Failed(Exception):
-    """A contender ended without an answer; the text says why."""
+OUT = processes.ROOT / "build" / "benchmark"
 
 
-def call(module: str, worker: str, flags: dict[str, object], scratch: Path, cores: int, environment: dict) -> dict:
-    """Run one worker on the first `cores` cores; returns the JSON object on the last line that it printed."""
-    command = [sys.executable, "-m", module, "--worker", worker]
-    for name, value in {**flags, "threads": cores}.items():
-        command += [f"--{name}", str(value)]
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
-    compiled = {"TORCHINDUCTOR_CACHE_DIR": str(scratch / "torch"), "BENCHMARK_BEGAN": repr(time.time())}
-    settings = {**os.environ, "PYTHONPATH": path, **compiled, **environment}
-    allowed = usable_cores()[:cores]
-    try:
-        ended = subprocess.run(
-            command,
-            cwd=scratch,
-            env=settings,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=LONGEST,
-            preexec_fn=lambda: os.sched_setaffinity(0, allowed),
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def some_of(known: Collection[str]) -> Callable[[str], list[str]]:
+    """The type of a flag that takes names separated by commas; the list is in the order of `known`."""
+
+    def names(text: str) -> list[str]:
+        wanted = [name.strip() for name in text.split(",")]
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(known)}")
+        return [name for name in known if name in wanted]
+
+    return names
+
+
+def rows_of(names: list[str], smoke: bool) -> dict[str, Row]:
+    """The wanted rows, with jobs that take no time if that is all there is."""
+    if not smoke:
+        return {name: ROWS[name] for name in names}
+    found = {}
+    for name in names:
+        small = [dataclasses.replace(one, job=processes.smoke(one.job)) for one in ROWS[name].contenders]
+        found[name] = dataclasses.replace(
+            ROWS[name], title=f"SMOKE, no measurement: {ROWS[name].title}", contenders=tuple(small)
         )
-    except subprocess.TimeoutExpired as error:
-        raise Failed(f"not done after {LONGEST} s") from error
-    lines = ended.stdout.strip().splitlines()
-    if ended.returncode == 0 and lines:
-        with contextlib.suppress(json.JSONDecodeError):
-            return json.loads(lines[-1])
-    said = (ended.stderr.strip().splitlines() or ["no message"])[-1]
-    raise Failed(f"status {ended.returncode}, {said}")
+    return found
 
 
-class Runner:
-    """Calls rows and remembers their answers; a row that two sections share is measured once per round."""
-
-    def __init__(self, args: argparse.Namespace, scratch: Path):
-        self.args, self.scratch, self.cores = args, scratch, len(usable_cores())
-        self.answers: dict[tuple, list[dict]] = {}
-        self.notes: dict[tuple, str] = {}
-        self.prepared: set[str] = set()
-
-    def key(self, row: Row) -> tuple:
-        return (row.module, row.worker, *sorted(row.flags.items()), row.cores, row.second, *sorted(row.environment))
-
-    def prepare(self, worker: str) -> None:
-        """Have a worker of MobileNetV2's benchmark write what others read, once."""
-        if worker not in self.prepared:
-            self.prepared.add(worker)
-            about = self.run(MOBILENET, worker, {**self.common(MOBILENET)}, self.cores, {}).get("about")
-            if about:
-                print(f"- {about}", flush=True)
-
-    def common(self, module: str) -> dict[str, object]:
-        if module == SEGFORMER:
-            return {"size": "512x1024", "steps": self.args.steps}
-        return {
-            "size": 224,
-            "batch": 32,
-            "steps": self.args.steps,
-            "images": self.args.images or self.scratch / "photos",
-            "onnx": self.scratch / "mobilenetv2.onnx",
-        }
-
-    def run(self, module: str, worker: str, flags: dict, cores: int, environment: dict) -> dict:
-        return call(module, worker, flags, self.scratch, cores, environment)
-
-    def measure(self, row: Row) -> dict | None:
-        """The row's next answer; None where it failed, now or before."""
-        key = self.key(row)
-        if key in self.notes:
-            return None
-        try:
-            for worker in needed(row, bool(self.args.images)):
-                self.prepare(worker)
-            flags = {**self.common(row.module), **row.flags}
-            if row.second and key not in self.answers:
-                self.run(row.module, row.worker, flags, row.cores or self.cores, row.environment)
-            answer = self.run(row.module, row.worker, flags, row.cores or self.cores, row.environment)
-        except Failed as error:
-            self.notes[key] = f"failed, {error}"
-            return None
-        if "left_out" in answer:
-            self.notes[key] = f"left out, {answer['left_out']}"
-            return None
-        self.answers.setdefault(key, []).append(answer)
-        return answer
-
-
-def needed(row: Row, has_images: bool) -> list[str]:
-    """Workers that have to run before."""
-    if row.worker in ("infer_onnx", "infer_onnx_single") and row.module == MOBILENET:
-        return [] if "onnx" in row.flags else ["export"]
-    images = [] if has_images or not row.worker.startswith(("data", "finetune")) else ["photos"]
-    return [*images, "pretrained"] if row.worker == "finetune_ours" else images
-
-
-def missing_packages(rows: list[Row]) -> dict[str, str]:
-    needed_by_rows = dict.fromkeys(package for row in rows for package in row.needs)
-    absent = [package for package in needed_by_rows if importlib.util.find_spec(package) is None]
-    return {package: f"{package} is not installed: its rows are left out" for package in absent}
-
-
-def turns(runner: Runner, section: Section, rows: list[Row]) -> None:
-    """All rounds of a section; what an earlier section has measured already is not measured again."""
-    known = {runner.key(row): len(runner.answers.get(runner.key(row), ())) for row in rows}
-    for number in range(1, min(runner.args.rounds, section.most_rounds) + 1):
-        for row in rows:
-            if known[runner.key(row)] >= number:
+def measure_row(name: str, row: Row, results: Results, args: argparse.Namespace, without: dict[str, dict]) -> None:
+    """All rounds that are missing. Who gave no answer is added to `without`, key and reason, and not asked again."""
+    for number in range(1, args.rounds + 1):
+        for contender in row.contenders:
+            key = contender.key
+            if key in without or results.has(key, number):
                 continue
-            answer = runner.measure(row)
-            value = "-" if answer is None else format(answer[section.field], section.number)
-            print(f"round {number}, {section.title}: {row.label}: {value}", file=sys.stderr, flush=True)
+            found = measured(contender, args)
+            results.add(key, number, found)
+            if "answer" not in found:
+                without[key] = found
+            value = format(found["answer"][row.metric.field], row.metric.number) if "answer" in found else found
+            print(f"round {number}, {name}: {contender.label}: {value}", file=sys.stderr, flush=True)
 
 
-def measure(args: argparse.Namespace) -> int:
-    """Run the sections, print and write what is known after each; returns the exit status."""
-    facts = machine.facts()
-    print("\n".join(f"- {name}: {value}" for name, value in facts.items()), flush=True)
-    missing = missing_packages([row for name in args.only for row in SECTIONS[name].rows])
-    notes, results, began = [*machine.warnings(), *missing.values()], [], time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
-        runner = Runner(args, Path(scratch))
-        if args.int8:
-            shutil.copyfile(args.int8, Path(scratch) / INT8_FILE)
-        for name in args.only:
-            if name == "int8" and not args.int8:
-                notes.append("int8 is left out: give --int8 FILE, an ONNX file of MobileNetV2-quant")
-                continue
-            rows = [r for r in SECTIONS[name].rows if not set(r.needs) & set(missing) and r.cores <= runner.cores]
-            turns(runner, SECTIONS[name], rows)
-            notes += [
-                f"{name}, {r.label}: {runner.notes[runner.key(r)]}" for r in rows if runner.key(r) in runner.notes
-            ]
-            found = cpu_report.rows(name, rows, lambda row: runner.answers.get(runner.key(row), []))
-            results += found
-            print(f"\n{cpu_report.table(name, found)}\n", flush=True)
-            if args.out:
-                settings = {"rounds": args.rounds, "steps": args.steps, "only": args.only}
-                content = {"machine": facts, "settings": settings, "notes": notes, "results": results}
-                cpu_report.write(args.out, content)
-    notes.append(f"all of it took {(time.perf_counter() - began) / 60:.0f} minutes")
-    print("\n".join(f"- {note}" for note in notes))
-    return 1 if runner.notes else 0
+def measured(contender: Contender, args: argparse.Namespace) -> dict:
+    """What is stored: {"answer": ...}, or {"failed": why} or {"not_built": why}."""
+    folder = args.out / ("smoke" if args.smoke else "files")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        processes.prepare(contender.files, folder, args.smoke)
+        answer = processes.call(contender, folder)
+    except processes.Failed as error:
+        return {"failed": str(error)}
+    return answer if "not_built" in answer else {"answer": answer}
+
+
+def without_peers(row: Row) -> Row:
+    """The row where the peers' environment is missing."""
+    kept = tuple(contender for contender in row.contenders if contender.environment != PEERS)
+    return dataclasses.replace(row, contenders=kept)
+
+
+def about(results: Results, notes: list[str]) -> list[str]:
+    """The lines above the tables."""
+    facts = results.machine
+    revisions = sorted({line.get("revision", "unknown") for line in results.lines if "answer" in line})
+    return [
+        f"{facts['processor']}, {facts['cores']} cores, {facts['system']}",
+        f"this project's revision: {', '.join(revisions) or facts['revision']}",
+        *notes,
+    ]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure what is missing, print each table, write the document and the picture; returns the exit status."""
+    results = Results(args.out / "results.jsonl", machine.facts())
+    rows, notes = rows_of(args.only, args.smoke), machine.warnings()
+    measurable, without = rows, {}
+    if not processes.PYTHONS[PEERS].exists():
+        notes.append("no .venv-peers here: the peers are not measured; bash scripts/benchmark.sh makes it")
+        measurable = {name: without_peers(row) for name, row in rows.items()}
+    print("\n".join(f"- {line}" for line in about(results, notes)), flush=True)
+    for name, row in rows.items():
+        if not args.tables:
+            measure_row(name, measurable[name], results, args, without)
+        print(f"\n{tables.table(row, results)}", flush=True)
+    files.write_text(args.out / "cpu.md", tables.document(rows, results, about(results, notes)))
+    tables.picture(args.out / "cpu.png", rows, results, about(results, [])[0])
+    print(f"\nwritten to {args.out}")
+    return 1 if any("failed" in found for found in without.values()) else 0
 
 
 def main(argv: list[str]) -> int:
     """Returns the exit status: 0, 1 where a contender failed, 2 for a wrong command line."""
     flags = Parser(prog="python -m benchmarks.cpu", description=__doc__.split("\n")[0], allow_abbrev=False)
-    flags.add_argument("--only", type=some_of(SECTIONS), default=list(SECTIONS), help=f"some of {','.join(SECTIONS)}")
+    flags.add_argument("--only", type=some_of(ROWS), default=list(ROWS), help=f"some of {','.join(ROWS)}")
     flags.add_argument("--rounds", type=positive, default=3, help="how often each contender runs (default 3)")
-    flags.add_argument("--steps", type=positive, default=5, help="timed steps per run (default 5)")
-    flags.add_argument("--images", help="folder of class folders; without it, cuts of two photographs are written")
-    flags.add_argument(
-        "--int8", type=Path, metavar="FILE", help="ONNX file of MobileNetV2-quant; without it INT8 is left out"
-    )
-    flags.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="write cpu.json, cpu.md and cpu.png; without it nothing is written"
-    )
+    flags.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help="results and pictures (build/benchmark)")
+    flags.add_argument("--tables", action="store_true", help="measure nothing: tables and picture of what is stored")
+    flags.add_argument("--smoke", action="store_true", help="tiny work, which only shows that everything runs")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the measured process ends too
     try:
         args = flags.parse_args(argv)
-        if args.int8 and not args.int8.is_file():
-            raise UsageError(f"--int8 {args.int8} is no file; export MobileNetV2-quant as ONNX first")
-        if args.images:
-            args.images = str(Path(args.images).expanduser().resolve())
-        return measure(args)
+        args.out = args.out.expanduser().resolve()
+        return run(args)
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
 
 

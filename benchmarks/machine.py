@@ -1,28 +1,26 @@
-"""What this machine and its software are."""
+"""What this machine is, and which revision of this project is measured."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
+import subprocess
 from pathlib import Path
 
-from src.engine.data.stream import usable_threads
+from src.engine.data.stream import usable_cores
 
-PACKAGES = ("mindspore", "torch", "onnxruntime", "numpy", "opencv-python-headless", "pillow")
+ROOT = Path(__file__).resolve().parent.parent
 BUSY = 0.5  # load average above which something else is running
 
 
-def facts() -> dict[str, str]:
-    """Name and value, in the order in which they are printed."""
-    found = {
+def facts() -> dict[str, str | int]:
+    """What is stored with every measurement."""
+    return {
         "processor": processor(),
-        "cores": str(usable_threads(os.cpu_count() or 1)),
-        "load average before": f"{os.getloadavg()[0]:.2f}",
+        "cores": len(usable_cores()),
         "system": platform.platform(),
-        "python": platform.python_version(),
+        "revision": revision(),
     }
-    return {**found, **{package: version(package) for package in PACKAGES}}
 
 
 def warnings() -> list[str]:
@@ -43,8 +41,11 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def version(package: str) -> str:
+def revision() -> str:
+    """Of git, marked where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty"]
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
+    return ended.stdout.strip() or "unknown"

@@ -14,11 +14,11 @@ QUALITY = 90
 SMALLEST_CUT = 0.75  # of the largest one that fits
 
 
-def write_photos(folder: Path) -> str:
-    """Write FILES cuts of scikit-learn's two photographs, one class each; returns a sentence about them."""
+def write_photos(folder: Path, count: int = FILES) -> str:
+    """Write `count` cuts of scikit-learn's two photographs, one class each; returns a sentence about them."""
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(picture) for picture in load_sample_images().images]
-    for number in range(FILES):
+    for number in range(count):
         label = number % len(pictures)
         picture = pictures[label]
         scale = min(picture.width / WIDTH, picture.height / HEIGHT) * rng.uniform(SMALLEST_CUT, 1)
@@ -29,6 +29,6 @@ def write_photos(folder: Path) -> str:
         target.parent.mkdir(parents=True, exist_ok=True)
         picture.resize((WIDTH, HEIGHT), Image.BICUBIC, box=box).save(target, quality=QUALITY)
     return (
-        f"data: no --images given, so {FILES} generated JPEG files of {WIDTH} x {HEIGHT} pixels, "
+        f"data: no --images given, so {count} generated JPEG files of {WIDTH} x {HEIGHT} pixels, "
         "cut from scikit-learn's two photographs"
     )

@@ -102,7 +102,7 @@ def rows(first: Held, last: Held, epochs: int, seconds: float) -> list[tuple[str
 
 def soak(folder: Path, seconds: float) -> int:
     data, run = folder / "digits", folder / "run"
-    subprocess.run([sys.executable, ROOT / "tools" / "make_digits.py", data], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, ROOT / "examples" / "make_digits.py", data], check=True, stdout=subprocess.DEVNULL)
     command = [sys.executable, ROOT / "train.py", "--config_path", CONFIG, "--dataset_path", data / "train"]
     command += ["--epoch_size", EPOCHS, "--save_checkpoint_path", run, "--log_interval", 0]
     samples = watch([str(word) for word in command], run, seconds)

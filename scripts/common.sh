@@ -52,11 +52,17 @@ require_number() {
   [[ $2 =~ ^[0-9]+$ ]] || wrong "$1 is '$2'; it has to be a whole number"
 }
 
-# find_config NAME: sets CONFIG to the file of the working directory, or of this repository.
+# find_config NAME: sets CONFIG to the file of the working directory, or of this repository, or, for a bare name or one in
+# the originals' folder config/, to the shipped file of that name. src/zoo.py looks in the same places.
 find_config() {
-  CONFIG=$1
-  [[ -f $CONFIG ]] || CONFIG=$REPO_ROOT/$1
-  [[ -f $CONFIG ]] || wrong "CONFIG_PATH '$1' is not a file"
+  local places=("$1" "$REPO_ROOT/$1")
+  if [[ $1 != */* || $1 == ?(*/)config/"${1##*/}" ]]; then
+    places+=("$REPO_ROOT"/configs/*/"${1##*/}")
+  fi
+  for CONFIG in "${places[@]}"; do
+    [[ ! -f $CONFIG ]] || return 0
+  done
+  wrong "CONFIG_PATH '$1' is not a file"
 }
 
 # split_at_dashes ARGUMENT...: sets WORDS to what comes before --, FLAGS to what comes after.
@@ -98,6 +104,11 @@ interpreter() {
   fi
 }
 
+# export_pythonpath: the package src is found here first.
+export_pythonpath() {
+  [[ ${PYTHONPATH:-}: == "$REPO_ROOT:"* ]] || export PYTHONPATH=$REPO_ROOT${PYTHONPATH:+:$PYTHONPATH}
+}
+
 # check_launch OPTION... SCRIPT ARGUMENT...: sets OPTIONS, the launcher's options from the environment, and COMMAND, the
 # whole command; ends the script where the request is wrong, or after printing the plan with DRY_RUN=1.
 check_launch() {
@@ -108,8 +119,9 @@ check_launch() {
     variable=${name^^}
     [[ -z ${!variable:-} ]] || OPTIONS+=("--$name=${!variable}")
   done
+  [[ ${ANY_TOPOLOGY:-0} != 1 ]] || OPTIONS+=(--any_topology)
   COMMAND=("$python" "$LAUNCHER" ${OPTIONS[@]+"${OPTIONS[@]}"} "$@")
-  export PYTHONPATH=$REPO_ROOT${PYTHONPATH:+:$PYTHONPATH}
+  export_pythonpath
   if [[ ${DRY_RUN:-0} == 1 ]]; then
     exec "$python" "$LAUNCHER" --dry_run "${COMMAND[@]:2}"
   fi

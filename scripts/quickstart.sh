@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a trained, evaluated and exported network: makes .venv, then runs a quick start of tools/.
+# From nothing to a trained, evaluated and exported network: makes .venv, then runs a quick start of examples/.
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
@@ -10,16 +10,16 @@ usage() {
 
 main() {
   (($# <= 1)) || usage
-  local tool
+  local script
   case ${1:-mobilenetv2} in
-    mobilenetv2) tool=tools/quickstart.py ;;
-    mobilenetv2_quant) tool=tools/quickstart_quant.py ;;
-    segformer) tool=tools/quickstart_segformer.py ;;
+    mobilenetv2) script=examples/quickstart.py ;;
+    mobilenetv2_quant) script=examples/quickstart_quant.py ;;
+    segformer) script=examples/quickstart_segformer.py ;;
     *) usage ;;
   esac
   ensure_environment requirements.txt
   cd -- "$REPO_ROOT"
-  exec "$VENV/bin/python" "$tool"
+  exec "$VENV/bin/python" "$script"
 }
 
 main "$@"

@@ -14,7 +14,8 @@ Usage: bash run_train.sh Ascend [CONFIG_PATH] DEVICE_NUM VISIBLE_DEVICES RANK_TA
        ... [-- FLAG_OF_TRAIN.PY ...]
 FREEZE_LAYER is none or backbone, FILTER_HEAD True or False, RANK_TABLE_FILE None for one card.
 Environment: DEVICE_NUM=N (CPU), ENGINE=msrun, SERVER_ID, NODES, NODE_RANK, MASTER_ADDR, MASTER_PORT,
-DRY_RUN=1 (print what would run), BACKGROUND=1 (detach), PYTHON=/path/to/python
+ANY_TOPOLOGY=1 (not servers of two groups of four Ascend 910), DRY_RUN=1 (print what would run),
+BACKGROUND=1 (detach), PYTHON=/path/to/python
 EOF
   exit 2
 }

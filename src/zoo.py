@@ -7,10 +7,11 @@ configuration error answer without MindSpore.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,67 +21,91 @@ from src.engine.errors import UsageError, ZooError, first_line
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_MODEL = "mobilenetv2"
+# A model is a package src/NAME: config.py has its Config, recipe.py the functions of its commands.
 MODELS = {
     "mobilenetv2": "MobileNetV2 image classification",
     "mobilenetv2_quant": "MobileNetV2 quantisation-aware training",
     "segformer": "SegFormer semantic segmentation",
 }
 FUNCTIONS = {"train": "train", "eval": "evaluate", "infer": "infer", "export": "export"}  # of the recipe, by command
-COMMANDS = {
-    "mobilenetv2": ("train", "eval", "export"),
-    "mobilenetv2_quant": ("train", "eval", "export"),
-    "segformer": ("train", "eval", "infer", "export"),
-}
 PLATFORM_CONFIGS = {
     "Ascend": "default_config.yaml",
     "GPU": "default_config_gpu.yaml",
     "CPU": "default_config_cpu.yaml",
 }
+ORIGINAL_CONFIGS = "config"  # folder of the original SegFormer's files
 
 
 def config_file(argv: list[str]) -> Path:
     """The YAML file to start from: --config_path, or the default of --platform, or of the platform in this machine."""
     parser = configs.Parser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config_path")
-    parser.add_argument("--platform", "--device_target")
+    parser.add_argument("--config_path", type=configs.unquoted)
+    parser.add_argument("--platform", "--device_target", type=configs.unquoted)
     given, _ = parser.parse_known_args(argv)
     if given.config_path:
-        return Path(given.config_path).expanduser()
+        return find_config(given.config_path)
     platform = given.platform or environment.usable_platform()
     if platform not in PLATFORM_CONFIGS:
         raise UsageError(f"platform is {platform!r} (from --platform); it has to be one of 'Ascend', 'GPU', 'CPU'")
     return ROOT / PLATFORM_CONFIGS[platform]
 
 
+def find_config(given: str) -> Path:
+    """The file that --config_path names: there, in this repository, or, by its name alone, among the shipped files.
+
+    Only bare names and those in a folder of the originals' name are looked for among the shipped files, so that no
+    mistyped path is answered with another file. scripts/common.sh looks in the same places.
+    """
+    path = configs.expanded(given)
+    shipped = (ROOT / "configs").glob("*/*.yaml") if path.parent.name in ("", ORIGINAL_CONFIGS) else ()
+    by_name = [candidate for candidate in shipped if candidate.name == path.name]
+    found = configs.first_file([path, ROOT / path, *by_name])
+    if found and found != path:
+        say([f"config_path is {found}, for there is no {path}"])
+    return found or path
+
+
+def is_shipped(source: str) -> bool:
+    """Whether a value comes from one of this repository's files."""
+    path = Path(source).resolve()
+    return ROOT / "configs" in path.parents or (path.parent == ROOT and path.name.startswith("default_config"))
+
+
 def model_of(values: dict[str, configs.Value]) -> Any:
     """`model`, or what the original files, which do not name it, are recognised by."""
     if "model" in values:
-        return values["model"].raw
+        return configs.unquoted(values["model"].raw)
     return "segformer" if "backbone" in values else DEFAULT_MODEL
 
 
-def configure(command: str, argv: list[str]) -> Any:
-    """Turn argv into the frozen configuration of the model that the YAML file names."""
-    path = config_file(argv)
-    values = configs.read_yaml(path)
+def config_of(path: Path, values: dict[str, configs.Value], command: str) -> type:
+    """The Config of the model that a YAML file is for. Raises UsageError where that has no such command."""
     model = model_of(values)
     if not isinstance(model, str) or model not in MODELS:
         raise UsageError(f"model is {configs.shown(model)} (from {path}); it has to be one of {', '.join(MODELS)}")
-    if command not in COMMANDS[model]:
-        scripts = ", ".join(f"{name}.py" for name in COMMANDS[model])
+    config_class = importlib.import_module(f"src.{model}.config").Config
+    if command not in config_class.commands:
+        scripts = ", ".join(f"{name}.py" for name in config_class.commands)
         raise UsageError(
             f"{path} is a configuration of {model}, which has {scripts} and no {command}.py; "
             "name another model's file with --config_path"
         )
-    config_class = importlib.import_module(f"src.{model}.config").Config
+    return config_class
+
+
+def configure(command: str, argv: list[str]) -> Any:
+    """Turn argv into the frozen configuration of the model that the YAML file names, and say what has no effect."""
+    path = config_file(argv)
+    values = configs.read_yaml(path)
+    config_class = config_of(path, values, command)
     values = configs.canonical(config_class, values)
-    if "export_name" in configs.options_of(config_class):
-        values.setdefault("export_name", configs.Value(path.stem, str(path)))
+    for key, name in config_class.named_after(path).items():
+        values.setdefault(key, configs.Value(name, str(path)))
     parser = configs.flag_parser(
         config_class,
         values,
         prog=f"python {command}.py",
-        description=f"{MODELS[model]}: {command}. Values come from {path.name}; flags win over the file.",
+        description=f"{MODELS[model_of(values)]}: {command}. Values come from {path.name}; flags win over the file.",
     )
     flags, unknown = configs.parse_flags(parser, argv)
     cfg = configs.build(config_class, {**values, **flags})
@@ -88,8 +113,18 @@ def configure(command: str, argv: list[str]) -> Any:
         ignore(unknown)
     else:
         configs.refuse_unknown(parser, unknown)
+        beside = configs.look_beside(config_class, {**values, **flags}, ROOT)
+        cfg = dataclasses.replace(cfg, **beside)
         cfg.check_for(command)
+        say(f"{key} is {path}, for the working folder has none" for key, path in beside.items())
+    written = {key: value for key, value in values.items() if not is_shipped(value.source)}
+    say(configs.notes(command, cfg, flags, written))
     return cfg
+
+
+def say(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def ignore(unknown: list[str]) -> None:

@@ -10,7 +10,7 @@ mask that such an annotation had before is removed, so that no training uses it.
 from __future__ import annotations
 
 import argparse
-import fcntl
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -22,13 +22,10 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from src.engine.config import Parser  # noqa: E402  (needs the line above)
-from src.engine.errors import UsageError, ZooError, first_line  # noqa: E402
-from src.engine.io.files import UNFINISHED  # noqa: E402
-from src.segformer import polygons  # noqa: E402
+from src.engine.config import Parser
+from src.engine.errors import UsageError, ZooError, first_line
+from src.engine.io.files import UNFINISHED, locked
+from src.segformer import polygons
 
 CHUNK = 4  # annotations that a process is given at once
 
@@ -128,17 +125,16 @@ def run(root: Path, processes: int, force: bool) -> int:
 
 def run_alone(root: Path, processes: int, force: bool) -> int:
     """`run`, refused while another conversion of the same folder is at work; removes what a killed one left."""
-    folder = os.open(root / "gtFine", os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise ZooError(f"another conversion of {root} is running; wait for it") from error
-    else:
-        for left in (root / "gtFine").glob(f"*/*/{UNFINISHED}*"):
-            shutil.rmtree(left, ignore_errors=True)
+
+    def refuse() -> None:
+        raise ZooError(f"another conversion of {root} is running; wait for it")
+
+    with contextlib.ExitStack() as held:
+        if os.access(root / "gtFine", os.W_OK):  # else no conversion can be at work
+            held.enter_context(locked(root / "gtFine" / ".lock", refuse))
+            for left in (root / "gtFine").glob(f"*/*/{UNFINISHED}*"):
+                shutil.rmtree(left, ignore_errors=True)
         return run(root, processes, force)
-    finally:
-        os.close(folder)
 
 
 def main(argv: list[str]) -> int:

@@ -16,16 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from src.engine import environment  # noqa: E402  (needs the line above)
-from src.engine.config import Parser  # noqa: E402
-from src.engine.errors import UsageError, ZooError  # noqa: E402
-from src.engine.io.torch_file import read_state_dict  # noqa: E402
-from src.mobilenetv2.names import TORCH_BN, from_torchvision  # noqa: E402
-from src.segformer import names as segformer_names  # noqa: E402
-from src.segformer.variants import VARIANTS  # noqa: E402
+from src.engine import environment
+from src.engine.config import Parser
+from src.engine.errors import UsageError, ZooError
+from src.engine.io.torch_file import read_state_dict
+from src.mobilenetv2.names import TORCH_BN, from_torchvision
+from src.segformer import names as segformer_names
+from src.segformer.variants import VARIANTS
 
 MOBILENETV2, SEGFORMER = MODELS = ("mobilenetv2", "segformer")
 FIRST_KEY = "features.0.0.weight"  # what a MobileNetV2 is recognised by

@@ -13,8 +13,6 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from src.engine.data.image_folder import scan
 from src.engine.errors import ZooError
 from src.engine.export.result_files import names_of

@@ -18,11 +18,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from src.engine.errors import ZooError, first_line
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from src.engine.errors import ZooError, first_line  # noqa: E402  (needs the line above)
-
 AIPP = ROOT / "src" / "mobilenetv2" / "aipp_yuv.cfg"
 FRAMEWORKS = {".air": 1, ".onnx": 5}  # atc's numbers
 LOG = "atc.log"

@@ -9,13 +9,10 @@ import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from src.engine.config import Parser  # noqa: E402
-from src.engine.errors import UsageError, ZooError  # noqa: E402
-from src.engine.io import files  # noqa: E402  (needs the line above)
-from src.launch import rank_table  # noqa: E402
+from src.engine.config import Parser
+from src.engine.errors import UsageError, ZooError
+from src.engine.io import files
+from src.launch import rank_table
 
 
 def main(argv: list[str]) -> int:

@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import numpy as np
 
-import numpy as np  # noqa: E402
+from src.engine import environment
+from src.engine.config import Parser
+from src.engine.errors import UsageError, ZooError
 
-from src.engine import environment  # noqa: E402
+PARTS = 10  # in turns of all files; each one's median shows how much the machine's speed varies
 
 
 class Network(NamedTuple):
@@ -61,10 +62,10 @@ def latencies(files: Sequence[Path], image: np.ndarray, trials: int) -> list[tup
         for _ in range(10):
             predict(image)
     parts = [[] for _ in files]
-    for _ in range(10):
+    for _ in range(PARTS):
         for index, predict in enumerate(models):
             times = []
-            for _ in range(trials // 10):
+            for _ in range(trials // PARTS):
                 began = time.perf_counter()
                 predict(image)
                 times.append(1000 * (time.perf_counter() - began))
@@ -125,17 +126,37 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str]) -> int:
-    environment.prepare()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """Parse and check the command line; raises UsageError."""
+    parser = Parser(
+        prog="python tools/quant_comparison.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("--config_path", required=True, help="YAML file of mobilenetv2_quant")
     parser.add_argument("--dataset_path", required=True, help="folder of validation images")
     parser.add_argument("--network", nargs=3, action="append", required=True, metavar=("NAME", "CKPT", "ONNX"))
     parser.add_argument("--trials", type=int, default=200, help="inferences per file (default 200)")
     given = parser.parse_args(argv)
-    networks = [Network(name, Path(ckpt), Path(onnx)) for name, ckpt, onnx in given.network]
-    configuration = ["--config_path", given.config_path, "--dataset_path", given.dataset_path]
-    print(table(compare(networks, configuration, given.trials)))
+    if given.trials < PARTS:
+        raise UsageError(f"trials is {given.trials}; it has to be at least {PARTS}")
+    given.network = [Network(name, Path(ckpt), Path(onnx)) for name, ckpt, onnx in given.network]
+    for file in (file for network in given.network for file in network[1:]):
+        if not file.is_file():
+            raise UsageError(f"--network names {file}, which is not a file; give a checkpoint and the ONNX file of it")
+    return given
+
+
+def main(argv: list[str]) -> int:
+    try:
+        given = arguments(argv)
+        environment.prepare()
+        configuration = ["--config_path", given.config_path, "--dataset_path", given.dataset_path]
+        print(table(compare(given.network, configuration, given.trials)))
+    except ZooError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.status
     return 0
 
 

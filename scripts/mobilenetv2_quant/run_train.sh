@@ -12,7 +12,8 @@ Usage: bash run_train.sh Ascend RANK_TABLE_FILE DATASET_PATH [PRETRAINED_CKPT_PA
        ... [-- FLAG_OF_TRAIN.PY ...]
 RANK_TABLE_FILE is None for one card (DEVICE_ID). DEVICE_ID_LIST is like 0,1,2,3.
 Environment: DEVICE_ID, DEVICE_NUM=N (CPU), ENGINE=msrun, SERVER_ID, NODES, NODE_RANK, MASTER_ADDR, MASTER_PORT,
-DRY_RUN=1 (print what would run), BACKGROUND=1 (detach), PYTHON=/path/to/python
+ANY_TOPOLOGY=1 (not servers of two groups of four Ascend 910), DRY_RUN=1 (print what would run),
+BACKGROUND=1 (detach), PYTHON=/path/to/python
 EOF
   exit 2
 }

@@ -11,7 +11,8 @@ usage() {
 Usage: bash run_distribute_train.sh DEVICE_NUM RANK_TABLE_FILE CONFIG_FILE [DATASET_PATH [PRETRAINED_CKPT_PATH [RUN_EVAL]]] [-- FLAG_OF_TRAIN.PY ...]
 RANK_TABLE_FILE is None where no rank table is used (GPU, CPU, ENGINE=msrun).
 Environment: PLATFORM=Ascend|GPU|CPU (default: what this machine has), BATCH_SIZE (of all cards together, default 16),
-ENGINE=msrun, SERVER_ID, NODES, NODE_RANK, MASTER_ADDR, MASTER_PORT, DRY_RUN=1, BACKGROUND=1, PYTHON=/path/to/python
+ENGINE=msrun, SERVER_ID, NODES, NODE_RANK, MASTER_ADDR, MASTER_PORT,
+ANY_TOPOLOGY=1 (not servers of two groups of four Ascend 910), DRY_RUN=1, BACKGROUND=1, PYTHON=/path/to/python
 EOF
   exit 2
 }

@@ -15,7 +15,7 @@ from src.engine.config import to_yaml
 from src.engine.data.image_folder import TRAIN_FOLDERS, require_classes, scan
 from src.engine.io.checkpoint import Checkpoint, Names
 from src.engine.io.run import RunSettings, open_run
-from src.engine.training import carry_out
+from src.engine.training import run_training
 
 
 def train(model: Classifier, cfg: Config) -> int:
@@ -36,7 +36,7 @@ def train(model: Classifier, cfg: Config) -> int:
         if cfg.platform == "CPU":
             run.journal.line(cells.accelerate(net, cfg.cpu_kernels))
         is_head_only = cfg.freeze_layer == "backbone"
-        return carry_out((training.head if is_head_only else training.full_network)(model, net, data, cfg, run), run)
+        return run_training((training.head if is_head_only else training.full_network)(model, net, data, cfg, run), run)
 
 
 def run_settings(model: Classifier, cfg: Config, metadata: dict, other_results: tuple[str, ...] = ()) -> RunSettings:

@@ -70,13 +70,13 @@ class Progress:
             self._say(f"{self._what}: {size(self._done)} of {size(self._total)}")
 
 
-def bring(
+def download(
     store: Store,
     url: str,
     files: Mapping[str, Remote],
     folder: Path,
     say: Callable[[str], None],
-    beat: Callable[[], None],
+    heartbeat: Callable[[], None],
 ) -> None:
     """Copy the named files below `url` into `folder`. Those that are there and right stay as they are.
 
@@ -88,30 +88,30 @@ def bring(
     for name, remote in files.items():
         if not may_stay(targets[name], store, below(url, name), remote):
             missing.append(name)
-        beat()
+        heartbeat()
     total = sum(files[name].size for name in missing)
     require_room(folder, total, f"copying {url}")
     progress = Progress(f"copying {url}", total, say)
 
     def moved(count: int) -> None:
         progress.add(count)
-        beat()
+        heartbeat()
 
     with ThreadPoolExecutor(THREADS, thread_name_prefix="copy") as pool:
         waiting = [
-            pool.submit(bring_one, store, below(url, name), files[name], targets[name], moved) for name in missing
+            pool.submit(download_file, store, below(url, name), files[name], targets[name], moved) for name in missing
         ]
         try:
             for done in as_completed(waiting):
                 done.result()
-                beat()
+                heartbeat()
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     say(f"copied {len(missing)} of {len(files)} files ({size(total)}) from {url} to {folder}")
 
 
-def bring_one(store: Store, url: str, remote: Remote, path: Path, moved: Callable[[int], None]) -> None:
+def download_file(store: Store, url: str, remote: Remote, path: Path, moved: Callable[[int], None]) -> None:
     """Copy one file beside its final name, compare it, and then give it that name."""
     content = hashlib.sha256(f"{remote.size} {remote.tag}".encode()).hexdigest()[:12]
     part = path.with_name(f".{path.name}.{content}.part")  # of another content, so a changed file is begun anew
@@ -149,7 +149,7 @@ def is_disk_full(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def send(store: Store, path: Path, url: str) -> Remote:
+def upload(store: Store, path: Path, url: str) -> Remote:
     """Store one file and compare what the store then has; several attempts. Raises StorageError."""
     for attempt in range(ATTEMPTS):
         try:

@@ -8,20 +8,21 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from src.cloud import copies, zips
-from src.cloud.storage import is_remote, open_store
+from src.cloud.storage import is_remote
+from src.cloud.stores import open_store
 from src.engine.errors import UsageError, ZooError
 from src.engine.io.files import checkpoint_number
 
 LISTED = 5  # names in an error
 Say = Callable[[str], None]
-Beat = Callable[[], None]
+Heartbeat = Callable[[], None]
 
 
 def few(names: list[str]) -> str:
     return ", ".join(sorted(names)[:LISTED]) + (" ..." if len(names) > LISTED else "") if names else "nothing"
 
 
-def bring_data(cfg: Any, say: Say, beat: Beat) -> dict[str, str]:
+def download_data(cfg: Any, say: Say, heartbeat: Heartbeat) -> dict[str, str]:
     """The data set on this server, unpacked if it is zipped; returns the data keys with their local paths."""
     keys, name = cfg.job_keys(), cfg.modelarts_dataset_unzip_name
     local = Path(getattr(cfg, keys.local_data)).expanduser()
@@ -29,12 +30,14 @@ def bring_data(cfg: Any, say: Say, beat: Beat) -> dict[str, str]:
     if unzip and not name:
         raise UsageError("modelarts_dataset_unzip_name is empty; give the name of the zip file without .zip")
     if is_remote(cfg.data_url):
-        source = bring_part(cfg.data_url, f"{name}.zip" if unzip else "", name if unzip else "", local, say, beat)
+        source = download_part(
+            cfg.data_url, f"{name}.zip" if unzip else "", name if unzip else "", local, say, heartbeat
+        )
     else:
         source = Path(cfg.data_url).expanduser()
     archive = source if source.is_file() else source / f"{name}.zip"
     if unzip and archive.is_file():
-        root = zips.extract(archive, local, name, say, beat)
+        root = zips.extract(archive, local, name, say, heartbeat)
     elif unzip and (source / name).is_dir():
         root = source / name
     elif source.is_dir() and not unzip:
@@ -58,23 +61,23 @@ def within(root: Path, given: str) -> Path | None:
     return path if given and path.is_relative_to(root) and path.exists() else None
 
 
-def bring_part(url: str, archive: str, folder: str, local: Path, say: Say, beat: Beat) -> Path:
+def download_part(url: str, archive: str, folder: str, local: Path, say: Say, heartbeat: Heartbeat) -> Path:
     """Copy the zip file `archive` below `url`, or without it `folder`, or where both are "" everything."""
     store = open_store(url)
     listed = store.list(url)
     if not listed:
         raise ZooError(f"there is nothing at data_url {url}; check the address")
     if "" in listed:
-        copies.bring(store, url, listed, local, say, beat)
+        copies.download(store, url, listed, local, say, heartbeat)
         return local / url.rstrip("/").rpartition("/")[2]
     wanted = {name: about for name, about in listed.items() if archive and name == archive}
     wanted = wanted or {name: about for name, about in listed.items() if not folder or name.startswith(f"{folder}/")}
     if wanted:
-        copies.bring(store, url, wanted, local, say, beat)
+        copies.download(store, url, wanted, local, say, heartbeat)
     return local
 
 
-def bring_checkpoint(command: str, cfg: Any, say: Say, beat: Beat) -> dict[str, str]:
+def download_checkpoint(command: str, cfg: Any, say: Say, heartbeat: Heartbeat) -> dict[str, str]:
     """The checkpoint that the command's key names, from checkpoint_url; returns that key with the local path."""
     keys = cfg.job_keys().checkpoints[command]
     local, url = Path(cfg.load_path).expanduser(), cfg.checkpoint_url
@@ -83,7 +86,7 @@ def bring_checkpoint(command: str, cfg: Any, say: Say, beat: Beat) -> dict[str, 
         store = open_store(url)
         listed = store.list(url)
         name = "" if "" in listed else choose(list(listed), wanted, url, keys[0])
-        copies.bring(store, url, {name: listed[name]}, local, say, beat)
+        copies.download(store, url, {name: listed[name]}, local, say, heartbeat)
         return {keys[0]: str(local / (name or url.rstrip("/").rpartition("/")[2]))}
     path = Path(url).expanduser()
     if path.is_file():
@@ -119,7 +122,9 @@ def choose(names: list[str], wanted: list[str], url: str, key: str) -> str:
 
 
 def no_longer_kept(names: list[str], keep: int) -> set[str]:
-    """Those of some checkpoints that are older than the newest `keep` of their run."""
+    """Those of some checkpoints that are older than the newest `keep` of their run; none where `keep` is 0."""
+    if not keep:
+        return set()
     runs: dict[tuple[str, str], list[tuple[int, float, str]]] = {}
     for name in names:
         folder, _, file = name.rpartition("/")
@@ -129,7 +134,7 @@ def no_longer_kept(names: list[str], keep: int) -> set[str]:
     return {name for run in runs.values() for *_, name in sorted(run)[:-keep]}
 
 
-def bring_run(cfg: Any, say: Say, beat: Beat) -> dict[str, str]:
+def download_run(cfg: Any, say: Say, heartbeat: Heartbeat) -> dict[str, str]:
     """The run that is continued, from train_url; returns the key that names its checkpoint, if it does not say auto.
 
     Files that this server still has are newer and stay. Checkpoints that the run would not keep stay in the store.
@@ -139,7 +144,7 @@ def bring_run(cfg: Any, say: Say, beat: Beat) -> dict[str, str]:
     passed = no_longer_kept(list(listed), cfg.keep_checkpoint_max)
     missing = {name: about for name, about in listed.items() if name not in passed and not (folder / name).exists()}
     if missing:
-        copies.bring(store, cfg.train_url, missing, folder, say, beat)
+        copies.download(store, cfg.train_url, missing, folder, say, heartbeat)
     for place in (folder, Path(getattr(cfg, cfg.job_keys().run_folder))):
         if (place / cfg.resume).is_file():
             return {"resume": str(place / cfg.resume)}

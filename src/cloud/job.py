@@ -15,7 +15,8 @@ from typing import Any
 from src.cloud import inputs
 from src.cloud.job_environment import process
 from src.cloud.once import once
-from src.cloud.storage import Remote, is_remote, open_store
+from src.cloud.storage import Remote, is_remote
+from src.cloud.stores import open_store
 from src.cloud.uploads import mirrored
 from src.engine.errors import UsageError, ZooError
 from src.engine.io.files import checkpoint_number
@@ -28,13 +29,12 @@ def opened(command: str, cfg: Any) -> Iterator[Any]:
     Raises UsageError for parameters that do not fit together, ZooError where something cannot be copied.
     """
     me = process()
-    cfg = dataclasses.replace(cfg, **unquoted(cfg))
     cfg = dataclasses.replace(cfg, **local_outputs(command, cfg))
     arrived = once(
         Path(getattr(cfg, cfg.job_keys().local_data)).expanduser(),
         "copying the job's data",
         me.job,
-        lambda beat: bring_all(command, cfg, beat),
+        lambda heartbeat: download_all(command, cfg, heartbeat),
     )
     cfg = dataclasses.replace(cfg, **arrived)
     if not (is_remote(cfg.train_url) and me.writes):
@@ -44,16 +44,6 @@ def opened(command: str, cfg: Any) -> Iterator[Any]:
     stored = store.list(cfg.train_url) if goes_on(command, cfg) else None
     with mirrored(store, folder, cfg.train_url, say, stored):
         yield cfg
-
-
-def unquoted(cfg: Any) -> dict[str, str]:
-    """The keys that hold a name, without the quotes around it that people copy from a YAML file to the platform."""
-    changes = {}
-    for key in ("modelarts_dataset_unzip_name", *cfg.job_keys().results):
-        name = getattr(cfg, key)
-        if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"":
-            changes[key] = name[1:-1]
-    return changes
 
 
 def goes_on(command: str, cfg: Any) -> bool:
@@ -70,7 +60,7 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def bring_all(command: str, cfg: Any, beat: Callable[[], None]) -> dict[str, str]:
+def download_all(command: str, cfg: Any, heartbeat: Callable[[], None]) -> dict[str, str]:
     """Copy what `command` reads to this server; returns the keys that now have another, local, value.
 
     Nothing of this job is stored yet, for no rank trains before all have joined.
@@ -83,13 +73,13 @@ def bring_all(command: str, cfg: Any, beat: Callable[[], None]) -> dict[str, str
             require_unused(cfg, of_run)
     changes = {}
     if cfg.data_url and reads_data(command, cfg):
-        changes = inputs.bring_data(cfg, say, beat)
+        changes = inputs.download_data(cfg, say, heartbeat)
     elif cfg.data_url:
         say(f"this export needs no data, so nothing is copied from {cfg.data_url}")
     if cfg.checkpoint_url and command in cfg.job_keys().checkpoints:
-        changes.update(inputs.bring_checkpoint(command, cfg, say, beat))
+        changes.update(inputs.download_checkpoint(command, cfg, say, heartbeat))
     if is_remote(cfg.train_url) and goes_on(command, cfg):
-        changes.update(inputs.bring_run(cfg, say, beat))
+        changes.update(inputs.download_run(cfg, say, heartbeat))
     return changes
 
 

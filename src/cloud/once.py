@@ -7,21 +7,21 @@ with its process, the marker names the job, and both lie in the job's own folder
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from src.cloud.job_environment import redacted
 from src.engine.errors import ZooError
+from src.engine.io.files import locked
 
 FOLDER = ".job"
 PATIENCE = 1800.0  # seconds without a sign of progress after which a waiting process gives up
 POLL = 0.2
-BEAT = 1.0  # seconds between two signs of progress at least
+HEARTBEAT_EVERY = 1.0  # seconds between two signs of progress at least
 DONE, FAILED, BEGUN = "done", "failed", "begun"
 
 
@@ -32,21 +32,20 @@ def once(
     work: Callable[[Callable[[], None]], Any],
     patience: float = PATIENCE,
 ) -> Any:
-    """The result of `work(beat)`, which one process of `job` computes; has to be something that JSON can hold.
+    """The result of `work(heartbeat)`, which one process of `job` computes; has to be something that JSON can hold.
 
     Raises ZooError in every process where it failed in one, or where that one ended or shows no progress. An empty
-    `job` is a job of one process. `beat` has to be called at least every `patience` seconds.
+    `job` is a job of one process. `heartbeat` has to be called at least every `patience` seconds.
     """
     place = folder / FOLDER
-    try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (place / "lock").open("ab")
-    except OSError as error:
-        raise ZooError(
-            f"cannot write to {folder}: {error.strerror}; choose another folder for the job's data"
-        ) from error
-    with lock:
-        wait_for(lock, place / "lock", what, patience)
+    with contextlib.ExitStack() as held:
+        try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            held.enter_context(locked(place / "lock", patiently(place / "lock", what, patience)))
+        except OSError as error:
+            raise ZooError(
+                f"cannot write to {folder}: {error.strerror}; choose another folder for the job's data"
+            ) from error
         marker = place / "marker.json"
         seen = read(marker) if job else {}
         if seen.get("job") == job:
@@ -54,7 +53,7 @@ def once(
         about = {"job": job, "pid": os.getpid()}
         write(marker, {**about, "state": BEGUN})
         try:
-            result = work(beat_of(place / "lock"))
+            result = work(heartbeat_of(place / "lock"))
         except BaseException as error:
             write(marker, {**about, "state": FAILED, "reason": redacted(str(error)) or type(error).__name__})
             raise
@@ -62,13 +61,12 @@ def once(
         return result
 
 
-def wait_for(lock: BinaryIO, path: Path, what: str, patience: float) -> None:
-    """Lock the file, and give up where its holder has not touched it for `patience` seconds of our own clock."""
-    seen, since = path.stat().st_mtime_ns, time.monotonic()
-    while True:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
+def patiently(path: Path, what: str, patience: float) -> Callable[[], None]:
+    """A pause between two looks at a lock; raises where its holder has not touched it for `patience` seconds."""
+    seen, since = 0, time.monotonic()
+
+    def pause() -> None:
+        nonlocal seen, since
         now = path.stat().st_mtime_ns
         if now != seen:
             seen, since = now, time.monotonic()
@@ -76,18 +74,20 @@ def wait_for(lock: BinaryIO, path: Path, what: str, patience: float) -> None:
             raise ZooError(f"{what} by another process shows no progress for {patience:.0f} seconds; look at its log")
         time.sleep(POLL)
 
+    return pause
 
-def beat_of(path: Path) -> Callable[[], None]:
+
+def heartbeat_of(path: Path) -> Callable[[], None]:
     """A function that touches the file, at most once in a second."""
     last = float("-inf")
 
-    def beat() -> None:
+    def heartbeat() -> None:
         nonlocal last
-        if time.monotonic() - last > BEAT:
+        if time.monotonic() - last > HEARTBEAT_EVERY:
             last = time.monotonic()
             os.utime(path)
 
-    return beat
+    return heartbeat
 
 
 def result_of(seen: dict, what: str) -> Any:

@@ -22,7 +22,7 @@ NOT_DATA = "__MACOSX"  # folder that macOS adds
 BLOCK = 4096  # bytes of disk that even a small file takes
 
 
-def extract(archive: Path, folder: Path, name: str, say: Callable[[str], None], beat: Callable[[], None]) -> Path:
+def extract(archive: Path, folder: Path, name: str, say: Callable[[str], None], heartbeat: Callable[[], None]) -> Path:
     """Unpack into folder/name and return that path; a folder `name` at the top of the zip file is not repeated.
 
     Members that are there with the right size and checksum stay, so an extraction that was interrupted is completed.
@@ -41,7 +41,7 @@ def extract(archive: Path, folder: Path, name: str, say: Callable[[str], None], 
             ):
                 say(f"{root} holds all {len(members)} files of {archive.name}")
                 return root
-            unpack(opened, members, root, say, beat)
+            unpack(opened, members, root, say, heartbeat)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ZooError(f"{archive} is damaged or no zip file ({error}); upload it again") from error
     except OSError as error:
@@ -119,7 +119,7 @@ def unpack(
     members: dict[str, zipfile.ZipInfo],
     root: Path,
     say: Callable[[str], None],
-    beat: Callable[[], None],
+    heartbeat: Callable[[], None],
 ) -> None:
     """Write the members that are missing or different; each gets its name when it is whole and its checksum right."""
     root.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def unpack(
     for path, info in members.items():
         if not is_same(root / path, info):
             missing[path] = info
-        beat()
+        heartbeat()
     total = sum(info.file_size for info in missing.values())
     on_disk = sum(-(-info.file_size // BLOCK) * BLOCK for info in missing.values())
     require_room(root, on_disk, f"unpacking into {root}")
@@ -144,7 +144,7 @@ def unpack(
             shutil.copyfileobj(source, handle, CHUNK)  # raises BadZipFile where the checksum is wrong
         part.replace(target)
         progress.add(info.file_size)
-        beat()
+        heartbeat()
     say(f"unpacked {len(missing)} of {len(members)} files ({size(total)}) into {root}")
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import fcntl
 import hashlib
 import os
 import platform
@@ -10,6 +9,8 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+
+from src.engine.io import files
 
 NATIVE = Path(__file__).parent / "native"
 SOURCES = sorted(NATIVE.glob("*.cc"))
@@ -103,8 +104,7 @@ def _compile_once(compiler: list[str], library: Path) -> None:
     """Compile unless another process has done so meanwhile; the ranks of a run start at the same time."""
     with contextlib.ExitStack() as stack:
         try:
-            lock = stack.enter_context(library.with_suffix(".lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            stack.enter_context(files.locked(library.with_suffix(".lock")))
         except OSError as error:
             raise KernelsUnavailable(f"the compiled CPU kernels cannot be stored: {error}") from error
         if not library.exists():

@@ -10,7 +10,7 @@ from src.engine.io.run import CURVES, Run
 from src.engine.loop import Position, Score, Training
 
 
-def carry_out(training: Training, run: Run) -> int:
+def run_training(training: Training, run: Run) -> int:
     """Train from where the run stands to its end; returns the exit status."""
     say, schedule, step = run.journal.line, training.schedule, training.step
     start = run.restore(step.state, schedule)

@@ -167,7 +167,9 @@ def checked(path: Path, any_topology: bool = False) -> RankTable:
         raise UsageError(str(error)) from error
     found = problems(table, any_topology)
     if found:
-        raise UsageError(f"rank table {path}: {'; '.join(found)}")
+        is_new = not problems(table, any_topology=True)
+        remedy = "; a newer server is used with ANY_TOPOLOGY=1 or --any_topology" if is_new else ""
+        raise UsageError(f"rank table {path}: {'; '.join(found)}{remedy}")
     return table
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import shutil
@@ -13,13 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO, TextIO
+from typing import TextIO
 
 import psutil
 
 from src.engine.errors import ZooError
+from src.engine.io import files
 from src.launch import rank as rank_process
 from src.launch.plan import RANK_SCRIPT, LaunchPlan, with_plan_file
 
@@ -77,40 +78,39 @@ def run(plan: LaunchPlan) -> int:
     """Run every rank of this node to its end; returns 0, or the status of the first rank that failed."""
     with contextlib.suppress(OSError, AttributeError):  # Linux: orphans of a dead msrun become ours, so we can end them
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    locked = [new_log(Path(one.log)) for one in plan.ranks]
-    with contextlib.ExitStack() as logs, Asked() as asked, tempfile.TemporaryDirectory(prefix="launch-") as name:
-        for log in locked:
-            logs.enter_context(log)
-        folder = Path(name)
+    with contextlib.ExitStack() as logs:
+        for one in plan.ranks:
+            logs.enter_context(new_log(Path(one.log)))
+        asked = logs.enter_context(Asked())
+        folder = Path(logs.enter_context(tempfile.TemporaryDirectory(prefix="launch-")))
         try:
             return watch(plan, folder, start(plan, folder), asked)
         finally:
             end_all()
 
 
-def new_log(path: Path) -> BinaryIO:
-    """Make an empty log and lock it for as long as it is open; the log of an earlier run gets a number."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            with path.open("rb") as old:
-                lock(old, path)
-            number = 1
-            while path.with_name(f"{path.name}.{number}").exists():
-                number += 1
-            path.rename(path.with_name(f"{path.name}.{number}"))
-        log = path.open("wb")
-    except OSError as error:
-        raise ZooError(f"cannot write {path}: {error.strerror}; start in a folder that can be written") from error
-    lock(log, path)
-    return log
+@contextlib.contextmanager
+def new_log(path: Path) -> Iterator[None]:
+    """Make an empty log and hold its lock; the log of an earlier run gets a number."""
 
+    def refuse() -> None:
+        raise ZooError(f"another run is writing {path}; wait for its end or start in another folder")
 
-def lock(log: BinaryIO, path: Path) -> None:
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ZooError(f"another run is writing {path}; wait for its end or start in another folder") from error
+    with contextlib.ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                # the log of another user cannot be locked, but moved where the folder is ours
+                with contextlib.suppress(PermissionError), files.locked(path, refuse):
+                    pass
+                number = 1
+                while path.with_name(f"{path.name}.{number}").exists():
+                    number += 1
+                path.rename(path.with_name(f"{path.name}.{number}"))
+            held.enter_context(files.locked(path, refuse))
+        except OSError as error:
+            raise ZooError(f"cannot write {path}: {error.strerror}; start in a folder that can be written") from error
+        yield
 
 
 def start(plan: LaunchPlan, folder: Path) -> list[subprocess.Popen]:

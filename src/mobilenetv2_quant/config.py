@@ -4,33 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from src.engine.config import option
+from src.classification.config import Device, Training
+from src.engine.config import changed, option
 from src.engine.errors import UsageError
 from src.engine.job_keys import JobKeys
 from src.mobilenetv2 import config
 
 EXPORTABLE_BITS = 8  # of activations: ONNX below opset 21 knows no narrower ones
+TRAIN = ("train",)
 
 
 @dataclass(frozen=True)
-class Config(config.Config):
-    """MobileNetV2's values, with those of quantisation-aware training; the defaults are this project's."""
+class Quantisation:
+    """Grids of weights and activations, and how training finds them."""
 
-    model: str = option("which model", "mobilenetv2_quant", choices=("mobilenetv2_quant",))
-
-    amp_level: str = option("O0, float32; O2 has too few digits for a grid of 8 bits", "O0", choices=("O0", "O2"))
-
-    boost_mode: str = option("off; boost rewrites the network that is quantised", "O0", choices=("O0",))
-
-    # The original's names and what changes with them
-    start_epoch: int = option("epochs of float training that the learning rate's cosine has behind it", 200, low=0)
-    lr_max: float = option("learning rate that the cosine began at", above=0, aliases=("lr",))
-    pretrain_ckpt: str = option(
-        "float or quantised checkpoint to start from, or to evaluate", "", aliases=("checkpoint", "pre_trained")
-    )
-    file_name: str = option("exported file, the suffix is added", "mobilenetv2_quant")
-
-    # Quantisation
     quant_method: str = option(
         "qat: ranges from moving averages; lsq: learned step size (arXiv 1902.08153)", "qat", choices=("qat", "lsq")
     )
@@ -41,24 +28,74 @@ class Config(config.Config):
     activation_bits: int = option("bits of an activation", 8, low=2, high=8)
     activation_symmetric: bool = option("activations: zero point 0", False)
     activation_narrow_range: bool = option("activations: leave the lowest number out (-127..127)", False)
-    range_decay: float = option("share of the old activation range that a step keeps", 0.999, low=0, below=1)
-    quant_delay: int = option("steps that only observe ranges before quantisation begins", 0, low=0)
-    freeze_bn: int = option("steps after which BN uses and keeps its moving statistics", 10_000_000, low=0)
     float_layers: str = option("layers that stay float: 'first', 'last' or names as in the report, with commas", "")
-    calibration_batches: int = option(
-        "batches that give the activation ranges before training starts, unless a quantised checkpoint does", 8, low=1
+    range_decay: float = option("share of the old activation range that a step keeps", 0.999, low=0, below=1)
+    quant_delay: int = option("steps that only observe ranges before quantisation begins", 0, low=0, read_by=TRAIN)
+    freeze_bn: int = option(
+        "steps after which BN uses and keeps its moving statistics", 10_000_000, low=0, read_by=TRAIN
     )
-    calibrate_only: int = option("train.py: take the ranges from so many batches and train nothing, 0 is off", 0, low=0)
+    calibration_batches: int = option(
+        "batches that give the activation ranges before training starts, unless a quantised checkpoint does",
+        8,
+        low=1,
+        read_by=TRAIN,
+    )
+    calibrate_only: int = option(
+        "train.py: take the ranges from so many batches and train nothing, 0 is off", 0, low=0, read_by=TRAIN
+    )
 
-    # Export
+
+@dataclass(frozen=True)
+class Export:
+    """The report that is written beside the exported file."""
+
     report_path: str = option("export: report per layer as FILE.csv and FILE.png; empty puts it beside the file", "")
     report_images: int = option("export: images that the report measures noise on", 8, low=1)
+
+
+@dataclass(frozen=True)
+class Config(config.Config, Quantisation, Export):
+    """MobileNetV2's values, with those of quantisation-aware training; the defaults are this project's."""
+
+    model: str = option("which model", "mobilenetv2_quant", choices=("mobilenetv2_quant",))
+    amp_level: str = changed(
+        Device, "amp_level", "O0", help="O0 alone, float32; O2 has too few digits for a grid of 8 bits"
+    )
+    boost_mode: str = changed(
+        Training, "boost_mode", "O0", help="off; boost rewrites the network that is quantised", choices=("O0",)
+    )
+    start_epoch: int = option(
+        "epochs of float training that the learning rate's cosine has behind it", 200, low=0, read_by=TRAIN
+    )
+    lr_max: float = option("learning rate that the cosine began at", above=0, aliases=("lr",))
+    pretrain_ckpt: str = changed(
+        Training,
+        "pretrain_ckpt",
+        "",
+        help="float or quantised checkpoint to start from, or to evaluate",
+        aliases=("checkpoint", "pre_trained"),
+    )
+    file_name: str = changed(config.Config, "file_name", "mobilenetv2_quant")
 
     @staticmethod
     def job_keys() -> JobKeys:
         """MobileNetV2's, and the report of an export."""
         keys = config.Config.job_keys()
         return replace(keys, results=(*keys.results, "report_path"))
+
+    def switched_off(self, command: str) -> list[tuple[bool, tuple[str, ...], str]]:
+        """See Shared."""
+        train, export = command == "train", command == "export"
+        report = ("report_path", "report_images")
+        return super().switched_off(command) + [
+            (train and bool(self.calibrate_only), ("calibration_batches", "run_eval"), "calibrate_only trains nothing"),
+            (train and self.freeze_layer == "none", ("freeze_layer",), "the quantised network is trained as a whole"),
+            (
+                export and self.file_format != "ONNX",
+                report,
+                f"file_format is {self.file_format}, and ONNX has a report",
+            ),
+        ]
 
     def _check_train(self) -> None:
         self._check_quantisation()

@@ -18,7 +18,7 @@ from src.engine.io.run import Run, open_run
 from src.engine.loop import Schedule
 from src.engine.steps import step
 from src.engine.steps.step import StepOptions, TrainStep
-from src.engine.training import carry_out
+from src.engine.training import run_training
 from src.mobilenetv2.network import MobileNetV2
 from src.mobilenetv2_quant import calibration, checkpoints, integer_file, network
 from src.mobilenetv2_quant.classifier import MOBILENETV2_QUANT
@@ -60,7 +60,7 @@ def train(cfg: Config) -> int:
         def make_step(trained: Trained, planned: Schedule) -> TrainStep:
             return train_step(trained, cfg, run)
 
-        return carry_out(training.full_network(MOBILENETV2_QUANT, net, data, cfg, run, make_step), run)
+        return run_training(training.full_network(MOBILENETV2_QUANT, net, data, cfg, run, make_step), run)
 
 
 def train_step(trained: Trained, cfg: Config, run: Run) -> TrainStep:

@@ -14,6 +14,7 @@ from src.segformer.network import SegFormer, build
 from src.segformer.variants import decoder_width
 
 MODEL = "segformer"
+STORED_RECIPES = {"original": "seed"}  # the word of all checkpoints, so that those of earlier versions resume
 FUSE = "decode_head.linear_fuse.weight"
 
 
@@ -24,7 +25,7 @@ def metadata(cfg: Config, classes: ClassList) -> dict:
         "backbone": cfg.backbone,
         "decoder_dim": decoder_width(cfg.backbone, cfg.decoder_dim),
         "classes": class_table(classes),
-        "recipe": cfg.recipe,
+        "recipe": STORED_RECIPES.get(cfg.recipe, cfg.recipe),
         "seed": cfg.seed,
     }
 

@@ -4,52 +4,42 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from src.engine.amp import AMP_DTYPE, AMP_DTYPES, require_half_precision
-from src.engine.config import option, require_file, require_folder
-from src.engine.environment import usable_platform
+from src.engine.config import changed, option, require_file, require_folder, shared, unused
 from src.engine.errors import UsageError
 from src.engine.job_keys import JobKeys
 from src.segformer.variants import REDUCTIONS, SMALLEST_SIDE, VARIANTS
 
-UNUSED = "accepted so that the original YAML files load; has no effect"
 MOST_ENLARGED = 2.0  # times base_size, by the random resize of training
 PATCH = 4 * REDUCTIONS[0]  # an input of multiples of this fills every patch of every stage
+PREDICTING = ("train", "eval", "infer")
+FILES = "the data are Cityscapes' tree or images/ and masks/, whichever lies in data_path"
+LAUNCHER = "scripts/segformer/run_distribute_train.sh says how many cards there are"
 
 
 @dataclass(frozen=True)
-class Config:
-    """Values that the recipe reads; built once by src.engine.config and never changed."""
+class Data(shared.Data):
+    """Pictures with a class per pixel, and how they are cut and normalised."""
 
-    # What runs where
-    model: str = option("which model", "segformer", choices=("segformer",))
-    platform: str = option(
-        "where to run; auto is the best that this machine has",
-        "auto",
-        choices=("auto", "Ascend", "GPU", "CPU"),
-        aliases=("device_target",),
-    )
-    device_id: int = option("card of this machine; the environment variable DEVICE_ID wins", 0, low=0)
-    run_distribute: bool = option("data parallel, one process per card", False, aliases=("distribute",))
-    seed: int = option("fixes initial weights, data order, augmentation and dropout", 1, low=0, high=2**31 - 1)
-    cpu_kernels: str = option("fused training kernels on CPU", "auto", choices=("auto", "on", "off"))
-    amp_level: str = option(
-        "mixed precision: O0 is float32, O2 amp_dtype; auto is O2 on Ascend and GPU",
-        "auto",
-        choices=("auto", "O0", "O2"),
-    )
-    amp_dtype: str = option(AMP_DTYPE, "float16", choices=AMP_DTYPES)
-
-    # Data
     data_path: str = option(
         "train and eval: Cityscapes, or a folder with images/ and masks/; infer: an image or a folder",
         "./data/cityscapes/",
+        aliases=("dataset_path",),
+        read_by=PREDICTING,
+        is_input=True,
     )
-    class_list: str = option("CSV file with names, colours and weights of the classes; empty: the data folder's", "")
+    class_list: str = option(
+        "CSV file with names, colours and weights of the classes; empty: the data folder's",
+        "",
+        read_by=PREDICTING,
+        is_input=True,
+    )
     class_num: int = option("number of classes", low=2, high=255)
     dataset_ignore_label: int = option("value of label pixels that do not count", 255, low=0, high=255)
-    on_missing_label: str = option("what to do with an image without label", "error", choices=("error", "skip"))
-    on_bad_image: str = option("what to do with a file that is no image", "skip", choices=("skip", "error"))
+    on_missing_label: str = option(
+        "what to do with an image without label", "error", choices=("error", "skip"), read_by=("train", "eval")
+    )
     base_size: tuple[int, ...] = option(
         "height and width that images are fitted to, in training times 0.5 to 2",
         low=SMALLEST_SIDE,
@@ -61,69 +51,96 @@ class Config:
     )
     img_norm_mean: tuple[float, ...] = option("mean of red, green and blue", lengths=(3,))
     img_norm_std: tuple[float, ...] = option("standard deviation of red, green and blue", above=0, lengths=(3,))
-    dataset_ignore_image: float = option("value of the padding of normalised images", 255.0)
+    dataset_ignore_image: float = option("value of the padding of normalised images", 255.0, read_by=("train",))
     dataset_num_parallel_workers: int = option("data threads; never more than there are cores", low=1)
-    batch_size: int = option("images per step, of all cards together", low=1)
+    batch_size: int = option("images per step, of all cards together", low=1, read_by=("train",))
 
-    # Network
+
+@dataclass(frozen=True)
+class Network:
+    """Encoder and decode head."""
+
     backbone: str = option("encoder", choices=tuple(VARIANTS))
     decoder_dim: int = option("channels of the decode head; 0 takes those of the encoder's last stage", 0, low=0)
 
-    # Training
+
+@dataclass(frozen=True)
+class Training(shared.Training):
+    """Learning rate, loss, what is dropped, and where the weights come from."""
+
     recipe: str = option(
-        "seed: constant learning rate, AdamW without bias correction; "
+        "original: constant learning rate, AdamW without bias correction (old spelling: seed); "
         "paper: linear decay, AdamW, ten times the learning rate in the head",
-        "seed",
-        choices=("seed", "paper"),
+        "original",
+        choices=("original", "paper"),
+        renamed={"seed": "original"},
     )
-    epoch_size: int = option("epochs", low=1)
     lr: float = option("learning rate after warm-up", above=0)
     warmup_steps: int = option("steps of linear warm-up, part of the training", 0, low=0)
     warmup_ratio: float = option("first learning rate of the warm-up, as a share of lr", 0.0, low=0, high=1)
+    optimizer: str = option("only adamw", "adamw", choices=("adamw",))
     weight_decay: float = option("decay of matrices and filters; biases and norms have none", low=0)
     class_weights: bool = option("weight the classes in the loss as the class list says", True)
     loss_weight: float = option("factor of the loss", 1.0, above=0)
     drop_path: float = option("stochastic depth: drop rate of the last block", 0.1, low=0, below=1)
     head_dropout: float = option("share of the decode head's channels that is dropped", 0.1, low=0, below=1)
-    clip_norm: float = option("largest global gradient norm, 0 is off", 0.0, low=0)
     load_ckpt: bool = option("start from pretrained_ckpt_path", True)
     pretrained_ckpt_path: str = option(
-        "checkpoint to start from; tools/convert_model.py makes one", "", aliases=("pretrain_ckpt", "checkpoint")
+        "checkpoint to start from; tools/convert_model.py makes one",
+        "",
+        aliases=("pretrain_ckpt", "checkpoint"),
+        is_input=True,
     )
-    resume: str = option("continue a run: 'auto' (newest good checkpoint of the run folder) or a file", "")
-    train_log_interval: int = option("steps between log lines", 100, low=1)
-
-    # What a run writes
-    save_checkpoint: bool = option("write checkpoints", True)
-    save_checkpoint_epoch_interval: int = option("epochs between checkpoints", 1, low=1)
-    save_checkpoint_steps: int = option("also save every so many steps, 0 is off", 0, low=0)
-    save_best_ckpt: bool = option("keep the weights with the best mIoU, with run_eval", True)
-    keep_checkpoint_max: int = option("epoch checkpoints that are kept", 10, low=1)
-    checkpoint_path: str = option("run folder", "./checkpoint/", aliases=("save_checkpoint_path",))
-
-    # Evaluation
     run_eval: bool = option("evaluate while training", True)
     eval_start_epoch: int = option("first epoch that is evaluated", 0, low=0)
     eval_interval: int = option("epochs between evaluations", 1, low=1)
-    eval_ckpt_path: str = option("checkpoint to evaluate", "")
-    eval_log_interval: int = option("images between log lines of an evaluation", 100, low=1)
-    eval_mode: str = option("the whole image at once, or sliding windows", "whole", choices=("whole", "slide"))
+    train_log_interval: int = option("steps between log lines", 100, low=1)
+
+
+@dataclass(frozen=True)
+class Checkpoints(shared.Checkpoints):
+    """What a run writes."""
+
+    keep_checkpoint_max: int = changed(shared.Checkpoints, "keep_checkpoint_max", 0)
+    save_checkpoint_epoch_interval: int = option("epochs between checkpoints", 1, low=1)
+    save_best_ckpt: bool = option("keep the weights with the best mIoU, with run_eval", True)
+    checkpoint_path: str = option("run folder", "./checkpoint/", aliases=("save_checkpoint_path",))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How images are predicted and scored, while training too."""
+
+    eval_ckpt_path: str = option("checkpoint to evaluate", "", read_by=("eval",), is_input=True)
+    eval_log_interval: int = option("images between log lines of an evaluation", 100, low=1, read_by=("train", "eval"))
+    eval_mode: str = option(
+        "the whole image at once, or sliding windows", "whole", choices=("whole", "slide"), read_by=PREDICTING
+    )
     slide_crop: tuple[int, ...] = option(
-        "height and width of a window; empty is crop_size", (), low=SMALLEST_SIDE, lengths=(0, 2)
+        "height and width of a window; empty is crop_size", (), low=SMALLEST_SIDE, lengths=(0, 2), read_by=PREDICTING
     )
     slide_stride: tuple[int, ...] = option(
-        "rows and columns between windows; empty is 3/4 of a window", (), low=1, lengths=(0, 2)
+        "rows and columns between windows; empty is 3/4 of a window", (), low=1, lengths=(0, 2), read_by=PREDICTING
     )
-    multi_scale: tuple[float, ...] = option("average over these multiples of base_size", (1.0,), above=0, high=8)
-    flip: bool = option("average over the image and its mirror image", False)
+    multi_scale: tuple[float, ...] = option(
+        "average over these multiples of base_size", (1.0,), above=0, high=8, read_by=PREDICTING
+    )
+    flip: bool = option("average over the image and its mirror image", False, read_by=PREDICTING)
     size_divisor: int = option(
-        "pad images to multiples of so many pixels, so that few sizes are compiled; 1 is off", PATCH, low=1
+        "pad images to multiples of so many pixels, so that few sizes are compiled; 1 is off",
+        PATCH,
+        low=1,
+        read_by=PREDICTING,
     )
-    per_class_csv: str = option("eval: write IoU and accuracy per class to this file", "")
-    eval_json: str = option("eval: write all scores and the confusion matrix to this file", "")
+    per_class_csv: str = option("eval: write IoU and accuracy per class to this file", "", read_by=("eval",))
+    eval_json: str = option("eval: write all scores and the confusion matrix to this file", "", read_by=("eval",))
 
-    # Inference
-    infer_ckpt_path: str = option("checkpoint to predict with", "")
+
+@dataclass(frozen=True)
+class Inference:
+    """Which pictures infer.py writes."""
+
+    infer_ckpt_path: str = option("checkpoint to predict with", "", is_input=True)
     infer_output_path: str = option("folder for the pictures", "./infer_result/")
     infer_copy_original_img: bool = option("copy the image beside its pictures", True)
     infer_save_gray_img: bool = option("write class indices as grey values", True)
@@ -133,41 +150,71 @@ class Config:
     infer_batch_size: int = option("images of one size that are computed together", 1, low=1)
     infer_log_interval: int = option("images between log lines of an inference", 100, low=1)
 
-    # Export
-    export_ckpt_path: str = option("checkpoint to export", "", aliases=("ckpt_file",))
+
+@dataclass(frozen=True)
+class Export:
+    """What export.py writes."""
+
+    export_ckpt_path: str = option("checkpoint to export", "", aliases=("ckpt_file",), is_input=True)
     export_format: str = option("format to export", "AIR", choices=("AIR", "MINDIR", "ONNX"), aliases=("file_format",))
     dynamic_size: bool = option("export ONNX for any number of images of any size instead of one of base_size", False)
     export_name: str = option(
         "exported file, the suffix is added; without it the name of the YAML file", "segformer", aliases=("file_name",)
     )
 
-    # Keys of the original files
-    enable_modelarts: bool = option("run as a ModelArts job", False)
-    data_url: str = option("ModelArts: where the data set is", "")
-    train_url: str = option("ModelArts: where results go", "")
-    checkpoint_url: str = option("ModelArts: where the checkpoint is", "")
-    data_dir: str = option("ModelArts: local copy of data_url", "/cache/data/")
-    output_path: str = option("ModelArts: local copy of train_url", "/cache/train")
-    load_path: str = option("ModelArts: local copy of checkpoint_url", "/cache/checkpoint_path")
-    need_modelarts_dataset_unzip: bool = option("ModelArts: the data set is a zip file", True)
-    modelarts_dataset_unzip_name: str = option(
-        "ModelArts: name of the zip file without suffix", "cityscapes_segformer_dataset"
-    )
-    dataset_name: str = option(UNUSED, "cityscapes")
-    mode_name: str = option(UNUSED, "GRAPH")
-    device_num: int = option(UNUSED, 1)
-    rank_id: int = option(UNUSED, 0)
-    rank_size: int = option(UNUSED, 1)
-    total_batch_size: int = option(UNUSED, 2)
-    dataset_max_rowsize: int = option(UNUSED, 50)
-    dataset_eval_num_parallel_workers: int = option(UNUSED, 4)
-    optimizer: str = option("only adamw", "adamw", choices=("adamw",))
-    momentum: float = option(UNUSED, 0.9)
 
-    @property
-    def device(self) -> str:
-        """The platform that "auto" stands for on this machine."""
-        return usable_platform() if self.platform == "auto" else self.platform
+@dataclass(frozen=True)
+class Device(shared.Device):
+    """What computes, and how exactly."""
+
+    platform: str = changed(
+        shared.Device,
+        "platform",
+        "auto",
+        help="where to run; auto is the best that this machine has",
+        choices=("auto", "Ascend", "GPU", "CPU"),
+    )
+    amp_level: str = option(
+        "mixed precision: O0 is float32, O2 amp_dtype; auto is O2 on Ascend and GPU",
+        "auto",
+        choices=("auto", "O0", "O2"),
+    )
+
+
+@dataclass(frozen=True)
+class Cloud(shared.Cloud):
+    """A ModelArts job."""
+
+    data_dir: str = option("ModelArts: local copy of data_url", "/cache/data/")
+    modelarts_dataset_unzip_name: str = changed(
+        shared.Cloud, "modelarts_dataset_unzip_name", "cityscapes_segformer_dataset"
+    )
+
+
+@dataclass(frozen=True)
+class Unused:
+    """Keys of the original SegFormer's files that nothing reads here."""
+
+    dataset_name: str = unused("cityscapes", FILES)
+    mode_name: str = unused("GRAPH", "networks are always compiled")
+    device_num: int = unused(1, LAUNCHER)
+    total_batch_size: int = unused(2, "batch_size counts the images of all cards together")
+    dataset_max_rowsize: int = unused(50, "images are passed on in memory, without rows of a fixed size")
+    dataset_eval_num_parallel_workers: int = unused(4, "dataset_num_parallel_workers counts for evaluation too")
+    momentum: float = unused(0.9, "AdamW has no momentum")
+
+
+@dataclass(frozen=True)
+class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export, Device, Cloud, Unused, shared.Shared):
+    """Values that the recipe reads; built once by src.engine.config and never changed."""
+
+    commands: ClassVar[tuple[str, ...]] = ("train", "eval", "infer", "export")
+    model: str = option("which model", "segformer", choices=("segformer",))
+
+    @staticmethod
+    def named_after(file: Path) -> dict[str, str]:
+        """An exported file has the name of the YAML file."""
+        return {"export_name": file.stem}
 
     @property
     def dtype(self) -> str:
@@ -208,9 +255,27 @@ class Config:
     def check_for(self, command: str) -> None:
         """Rules between keys, and the inputs that `command` cannot do without. Raises UsageError."""
         if self.amp_level == "O2":
-            require_half_precision(self.amp_dtype, self.device)
+            self.require_half_precision()
         checks = {"train": self._check_train, "eval": self._check_eval, "infer": self._check_infer}
         checks.get(command, self._check_export)()
+
+    def switched_off(self, command: str) -> list[tuple[bool, tuple[str, ...], str]]:
+        """See Shared."""
+        train, infer, is_slide = command == "train", command == "infer", self.eval_mode == "slide"
+        averages = self.flip or len(self.multi_scale) > 1
+        evaluated = ("eval_start_epoch", "eval_interval", "save_best_ckpt", "eval_log_interval")
+        saved = ("save_checkpoint_epoch_interval", "save_best_ckpt")
+        return super().switched_off(command) + [
+            (self.dtype == "float32", ("amp_dtype",), f"amp_level is {self.amp_level}"),
+            (train and not self.load_ckpt, ("pretrained_ckpt_path",), "load_ckpt is False"),
+            (train and not self.warmup_steps, ("warmup_ratio",), "warmup_steps is 0"),
+            (train and not self.run_eval, evaluated, "run_eval is False"),
+            (train and not self.save_checkpoint, saved, "save_checkpoint is False"),
+            (not is_slide, ("slide_crop", "slide_stride"), "eval_mode is whole"),
+            (is_slide, ("size_divisor",), "eval_mode is slide, and all windows have one size"),
+            (infer and is_slide, ("infer_batch_size",), "eval_mode slide computes one image at a time"),
+            (infer and averages, ("infer_batch_size",), "flip and multi_scale compute one image at a time"),
+        ]
 
     def _check_train(self) -> None:
         require_folder("data_path", self.data_path)

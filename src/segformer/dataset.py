@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from src.engine.data import images, stream
-from src.engine.data.image_folder import IMAGE_SUFFIXES
+from src.engine.data.images import IMAGE_SUFFIXES
 from src.engine.data.source import Files, Source
 from src.engine.errors import UsageError, ZooError
 from src.engine.io.files import files_below

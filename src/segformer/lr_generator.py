@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-SCHEDULES = {"seed": "constant", "paper": "linear"}  # by recipe
+SCHEDULES = {"original": "constant", "paper": "linear"}  # by recipe
 
 
 def get_lr(schedule: str, lr: float, warmup_steps: int, warmup_ratio: float, total_steps: int) -> np.ndarray:

@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from src.engine.data.images import IMAGE_SUFFIXES
 from src.engine.errors import UsageError, ZooError
 from src.engine.io.files import files_below, replace_file
 from src.segformer.class_list import ClassList
 from src.segformer.dataset import CITY_IMAGES, IMAGES, MASKS
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 GRAY, COLOR, OVERLAP, LABEL_IDS = "_gray.png", "_color.png", "_overlap.png", "_labelIds.png"
 LABEL_ID_FOLDER = "labelIds"
 LEGEND = "class_legend.png"
@@ -66,8 +66,8 @@ def list_inputs(data_path: str, output_path: str) -> list[Input]:
     """
     root, output = Path(data_path).expanduser(), Path(output_path).expanduser().resolve()
     if root.is_file():
-        if root.suffix.lower() not in SUFFIXES:
-            raise UsageError(f"data_path is {root}; an image has to end in {' '.join(SUFFIXES)}")
+        if root.suffix.lower() not in IMAGE_SUFFIXES:
+            raise UsageError(f"data_path is {root}; an image has to end in {' '.join(IMAGE_SUFFIXES)}")
         inputs = [Input(root, root.stem)]
     elif root.is_dir():
         root = image_folder(root)
@@ -77,7 +77,7 @@ def list_inputs(data_path: str, output_path: str) -> list[Input]:
     else:
         raise UsageError(f"data_path is {root}, which does not exist; give an image or a folder of images")
     if not inputs:
-        raise ZooError(f"{root} holds no images ({' '.join(SUFFIXES)}); give a folder that does")
+        raise ZooError(f"{root} holds no images ({' '.join(IMAGE_SUFFIXES)}); give a folder that does")
     require_distinct_pictures(inputs)
     return inputs
 
@@ -90,7 +90,7 @@ def image_folder(root: Path) -> Path:
 
 
 def images_below(root: Path, output: Path) -> list[Path]:
-    return [file for file in files_below(root, leave_out=output) if file.name.lower().endswith(SUFFIXES)]
+    return [file for file in files_below(root, leave_out=output) if file.name.lower().endswith(IMAGE_SUFFIXES)]
 
 
 def named(root: Path, files: list[Path]) -> list[Input]:

@@ -12,7 +12,7 @@ from src.engine.errors import UsageError, ZooError
 from src.engine.io import files
 from src.engine.io.checkpoint import Checkpoint, Names
 from src.engine.io.run import RunSettings, open_run
-from src.engine.training import carry_out
+from src.engine.training import run_training
 from src.segformer import (
     checkpoints,
     conversion,
@@ -56,7 +56,7 @@ def train(cfg: Config) -> int:
             say(padding)
         if cfg.device == "CPU":
             say(on_cpu.accelerate(net, cfg.cpu_kernels))
-        status = carry_out(training.training(net, data, cfg, run), run)
+        status = run_training(training.training(net, data, cfg, run), run)
         if status == 0:
             say(f"all train process done, cost:{time.perf_counter() - began:.0f}s")
         return status

@@ -27,7 +27,7 @@ def zoo(tmp_path_factory) -> Path:
     if not importlib.util.find_spec("mindspore"):
         lacking("mindspore is not installed")
     root = tmp_path_factory.mktemp("zoo")
-    assert run_command("tools/make_digits.py", root / "data").returncode == 0
+    assert run_command("examples/make_digits.py", root / "data").returncode == 0
     write_generic(root / "pictures", {"fits": 2}, size=(64, 64))
     write_generic(root / "pictures", {"wide": 2, "test": 1}, size=(50, 81))
     done = run_command("-m", "tests.ascend310.zoo_networks", root / "data" / "train", root / "pictures", root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
@@ -30,7 +31,7 @@ from src.cloud.once import once
 from src.engine.errors import ZooError
 folder, job, how, patience = Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4])
 
-def work(beat):
+def work(heartbeat):
     (folder / f"worker-{os.getpid()}").touch()
     if how == "fails":
         raise ZooError("the bucket is empty")
@@ -38,7 +39,7 @@ def work(beat):
         time.sleep(60)
     for _ in range(5):
         time.sleep(0.1)
-        beat()
+        heartbeat()
     return {"root": "/data/ä"}
 
 try:
@@ -139,7 +140,7 @@ def clock(monkeypatch):
 @pytest.fixture
 def waiting(tmp_path, monkeypatch):
     """A call of once() that waits for another one's lock; `refused` grows with every look at it, `finish` ends that."""
-    made, flock = SimpleNamespace(refused=[], finish=threading.Event()), module.fcntl.flock
+    made, flock = SimpleNamespace(refused=[], finish=threading.Event()), fcntl.flock
     entered, path = threading.Event(), tmp_path / module.FOLDER / "lock"
 
     def look(lock, how):
@@ -152,7 +153,7 @@ def waiting(tmp_path, monkeypatch):
                 os.utime(path, ns=(earlier, earlier))
             raise
 
-    def hold(beat):
+    def hold(heartbeat):
         entered.set()
         assert made.finish.wait(120)
         return 5
@@ -161,10 +162,10 @@ def waiting(tmp_path, monkeypatch):
         made.beats = beats
         pool.submit(once, tmp_path, "copying", "j", hold)
         assert entered.wait(60)
-        return pool.submit(once, tmp_path, "copying", "j", lambda beat: 6, patience)
+        return pool.submit(once, tmp_path, "copying", "j", lambda heartbeat: 6, patience)
 
     made.begin = begin
-    monkeypatch.setattr(module.fcntl, "flock", look)
+    monkeypatch.setattr(fcntl, "flock", look)
     with ThreadPoolExecutor(2) as pool:
         yield made
         made.finish.set()
@@ -195,17 +196,17 @@ def test_a_beat_counts_also_where_the_clock_goes_back(waiting, clock, tmp_path):
 
 def test_beats_go_on_when_the_clock_has_gone_back(clock, tmp_path):
     clock.wall, clock.pace = itertools.chain([1e9], itertools.repeat(0.0)), 2.0
-    beat = module.beat_of(tmp_path)
+    heartbeat = module.heartbeat_of(tmp_path)
     for _ in range(3):
         os.utime(tmp_path, (0, 0))
-        beat()
+        heartbeat()
         assert tmp_path.stat().st_mtime > 0
 
 
 def test_the_reason_of_a_failure_holds_no_credentials(tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET_ACCESS_KEY", SECRET)
 
-    def fail(beat):
+    def fail(heartbeat):
         raise OSError(f"denied for {SECRET}")
 
     with pytest.raises(OSError):
@@ -219,12 +220,12 @@ def test_a_damaged_marker_counts_as_none(tmp_path):
     (tmp_path / module.FOLDER).mkdir()
     for content in ("", "{", "[]", "null", json.dumps({"job": "j2"})):
         (tmp_path / module.FOLDER / "marker.json").write_text(content)
-        assert once(tmp_path, "copying", "j", lambda beat: 7) == 7
+        assert once(tmp_path, "copying", "j", lambda heartbeat: 7) == 7
 
 
 def test_a_job_of_one_process_always_works(tmp_path):
     results = iter((1, 2))
-    assert [once(tmp_path, "copying", "", lambda beat: next(results)) for _ in range(2)] == [1, 2]
+    assert [once(tmp_path, "copying", "", lambda heartbeat: next(results)) for _ in range(2)] == [1, 2]
 
 
 @pytest.mark.parametrize(

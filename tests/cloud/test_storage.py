@@ -11,8 +11,9 @@ import time
 
 import pytest
 
-from src.cloud import copies, job_environment, moxing_store, storage
-from src.cloud.storage import Remote, StorageError, open_store
+from src.cloud import copies, job_environment, moxing_store, storage, stores
+from src.cloud.storage import Remote, StorageError
+from src.cloud.stores import open_store
 from src.engine.errors import ZooError
 from tests.object_storage import SECRET, forget_moxing, s3_server_over_tls
 from tests.waiting import wait_until
@@ -52,32 +53,32 @@ class TestEveryStore:
     def test_brings_everything_once(self, filled, tmp_path):
         store, url, _ = filled
         said = []
-        copies.bring(store, url, store.list(url), tmp_path, said.append, nothing)
+        copies.download(store, url, store.list(url), tmp_path, said.append, nothing)
         for name, content in CONTENT.items():
             assert (tmp_path / name).read_bytes() == content
-        copies.bring(store, url, store.list(url), tmp_path, said.append, nothing)
+        copies.download(store, url, store.list(url), tmp_path, said.append, nothing)
         again = 0 if store.list(url)["a.ckpt"].md5 else 1  # a checkpoint that cannot be compared
         assert said[0].startswith("copied 3 of 3 files") and said[1].startswith(f"copied {again} of 3 files")
         assert not list(tmp_path.rglob("*.part"))
 
     def test_a_file_of_another_size_is_brought_again(self, filled, tmp_path):
         store, url, _ = filled
-        copies.bring(store, url, store.list(url), tmp_path, nothing, nothing)
+        copies.download(store, url, store.list(url), tmp_path, nothing, nothing)
         (tmp_path / "a.ckpt").write_bytes(b"x" * 4999)
-        copies.bring(store, url, store.list(url), tmp_path, nothing, nothing)
+        copies.download(store, url, store.list(url), tmp_path, nothing, nothing)
         assert (tmp_path / "a.ckpt").read_bytes() == CONTENT["a.ckpt"]
 
     def test_sends_a_file_over_an_older_one(self, filled, tmp_path):
         store, url, bucket = filled
         for content in (b"old", os.urandom(70000)):
             (tmp_path / "model.ckpt").write_bytes(content)
-            assert copies.send(store, tmp_path / "model.ckpt", f"{url}new/model.ckpt").size == len(content)
+            assert copies.upload(store, tmp_path / "model.ckpt", f"{url}new/model.ckpt").size == len(content)
             assert bucket.read("data/new/model.ckpt") == content
 
     def test_a_file_that_is_not_there_is_one_sentence(self, filled, tmp_path):
         store, url, _ = filled
         with pytest.raises(ZooError, match="cannot read .*nothing.bin .*check the address"):
-            copies.bring_one(store, f"{url}nothing.bin", Remote(5), tmp_path / "x", nothing)
+            copies.download_file(store, f"{url}nothing.bin", Remote(5), tmp_path / "x", nothing)
         assert not list(tmp_path.iterdir())
 
 
@@ -87,7 +88,7 @@ class TestCopies:
         (tmp_path / "a.bin").write_bytes(b"wrong")
         url = f"s3://{bucket.name}"
         store = open_store(url)
-        copies.bring(store, url, store.list(url), tmp_path, nothing, nothing)
+        copies.download(store, url, store.list(url), tmp_path, nothing, nothing)
         assert (tmp_path / "a.bin").read_bytes() == b"right"
 
     @pytest.mark.parametrize("scheme", ["s3", "obs"])
@@ -98,16 +99,16 @@ class TestCopies:
         store = open_store(url)
         offsets, whole = [], store.fetch
 
-        def fetch(url, path, offset, beat):
+        def fetch(url, path, offset, heartbeat):
             offsets.append(offset)
             if len(offsets) < 3:
                 with path.open("ab") as handle:
                     handle.write(content[offset : offset + 30_000])
                 raise StorageError("read", url, ConnectionResetError("reset by peer"))
-            whole(url, path, offset, beat)
+            whole(url, path, offset, heartbeat)
 
         monkeypatch.setattr(store, "fetch", fetch)
-        copies.bring(store, url, store.list(url), tmp_path, nothing, nothing)
+        copies.download(store, url, store.list(url), tmp_path, nothing, nothing)
         assert (tmp_path / "big.bin").read_bytes() == content
         assert offsets == [0, 30_000, 60_000]
 
@@ -116,13 +117,13 @@ class TestCopies:
         class Killed(BaseException):
             pass
 
-        def killed(url, path, offset, beat):
+        def killed(url, path, offset, heartbeat):
             path.write_bytes(b"1" * 20_000)
             raise Killed
 
-        def resumed(url, path, offset, beat):
+        def resumed(url, path, offset, heartbeat):
             begun.append(offset)
-            whole(url, path, offset, beat)
+            whole(url, path, offset, heartbeat)
 
         url, begun = f"s3://{bucket.name}/big.bin", []
         store = open_store(url)
@@ -131,7 +132,7 @@ class TestCopies:
             bucket.write("big.bin", content * 50_000)
             monkeypatch.setattr(store, "fetch", fetch)
             with contextlib.suppress(Killed):
-                copies.bring_one(store, url, store.list(url)[""], tmp_path / "big.bin", nothing)
+                copies.download_file(store, url, store.list(url)[""], tmp_path / "big.bin", nothing)
         assert begun == [offset]
         assert (tmp_path / "big.bin").read_bytes() == again * 50_000
 
@@ -162,7 +163,7 @@ class TestCopies:
         url, moved = f"obs://{moxing_bucket.name}/data", []
         store = open_store(url)
         monkeypatch.setattr(copies.Progress, "add", lambda self, count: moved.append(count))
-        copies.bring(store, url, store.list(url), tmp_path, nothing, nothing)
+        copies.download(store, url, store.list(url), tmp_path, nothing, nothing)
         assert sum(moved) == 40_000
 
     def test_how_far_a_long_copy_is(self, bucket, tmp_path, monkeypatch):
@@ -171,14 +172,14 @@ class TestCopies:
         bucket.write("big.bin", bytes(3_000_000))
         said, url = [], f"s3://{bucket.name}"
         store = open_store(url)
-        copies.bring(store, url, store.list(url), tmp_path, said.append, nothing)
+        copies.download(store, url, store.list(url), tmp_path, said.append, nothing)
         assert [line.partition(": ")[2] for line in said[:3]] == [f"{n}.0 MB of 3.0 MB" for n in (1, 2, 3)]
 
     def test_content_that_keeps_arriving_wrong_is_an_error(self, bucket, tmp_path):
         bucket.write("a.bin", b"right")
         url = f"s3://{bucket.name}/a.bin"
         with pytest.raises(ZooError, match="arrived 6 times with another size or checksum"):
-            copies.bring_one(open_store(url), url, Remote(5, "0" * 32), tmp_path / "a.bin", nothing)
+            copies.download_file(open_store(url), url, Remote(5, "0" * 32), tmp_path / "a.bin", nothing)
         assert not (tmp_path / "a.bin").exists()
 
     def test_what_does_not_fit_is_refused_before_it_begins(self, bucket, tmp_path, monkeypatch):
@@ -187,18 +188,18 @@ class TestCopies:
         url = f"s3://{bucket.name}"
         store = open_store(url)
         with pytest.raises(ZooError, match="needs 0.0 MB and .* has 0.0 MB left"):
-            copies.bring(store, url, store.list(url), tmp_path, nothing, nothing)
+            copies.download(store, url, store.list(url), tmp_path, nothing, nothing)
         assert not list(tmp_path.iterdir())
 
     def test_a_disk_that_fills_up_meanwhile_is_one_sentence(self, tmp_path):
         class Full:
             resumes = True
 
-            def fetch(self, url, path, offset, beat):
+            def fetch(self, url, path, offset, heartbeat):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         with pytest.raises(ZooError, match="cannot write .*No space left on device; make room"):
-            copies.bring_one(Full(), "s3://b/x", Remote(5), tmp_path / "x", nothing)
+            copies.download_file(Full(), "s3://b/x", Remote(5), tmp_path / "x", nothing)
 
     def test_an_upload_that_arrives_wrong_is_tried_again_and_then_an_error(self, bucket, tmp_path, monkeypatch):
         url = f"s3://{bucket.name}/m.ckpt"
@@ -207,7 +208,7 @@ class TestCopies:
         path.write_bytes(b"whole")
         monkeypatch.setattr(store, "put", lambda path, url: (attempts.append(1), bucket.write("m.ckpt", b"other")))
         with pytest.raises(StorageError, match="the store has another size or checksum"):
-            copies.send(store, path, url)
+            copies.upload(store, path, url)
         assert len(attempts) == copies.ATTEMPTS
 
     @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "a\\..\\x", "", "a\0b"])
@@ -219,7 +220,7 @@ class TestCopies:
         files = {"ok": Remote(1), "../evil": Remote(1)}
         url = f"s3://{bucket.name}"
         with pytest.raises(ZooError, match="would leave the folder"):
-            copies.bring(open_store(url), url, files, tmp_path / "in", nothing, nothing)
+            copies.download(open_store(url), url, files, tmp_path / "in", nothing, nothing)
         assert not list(tmp_path.iterdir())
 
 
@@ -289,15 +290,15 @@ class TestAccess:
         assert "\n" not in str(caught.value)
 
     def test_no_client_names_the_file_to_install(self, monkeypatch):
-        monkeypatch.setattr(storage.importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setattr(stores.importlib.util, "find_spec", lambda name: None)
         with pytest.raises(ZooError, match="pip install -r requirements-cloud.txt"):
             open_store("obs://b/k")
 
     @pytest.mark.parametrize(("has", "kind"), [("obs", "ObsStore"), ("s3fs", "S3Store")])
     @pytest.mark.parametrize("scheme", ["obs", "s3"])
     def test_the_client_that_is_there_serves_both_kinds_of_address(self, bucket, monkeypatch, has, kind, scheme):
-        find = storage.importlib.util.find_spec
-        monkeypatch.setattr(storage.importlib.util, "find_spec", lambda name: find(name) if name == has else None)
+        find = stores.importlib.util.find_spec
+        monkeypatch.setattr(stores.importlib.util, "find_spec", lambda name: find(name) if name == has else None)
         assert type(open_store(f"{scheme}://{bucket.name}/k")).__name__ == kind
 
     def test_another_moxing_is_named(self, tmp_path, monkeypatch):
@@ -323,6 +324,6 @@ class TestAccess:
             bucket.write(f"many/{number}", str(number).encode())
         url = f"s3://{bucket.name}/many"
         store = open_store(url)
-        copies.bring(store, url, store.list(url), tmp_path, nothing, nothing)
+        copies.download(store, url, store.list(url), tmp_path, nothing, nothing)
         assert sorted(int(path.read_bytes()) for path in tmp_path.iterdir()) == list(range(40))
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("copy")]

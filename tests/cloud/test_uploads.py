@@ -9,7 +9,8 @@ import time
 import pytest
 
 from src.cloud import copies, uploads
-from src.cloud.storage import StorageError, open_store
+from src.cloud.storage import StorageError
+from src.cloud.stores import open_store
 from src.cloud.uploads import Mirror, mirrored
 from src.engine.errors import ZooError
 from tests.waiting import wait_until
@@ -42,34 +43,34 @@ def keys(bucket):
 
 class TestMirror:
     def test_what_is_sent_and_what_not(self, run, place, bucket):
-        assert Mirror(place[0], run, place[1], nothing, {}).send_new() == []
+        assert Mirror(place[0], run, place[1], nothing, {}).upload_new() == []
         assert keys(bucket) == ["run/m-1.ckpt", "run/train.log"]
         assert bucket.read("out/run/m-1.ckpt") == b"first run/m-1.ckpt"
-        assert not list(run.glob(".sending-*"))
+        assert not list(run.glob(".uploading-*"))
 
     def test_what_another_job_has_left_in_the_folder_is_not_sent(self, run, place, bucket):
-        (run / ".sending-killed").mkdir()
+        (run / ".uploading-killed").mkdir()
         mirror = Mirror(place[0], run, place[1], nothing, None)
-        assert mirror.send_new(everything=True) == [] and keys(bucket) == []
-        assert not (run / ".sending-killed").exists()
+        assert mirror.upload_new(everything=True) == [] and keys(bucket) == []
+        assert not (run / ".uploading-killed").exists()
         (run / "run" / "m-1.ckpt").unlink()
         (run / "run" / "m-1.ckpt").write_bytes(b"ours")
-        mirror.send_new()
+        mirror.upload_new()
         assert keys(bucket) == ["run/m-1.ckpt"]
 
     def test_logs_wait_for_a_checkpoint_or_a_minute(self, run, place, bucket, monkeypatch):
         mirror = Mirror(place[0], run, place[1], nothing, {})
-        mirror.send_new()
+        mirror.upload_new()
         log = run / "run" / "train.log"
         log.write_bytes(b"longer")
-        mirror.send_new()
+        mirror.upload_new()
         assert bucket.read("out/run/train.log") != b"longer"
         (run / "run" / "m-2.ckpt").write_bytes(b"second")
-        mirror.send_new()
+        mirror.upload_new()
         assert bucket.read("out/run/train.log") == b"longer"
         log.write_bytes(b"longest log")
         monkeypatch.setattr(uploads, "LOGS_EVERY", 0.0)
-        mirror.send_new()
+        mirror.upload_new()
         assert bucket.read("out/run/train.log") == b"longest log"
 
     def test_the_newest_checkpoint_goes_first(self, run, place, monkeypatch):
@@ -78,16 +79,16 @@ class TestMirror:
             path.write_bytes(b"x")
             os.utime(path, (2e9 + number, 2e9 + number))
         sent = []
-        monkeypatch.setattr(uploads, "send", lambda store, path, url: sent.append(path.name))
-        Mirror(place[0], run, place[1], nothing, {}).send_new()
+        monkeypatch.setattr(uploads, "upload", lambda store, path, url: sent.append(path.name))
+        Mirror(place[0], run, place[1], nothing, {}).upload_new()
         assert sent[:3] == ["m-3.ckpt", "m-2.ckpt", "m-1.ckpt"]
 
     def test_what_is_stored_already_is_not_sent_again(self, run, place, monkeypatch):
-        Mirror(place[0], run, place[1], nothing, {}).send_new()
+        Mirror(place[0], run, place[1], nothing, {}).upload_new()
         sent = []
-        monkeypatch.setattr(uploads, "send", lambda store, path, url: sent.append(path.name))
+        monkeypatch.setattr(uploads, "upload", lambda store, path, url: sent.append(path.name))
         (run / "run" / "train.log").write_bytes(b"longer")
-        Mirror(place[0], run, place[1], nothing, place[0].list(place[1])).send_new(everything=True)
+        Mirror(place[0], run, place[1], nothing, place[0].list(place[1])).upload_new(everything=True)
         assert sent == ["train.log"]
 
     def test_a_log_that_grows_and_a_checkpoint_that_goes_while_they_are_sent(self, run, place, bucket, monkeypatch):
@@ -101,7 +102,7 @@ class TestMirror:
             put(path, url)
 
         monkeypatch.setattr(place[0], "put", disturb)
-        assert Mirror(place[0], run, place[1], nothing, {}).send_new() == []
+        assert Mirror(place[0], run, place[1], nothing, {}).upload_new() == []
         assert bucket.read("out/run/m-1.ckpt") == b"first run/m-1.ckpt"
         assert bucket.read("out/run/train.log").startswith(b"first run/train.log more")
 

@@ -130,5 +130,12 @@ class TestNames:
         for name in ("m-1_9.ckpt", "m-2_9.ckpt", "m-3_4.ckpt", "m-3_9.ckpt", "m-4_2.ckpt", "m-best.ckpt", "other.ckpt"):
             (tmp_path / name).touch()
         middles = {tmp_path / "m-3_4.ckpt", tmp_path / "m-4_2.ckpt"}
-        self.names.remove_old(tmp_path, keep=2, middles=middles)
+        removed = self.names.remove_old(tmp_path, keep=2, middles=middles)
+        assert removed == ["m-1_9.ckpt", "m-3_4.ckpt"]
         assert names_in(tmp_path) == ["m-2_9.ckpt", "m-3_9.ckpt", "m-4_2.ckpt", "m-best.ckpt", "other.ckpt"]
+
+    def test_with_0_all_epochs_are_kept(self, tmp_path):
+        for name in ("m-1_9.ckpt", "m-2_4.ckpt", "m-2_9.ckpt"):
+            (tmp_path / name).touch()
+        assert self.names.remove_old(tmp_path, keep=0, middles={tmp_path / "m-2_4.ckpt"}) == ["m-2_4.ckpt"]
+        assert names_in(tmp_path) == ["m-1_9.ckpt", "m-2_9.ckpt"]

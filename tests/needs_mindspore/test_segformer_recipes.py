@@ -23,9 +23,11 @@ ms = pytest.importorskip("mindspore")
 from src import zoo  # noqa: E402
 from src.engine import device, loop  # noqa: E402
 from src.engine.export import exporting, onnx_model  # noqa: E402
-from src.engine.io import checkpoint  # noqa: E402
+from src.engine.io import checkpoint, run  # noqa: E402
+from src.engine.ranks import Rank  # noqa: E402
 from src.engine.steps.step import TrainStep  # noqa: E402
 from src.segformer import checkpoints, names, network, pictures, recipe, training  # noqa: E402
+from src.segformer.labels import CITYSCAPES  # noqa: E402
 from tests.conftest import ROOT, run_command, write_settings  # noqa: E402
 from tests.segmentation_data import write_generic  # noqa: E402
 from tests.waiting import wait_until  # noqa: E402
@@ -130,6 +132,26 @@ class TestTrain:
         file = undisturbed[0] / "segformer_mit_b0_1.ckpt"
         with pytest.raises(recipe.ZooError, match=r"was made with another seed \(1\)"):
             recipe.train(configure("train", tiny, "--resume", file, *flags))
+
+    def test_checkpoints_name_the_original_recipe_as_they_did_when_it_was_called_seed(self, tiny, data):
+        flags = ["--data_path", data, "--load_ckpt", "False", "--recipe"]
+        before = {**checkpoints.metadata(configure("train", tiny, *flags, "original"), CITYSCAPES), "recipe": "seed"}
+        stored = checkpoint.Checkpoint(Path("x.ckpt"), {}, {**before, "position": {}})
+        for spelling in ("original", "seed"):
+            run.require_same(stored, checkpoints.metadata(configure("train", tiny, *flags, spelling), CITYSCAPES))
+        with pytest.raises(recipe.ZooError, match=r"x.ckpt was made with another recipe \(seed\)"):
+            run.require_same(stored, checkpoints.metadata(configure("train", tiny, *flags, "paper"), CITYSCAPES))
+
+
+def test_a_removed_checkpoint_is_named_in_the_log(tmp_path, capsys):
+    schedule = loop.Schedule(epochs=9, steps_per_epoch=3, images_per_step=2, samples=6, lr=np.zeros(27, np.float32))
+    kept = run.RunSettings(tmp_path, checkpoint.Names("m", "{prefix}_{epoch}.ckpt"), "m_best.ckpt", {}, "", keep=2)
+    with run.open_run(kept, Rank()) as opened:
+        for epoch in (1, 2, 3):
+            opened.save([ms.Parameter(np.float32([1]), name="w")], loop.Position(epoch, 0), schedule)
+    assert "removed m_1.ckpt, which this run no longer keeps" in (tmp_path / "train.log").read_text().splitlines()
+    assert "removed m_1.ckpt" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == ["m_2.ckpt", "m_3.ckpt"]
 
 
 @pytest.mark.parametrize(("crop", "is_told"), [("32,64", False), ("40,64", True)])

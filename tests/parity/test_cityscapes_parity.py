@@ -13,8 +13,8 @@ from PIL import Image
 from src import zoo
 from src.engine.metrics import Segmentation
 from src.segformer import labels, pictures, polygons
+from street_scenes.scene import draw
 from tests.conftest import ROOT
-from tools.street_scenes.scene import draw
 
 json2labelimg = pytest.importorskip("cityscapesscripts.preparation.json2labelImg")
 evaluation = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")

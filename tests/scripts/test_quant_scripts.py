@@ -57,6 +57,12 @@ def test_ascend_takes_every_card_of_the_rank_table(folder):
     assert {flag(row, "pretrain_ckpt") for row in rows} == {"x.ckpt"}
 
 
+def test_a_newer_server_in_the_rank_table(folder):
+    words = ("run_train.sh", "Ascend", table_of(folder, (3, 4)), "data")
+    assert len(rows_of(planned(*words, cwd=folder, ANY_TOPOLOGY="1"))) == 2
+    assert planned(*words, cwd=folder).returncode == 2
+
+
 def test_gpu_takes_the_named_cards(folder):
     rows = rows_of(planned("run_train.sh", "GPU", "1,2", "data", cwd=folder))
     assert [row["log"] for row in rows] == [str(folder / "train" / name) for name in ("train.log", "train_1.log")]

@@ -101,11 +101,24 @@ def test_evaluation_and_inference(place):
     assert flags(row)["--infer_output_path"] == "my out"
 
 
+@pytest.mark.parametrize("given", ["/segformer/config/{}", "config/{}", "{}"])
+def test_the_seeds_path_of_a_configuration_and_its_bare_name(place, given):
+    name = CONFIG.rpartition("/")[2]
+    (row,) = plan("run_standalone_train.sh", "3", given.format(name), cwd=place)
+    assert flags(row)["--config_path"] == str(ROOT / CONFIG)
+    (place / name).touch()
+    if given == "{}":
+        (row,) = plan("run_standalone_train.sh", "3", name, cwd=place)
+        assert flags(row)["--config_path"] == name
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("run_standalone_train.sh",), "0 arguments"),
         (("run_standalone_train.sh", "0", "no.yaml"), "CONFIG_PATH 'no.yaml' is not a file"),
+        (("run_standalone_train.sh", "0", "/me/segformer.b0.cpu.yaml"), "'/me/segformer.b0.cpu.yaml' is not a file"),
+        (("run_standalone_train.sh", "0", "/me/config/*.yaml"), "'/me/config/*.yaml' is not a file"),
         (("run_standalone_train.sh", "x", CONFIG), "DEVICE_ID is 'x'"),
         (("run_standalone_train.sh", "0", CONFIG, "nowhere"), "DATASET_PATH 'nowhere' is not a folder"),
         (("run_standalone_train.sh", "0", CONFIG, "city scapes", "no.ckpt"), "PRETRAINED_CKPT_PATH 'no.ckpt'"),
@@ -122,3 +135,12 @@ def test_wrong_arguments_start_nothing(place, arguments, message):
     assert result.returncode == 2
     assert message in result.stderr and "Usage: bash run_" in result.stderr
     assert result.stdout == "" and sorted(place.rglob("*")) == before
+
+
+def test_a_newer_server_in_the_rank_table(place):
+    devices = [{"device_id": str(n), "device_ip": f"10.0.0.{n}", "rank_id": str(n)} for n in range(16)]
+    table = {"server_count": "1", "server_list": [{"server_id": "a", "device": devices}], "status": "completed"}
+    (place / "hccl_16p.json").write_text(json.dumps(table))
+    words = ("run_distribute_train.sh", "16", "hccl_16p.json", CONFIG)
+    assert len(plan(*words, cwd=place, ANY_TOPOLOGY="1")) == 16
+    assert bash(*words, cwd=place).returncode == 2

@@ -31,6 +31,8 @@ def note(**what):
 def stop(number, frame):
     note(signal=number)
     sys.exit(40 + number)
+if sys.argv[1].endswith("cache_server.py"):  # no stand-in: it is what the tests of the cache are about
+    os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
 if "LAUNCH_WAIT" in os.environ:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
@@ -183,6 +185,21 @@ class TestForms:
         expected += ["--enable_cache", "True", "--cache_session_id", "SESSION"] if script == NFS else []
         assert rows[0]["argv"][1:] == [*expected, "--run_distribute", "True"]
 
+    @pytest.mark.parametrize("cards", [(3, 4), tuple(range(16))])
+    def test_newer_ascend_servers(self, place, cards):
+        """Other cards than the groups of four of Ascend 910 are used with ANY_TOPOLOGY=1, and refused without."""
+        made = rank_table.one_server("10.0.0.1", [(card, f"192.168.0.{card}") for card in cards])
+        (place.folder / "newer.json").write_text(rank_table.as_json(made))
+        place.before = place.files()
+        request = ("Ascend", str(len(cards)), ",".join(map(str, cards)), "newer.json", "my data")
+        rows = place.plan(TRAIN, *request, ANY_TOPOLOGY="1")
+        assert [(row["rank"], row["env"]["DEVICE_ID"]) for row in rows] == [
+            (rank, str(card)) for rank, card in enumerate(cards)
+        ]
+        for environment in ({}, {"ANY_TOPOLOGY": "0"}):
+            result = place.run(TRAIN, *request, PYTHON=sys.executable, **environment)
+            refused(place, result, "a newer server is used with ANY_TOPOLOGY=1")
+
     @pytest.mark.parametrize(("more", "flags"), ENDINGS)
     def test_gpu(self, place, more, flags):
         rows = place.plan(TRAIN, "GPU", *EIGHT, "my data", *more)
@@ -205,6 +222,10 @@ class TestForms:
         assert "RANK_TABLE_FILE" in row["unset"]
         assert row["log"] == str(place.folder / "train/rank0/log0.log")
         assert row["argv"][4:6] == ["--config_path", str(ROOT / "default_config.yaml")]
+
+    def test_the_seeds_boost_configuration(self, place):
+        rows = place.plan(TRAIN, "Ascend", "default_config_boost.yaml", *EIGHT, "hccl 8p.json", "my data")
+        assert {row["argv"][5] for row in rows} == {str(ROOT / "default_config_boost.yaml")}
 
     def test_two_cpu_workers_and_flags_for_train(self, place):
         rows = place.plan(TRAIN, "CPU", "my data", "--", "--epoch_size", "1", DEVICE_NUM="2")

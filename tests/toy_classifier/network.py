@@ -23,7 +23,7 @@ class Head(nn.Cell):
 
     def __init__(self, channels: int, classes: int):
         super().__init__()
-        self.dense = nn.Dense(channels, classes)
+        self.dense = nn.Dense(channels, classes, bias_init="zeros")
 
     def construct(self, features: Tensor, keep: Tensor = None) -> Tensor:
         features = features.mean((2, 3)) if features.ndim == 4 else features

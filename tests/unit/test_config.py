@@ -77,7 +77,7 @@ def test_shipped_values_are_the_documented_ones():
     assert values("default_config.yaml") == (256, 200, 4, 0.0, 0.4, 0.0, "Ascend")
     assert values("default_config_gpu.yaml") == (150, 200, 0, 0.0, 0.8, 0.0, "GPU")
     assert values("default_config_cpu.yaml") == (150, 15, 0, 0.0, 0.03, 0.03, "CPU")
-    assert values("configs/mobilenetv2/default_config_boost.yaml") == (256, 200, 4, 0.0, 0.4, 0.0, "Ascend")
+    assert values("default_config_boost.yaml") == (256, 200, 4, 0.0, 0.4, 0.0, "Ascend")
 
 
 @pytest.mark.parametrize("key", ORIGINAL_KEYS.split())

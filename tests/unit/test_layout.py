@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib
 import re
 import subprocess
@@ -17,14 +18,17 @@ from tests.conftest import ROOT
 from tools import source_tree
 
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
+SCRIPTS = sorted(path for folder in ("tools", "examples") for path in (ROOT / folder).rglob("*.py"))
 WITHOUT_MINDSPORE = """
 src.classification.classifier src.classification.config src.classification.dataset src.classification.targets
 src.cloud.copies src.cloud.inputs src.cloud.job src.cloud.job_environment src.cloud.once src.cloud.storage
-src.cloud.uploads src.cloud.zips src.cpu_kernels.build src.engine.config src.engine.data.augment
-src.engine.data.image_folder src.engine.data.images src.engine.data.source src.engine.data.stream
-src.engine.environment src.engine.errors src.engine.export.onnx_model src.engine.export.result_files
-src.engine.io.files src.engine.io.journal src.engine.io.torch_file src.engine.job_keys src.engine.metrics
-src.engine.plots src.engine.report src.engine.steps.profiling src.launch.cache_memory src.launch.hccl src.launch.plan
+src.cloud.stores src.cloud.uploads src.cloud.zips src.cpu_kernels.build src.engine.config src.engine.config.flags
+src.engine.config.notes src.engine.config.options src.engine.config.paths src.engine.config.shared
+src.engine.config.values src.engine.config.yaml_files src.engine.data.augment src.engine.data.image_folder
+src.engine.data.images src.engine.data.source src.engine.data.stream src.engine.environment src.engine.errors
+src.engine.export.onnx_model src.engine.export.result_files src.engine.io.files src.engine.io.journal
+src.engine.io.torch_file src.engine.job_keys src.engine.metrics src.engine.plots src.engine.report
+src.engine.steps.profiling src.launch.cache_memory src.launch.cache_server src.launch.hccl src.launch.plan
 src.launch.rank src.launch.rank_table src.launch.supervise src.mobilenetv2.config src.mobilenetv2.dataset
 src.mobilenetv2.lr_generator src.mobilenetv2.names src.mobilenetv2_quant.config src.mobilenetv2_quant.layer_report
 src.mobilenetv2_quant.onnx_graph src.mobilenetv2_quant.phases src.segformer.class_list src.segformer.config
@@ -37,6 +41,7 @@ ENVIRONMENT_READERS = {
     "src/engine/device.py",
     "src/cpu_kernels/build.py",
     "src/cloud/job_environment.py",
+    "src/launch/cache_server.py",  # what the training and the server's own tool inherit
     "src/launch/rank.py",  # what msrun and mpirun say
     "src/launch/supervise.py",  # what the ranks inherit
 }
@@ -44,7 +49,7 @@ FOREIGN_CODE = {
     "eval", "exec", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "pickle.load", "pickle.loads",
     "tempfile.mktemp", "torch.load", "subprocess.getoutput",
 }  # fmt: skip
-COMMAND_LINES = {"src/launch/__main__.py", "src/launch/cache_memory.py", "src/launch/rank.py"}
+COMMAND_LINES = {f"src/launch/{name}.py" for name in ("__main__", "cache_memory", "cache_server", "rank")}
 
 
 def relative(path: Path) -> str:
@@ -85,6 +90,15 @@ def test_arrows_point_down(path):
             assert target in ("engine", "cloud"), "zoo reaches the models by name only"
 
 
+def test_imports_go_in_no_circle():
+    """Imports within functions count too: of two modules that need each other, neither is understood alone."""
+    imports = {relative(path)[: -len(".py")].replace("/", "."): imports_of(path) for path in SOURCES}
+    graph = {
+        name: {part for found in names for part in (found, found.rpartition(".")[0])} for name, names in imports.items()
+    }
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
 def test_entries_only_call_zoo():
     for name in ("train.py", "eval.py", "infer.py", "export.py"):
         assert imports_of(ROOT / name) | {"src.zoo"} == {"src.zoo"}
@@ -107,7 +121,7 @@ def test_only_few_files_read_the_environment_and_none_the_command_line(path):
     assert "sys.argv" not in text or relative(path) in COMMAND_LINES
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "tools").rglob("*.py"))], ids=relative)
+@pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=relative)
 def test_nothing_runs_foreign_code_or_makes_predictable_temporary_files(path):
     """No shell between a text and a program, no pickle, no YAML objects, no name in a shared folder (SECURITY.md)."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -119,6 +133,14 @@ def test_nothing_runs_foreign_code_or_makes_predictable_temporary_files(path):
         assert called not in FOREIGN_CODE, f"{relative(path)}:{node.lineno} calls {called}"
         options = {option.arg: ast.unparse(option.value) for option in node.keywords}
         assert options.get("shell", "False") == "False", f"{relative(path)}:{node.lineno}"
+
+
+def test_one_module_locks_files():
+    """Everybody else uses files.locked, so that every lock works on NFS and says who holds it."""
+    folders = ("src", "tools", "examples", "benchmarks")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    users = [relative(path) for path in paths if "import fcntl" in path.read_text(encoding="utf-8")]
+    assert users == ["src/engine/io/files.py"]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
@@ -180,6 +202,6 @@ def test_commands_in_the_documents_parse():
             for flag in re.findall(r"(?<!\S)--\w+", line.split("#")[0]):
                 assert flag in known, f"{document.name}: {line}"
                 checked += 1
-        for path in re.findall(r"\b(?:scripts|configs|tools)/[\w./]+\.(?:sh|yaml|py)\b", text):
+        for path in re.findall(r"\b(?:scripts|configs|tools|examples)/[\w./]+\.(?:sh|yaml|py)\b", text):
             assert (ROOT / path).is_file(), f"{document.name} names {path}"
     assert checked > 10

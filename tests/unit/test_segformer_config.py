@@ -75,7 +75,7 @@ infer_output_path: "./infer_result/"
 def test_a_file_of_the_original_repository_is_enough(tmp_path):
     (tmp_path / "mine.yaml").write_text(ORIGINAL_FILE)
     cfg = configure("train", tmp_path, "--load_ckpt", "False", path=tmp_path / "mine.yaml")
-    assert (cfg.backbone, cfg.dataset_ignore_image, cfg.recipe) == ("mit_b0", 255, "seed")
+    assert (cfg.backbone, cfg.dataset_ignore_image, cfg.recipe) == ("mit_b0", 255, "original")
 
 
 def test_a_run_goes_on_without_the_weights_it_started_from(tmp_path):
@@ -109,7 +109,12 @@ def test_the_original_values():
     cfg = shipped("segformer.b0.512x1024.city.yaml")
     assert (cfg.lr, cfg.weight_decay, cfg.epoch_size, cfg.batch_size, cfg.class_num) == (0.0001, 0.01, 200, 2, 19)
     assert (cfg.base_size, cfg.crop_size, cfg.dataset_ignore_image) == ((512, 1024), (512, 1024), 255)
-    assert (cfg.recipe, cfg.decoder_dim, cfg.export_format, cfg.dataset_num_parallel_workers) == ("seed", 0, "AIR", 4)
+    assert (cfg.recipe, cfg.decoder_dim, cfg.export_format, cfg.dataset_num_parallel_workers) == (
+        "original",
+        0,
+        "AIR",
+        4,
+    )
 
 
 def test_the_values_of_the_paper_at_512x1024():
@@ -126,13 +131,31 @@ def test_every_file_loads(name):
     assert (cfg.model, cfg.class_num) == ("segformer", 19)
     if ".city." in name:
         is_paper = ".paper." in name
-        assert (cfg.recipe, cfg.class_weights) == (("paper", False) if is_paper else ("seed", True))
+        assert (cfg.recipe, cfg.class_weights) == (("paper", False) if is_paper else ("original", True))
         assert (cfg.lr, cfg.batch_size) == ((0.00006, 8) if is_paper else (0.0001, 2))
 
 
 def test_the_part_that_holds_the_papers_values_is_no_configuration():
     with pytest.raises(UsageError, match="the configuration has no 'class_num'"):
         shipped(PART)
+
+
+def test_the_old_spelling_of_the_original_recipe_is_taken(tmp_path):
+    assert configure("train", tmp_path, "--recipe", "seed").recipe == "original"
+    (tmp_path / "old.yaml").write_text(f"__BASE__: {SMALL}\nrecipe: seed\n")
+    assert configure("train", tmp_path, path=tmp_path / "old.yaml").recipe == "original"
+    with pytest.raises(UsageError, match="has to be one of 'original', 'paper'"):
+        configure("train", tmp_path, "--recipe", "sead")
+
+
+def test_the_data_have_the_name_of_the_other_models_too(tmp_path):
+    cfg = zoo.configure("train", ["--config_path", str(SMALL), "--dataset_path", str(tmp_path)])
+    assert cfg.data_path == str(tmp_path)
+
+
+def test_every_checkpoint_is_kept_unless_a_number_is_given(tmp_path):
+    assert configure("train", tmp_path).keep_checkpoint_max == 0
+    assert configure("train", tmp_path, "--keep_checkpoint_max", "3").keep_checkpoint_max == 3
 
 
 def test_the_largest_crop_is_that_of_the_transform():

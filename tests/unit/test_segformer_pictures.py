@@ -35,6 +35,13 @@ class TestInputs:
         (tmp_path / "notes.txt").touch()
         assert names(tmp_path) == ["a/x", "b/my photo", "b/x", "c/d/e", "c/f", "top"]
 
+    @pytest.mark.parametrize("suffix", images.IMAGE_SUFFIXES)
+    def test_what_can_be_trained_on_can_be_predicted(self, tmp_path, suffix):
+        path = tmp_path / f"x{suffix}"
+        Image.fromarray(PICTURE).save(path)
+        assert names(tmp_path) == names(path) == ["x"]
+        assert images.read(path).shape == PICTURE.shape
+
     def test_one_file(self, tmp_path):
         assert names(save(tmp_path / "x.y.png")) == ["x.y"]
         (tmp_path / "z.txt").touch()

@@ -5,15 +5,15 @@ import json
 import numpy as np
 import pytest
 
+import quickstart_segformer
 from src.segformer import dataset, polygons
 from src.segformer.labels import BY_NAME
+from street_scenes.scene import draw
 from tests.conftest import run_command
-from tools import quickstart_segformer
-from tools.street_scenes.scene import draw
 
 
 def make(out, *flags):
-    return run_command("tools/make_street_scenes.py", str(out), *flags)
+    return run_command("examples/make_street_scenes.py", str(out), *flags)
 
 
 def files(root):
@@ -84,7 +84,7 @@ def test_a_quick_start_that_learned_too_little_ends_with_status_1(
     monkeypatch.setattr(quickstart_segformer, "summary", lambda scores, agree, seconds: "table")
     monkeypatch.setattr(quickstart_segformer.environment, "prepare", lambda: None)
     monkeypatch.chdir(tmp_path)
-    assert quickstart_segformer.main() == status
+    assert quickstart_segformer.main([]) == status
     output = capsys.readouterr()
     assert output.out.endswith("table\n")
     assert output.err.startswith(words)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from src.engine.data.images import IMAGE_SUFFIXES
 from src.engine.data.source import Files, LabelledImages
 from src.engine.errors import UsageError, ZooError
 from src.engine.io.files import files_below
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff")
 TRAIN_FOLDERS = ("train",)
 EVAL_FOLDERS = ("val", "validation_preprocess")
 

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+# What an image is by its name, in a folder to train on as in one to predict; `decode` reads all of these.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff")
 MAX_PIXELS = 64_000_000  # larger pictures are refused before they are unpacked (decompression bombs)
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG", b"IEND"

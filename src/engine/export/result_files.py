@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from src.engine.config import shown
-from src.engine.data.image_folder import IMAGE_SUFFIXES
+from src.engine.data.images import IMAGE_SUFFIXES
 from src.engine.errors import ZooError
 
 MOST_DIGITS = 9  # of a label

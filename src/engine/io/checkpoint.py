@@ -142,9 +142,14 @@ class Names:
                 say(f"{error}; trying the checkpoint before it")
         return None
 
-    def remove_old(self, folder: Path, keep: int, middles: set[Path]) -> None:
-        """Keep the newest `keep` epochs; a save in the middle of an epoch goes once there is a newer checkpoint."""
+    def remove_old(self, folder: Path, keep: int, middles: set[Path]) -> list[str]:
+        """Keep the newest `keep` epochs, or all if it is 0; returns the names of what was removed.
+
+        A save in the middle of an epoch goes once there is a newer checkpoint.
+        """
         found = [path for *_, path in self.find(folder)]
         whole = [path for path in found if path not in middles]
-        for path in [*whole[:-keep], *(path for path in found[:-1] if path in middles)]:
+        old = [*(whole[:-keep] if keep else ()), *(path for path in found[:-1] if path in middles)]
+        for path in old:
             path.unlink()
+        return [path.name for path in old]

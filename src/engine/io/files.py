@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and a run folder that one run owns at a time. No MindSpore here."""
+"""Files that appear whole or not at all, locks, and a run folder that one run owns. No MindSpore here."""
 
 from __future__ import annotations
 
@@ -71,19 +71,40 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def owned_folder(path: Path) -> Iterator[Path]:
-    """Make the folder and hold its lock; a second run on the same folder is refused. The lock dies with the process."""
+def locked(path: Path, while_taken: Callable[[], object] | None = None) -> Iterator[None]:
+    """Hold the lock of a file, which is made where it is missing; the lock dies with the process.
+
+    As long as another process holds it, this waits, or calls `while_taken` again and again, which pauses or raises.
+    Raises OSError where the file cannot be opened for writing (what NFS asks of a lock) or locks do not exist.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
+    how = fcntl.LOCK_EX | (fcntl.LOCK_NB if while_taken else 0)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = (path / ".lock").open("w")
-    except OSError as error:
-        raise ZooError(f"cannot write to {path}: {error.strerror}; choose another --save_checkpoint_path") from error
-    with lock:
+        while True:
+            try:
+                fcntl.flock(descriptor, how)
+                break
+            except BlockingIOError:
+                while_taken()
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def owned_folder(path: Path) -> Iterator[Path]:
+    """Make the folder and hold its lock; a second run on the same folder is refused."""
+
+    def refuse() -> None:
+        raise ZooError(f"another run is writing to {path}; wait for it or choose another --save_checkpoint_path")
+
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(path / ".lock", refuse))
         except OSError as error:
             raise ZooError(
-                f"another run is writing to {path}; wait for it or choose another --save_checkpoint_path"
+                f"cannot write to {path}: {error.strerror}; choose another --save_checkpoint_path"
             ) from error
         for left in path.rglob(f"{UNFINISHED}*"):  # by a run that was killed; nobody else writes here now
             shutil.rmtree(left, ignore_errors=True)

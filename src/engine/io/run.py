@@ -80,7 +80,9 @@ class Run:
         checkpoint.save(path, arrays, meta)
         if position.step:
             self.middles.add(path)
-        names.remove_old(self.folder, self.settings.keep, self.middles)
+        removed = names.remove_old(self.folder, self.settings.keep, self.middles)
+        if removed:
+            self.journal.line(f"removed {', '.join(removed)}, which this run no longer keeps")
 
     def save_best(self, net: nn.Cell, score: float) -> None:
         """Keep the weights of `net` as the best so far, if the run keeps any."""
