@@ -112,6 +112,7 @@ class TestOverflow:
 
         float(one(0.1, image(), TARGET).asnumpy())
         assert not one.scaling()[0]
+        assert one.skipped() == 2
         assert {"dense.weight", "ema.dense.weight", *moving} <= changed(before, values(one))
 
     @staticmethod
@@ -143,6 +144,7 @@ class TestOverflow:
         one = step_of(small("float32"), StepOptions(1.0))
         assert not isinstance(one.run, GuardedStep)
         assert one.scaling() == (False, 1.0)
+        assert one.skipped() == 0
 
     def test_what_cannot_be_put_back_is_refused(self):
         net = small("float32")

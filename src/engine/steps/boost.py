@@ -102,6 +102,7 @@ def make_step(net: nn.Cell, loss: Callable, options: StepOptions, boost: Boost, 
         alternating.begin,
         averaged=lambda: unmarked(net),
         scaling=alternating.scaling,
+        skipped=lambda: sum(one.skipped() for one in steps),
     )
 
 

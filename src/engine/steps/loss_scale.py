@@ -85,7 +85,8 @@ class GuardedStep:
     """
 
     def __init__(self, parts: Parts, scale: nn.Cell, options):
-        self._compiled = compiled_step(parts, scale, options)
+        self._skipped = number(0, "skipped_steps")
+        self._compiled = compiled_step(parts, scale, options, self._skipped)
         self._finite, self._scale = Tensor(True), scale.scale
 
     def __call__(self, lr: float, *inputs: np.ndarray) -> Tensor:
@@ -96,6 +97,10 @@ class GuardedStep:
     def scaling(self) -> tuple[bool, float]:
         """Whether the last step overflowed, and the scale of the next one."""
         return not bool(self._finite.asnumpy()), float(self._scale.asnumpy())
+
+    def skipped(self) -> int:
+        """How many steps of this process have overflowed."""
+        return int(self._skipped.asnumpy())
 
 
 class Guard:
@@ -135,8 +140,11 @@ class Guard:
         self.kept, self.marked, self.put_back = kept, marked, put_back
 
 
-def compiled_step(parts: Parts, scale: nn.Cell, options) -> Callable:
-    """`step(lr, *inputs)` -> loss, whether the step was finite (on all ranks), next scale; one graph."""
+def compiled_step(parts: Parts, scale: nn.Cell, options, skipped: Parameter) -> Callable:
+    """`step(lr, *inputs)` -> loss, whether the step was finite (on all ranks), next scale; one graph.
+
+    It counts in `skipped` the steps that were not.
+    """
     loss_fn, optimizer, average, untrained = parts
     parameters, clip_norm, decay = optimizer.parameters, options.clip_norm, options.ema_decay
     reduce = mean_over_ranks(parameters, options.ranks) if options.ranks > 1 else None
@@ -172,8 +180,10 @@ def compiled_step(parts: Parts, scale: nn.Cell, options) -> Callable:
             loss = ops.depend(loss, optimizer(gradients))
             for mean, value in zip(average, parameters):
                 loss = ops.depend(loss, ops.assign(mean, mean * decay + value * (1.0 - decay)))
-        elif has_untrained:
-            loss = put_back(loss, before)
+        else:
+            loss = ops.depend(loss, ops.assign(skipped, skipped + 1.0))
+            if has_untrained:
+                loss = put_back(loss, before)
         told, following = scale(loss / factor, finite)
         return told, finite, following
 

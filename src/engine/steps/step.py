@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mindspore as ms
 import numpy as np
@@ -25,7 +25,8 @@ class TrainStep:
     """`step(lr, *inputs)` trains on one batch and returns the loss (scalar, float32); `state` is all that it changes.
 
     `begin(done)` is called once, with the number of steps that the run has behind it. `averaged` puts the moving
-    average of the weights in their place. `scaling` tells whether the last step overflowed, and the loss scale.
+    average of the weights in their place. `scaling` tells whether the last step overflowed, and the loss scale;
+    `skipped` how many steps overflowed and so changed nothing.
     """
 
     run: Callable[..., Tensor]
@@ -33,6 +34,7 @@ class TrainStep:
     begin: Callable[[int], object] = int
     averaged: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     scaling: Callable[[], tuple[bool, float]] = _no_scaling
+    skipped: Callable[[], int] = int
 
     def __call__(self, lr: float, *inputs: np.ndarray) -> Tensor:
         return self.run(lr, *inputs)
@@ -130,12 +132,13 @@ def make_step(
         average = moving_average_of(parameters)
     parts = Parts(loss_fn, optimizer, average or (), [p for p in weights if not p.requires_grad])
     state = [weights, optimizer.get_parameters(), average or ()]
-    run, scaling = _unguarded(parts, options), _no_scaling
-    if scale != 1.0:
-        scale = FixedScale(scale) if isinstance(scale, float) else scale
-        run = GuardedStep(parts, scale, options)
-        scaling, state = run.scaling, [*state, scale.state()]
-    return TrainStep(run, state_of(*state), averaged=lambda: averaged(parameters, average), scaling=scaling)
+    made = TrainStep(_unguarded(parts, options), state_of(*state), averaged=lambda: averaged(parameters, average))
+    if scale == 1.0:
+        return made
+    scale = FixedScale(scale) if isinstance(scale, float) else scale
+    guarded = GuardedStep(parts, scale, options)
+    state = state_of(made.state, scale.state())
+    return replace(made, run=guarded, state=state, scaling=guarded.scaling, skipped=guarded.skipped)
 
 
 def _unguarded(parts: Parts, options: StepOptions) -> Callable[..., Tensor]:
