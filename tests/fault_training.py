@@ -59,11 +59,11 @@ def train(folder: Path, size: int = SIZE, diverges_at: int = 0, pause: float = 0
         for index in range(first_step, STEPS):
             yield (np.random.Generator(np.random.Philox(key=[epoch, index])).standard_normal(size, np.float32),)
 
-    def step(rate: float, noise: np.ndarray) -> Scalar:
+    def step(rate: float, noise: ms.Tensor) -> Scalar:
         nonlocal done
         done += 1
         time.sleep(pause)
-        moved = 0.9 * moment.asnumpy() + noise
+        moved = 0.9 * moment.asnumpy() + noise.asnumpy()
         moment.set_data(ms.Tensor(moved))
         weight.set_data(ms.Tensor(weight.asnumpy() - np.float32(rate) * moved))
         loss = Scalar(np.abs(weight.asnumpy()).mean())
