@@ -85,7 +85,7 @@ class Rank:
         if self.count == 1:
             return lambda: (float(loss.asnumpy()), signal_number)
         got = ms.Tensor(float(signal_number > 0), ms.float32)
-        summed = self.sum_of(ops.stack((loss.reshape(()), got)))
+        summed = self.sum_of(ops.stack((loss, got)))
 
         def answer() -> tuple[float, int]:
             loss_sum, asked = summed.asnumpy()
