@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ import pytest
 pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
 
+from benchmarks import host  # noqa: E402
 from src.engine import loop  # noqa: E402
 from src.engine import ranks as ranks_module  # noqa: E402
 from src.engine.errors import ZooError  # noqa: E402
@@ -313,3 +315,35 @@ def test_what_a_batch_raises_comes_after_the_steps_before_it():
     with pytest.raises(ZooError, match="a bad file"):
         loop.train(Broken().training(in_flight=1), Position(), notes, saved.append)
     assert len(notes.losses()) == 3
+
+
+def test_the_benchmark_measures_every_row(capsys):
+    """What it finds depends on the machine; that it runs, and on what, does not."""
+    words = ["--rounds", "1", "--steps", "2", "--batch", "4", "--size", "32", "--device_ms", "5"]
+    before = os.sched_getaffinity(0)
+    assert host.main(words) == 0
+    assert os.sched_getaffinity(0) == before
+    rows = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines() if "|" in line]
+    cores = str(len(before))
+    measured = [("1", "0"), (cores, "0"), (cores, "5")] if cores != "1" else [("1", "0"), ("1", "5")]
+    wanted = [(data, *row) for data in ("decoded in memory", "JPEG files") for row in measured]
+    assert [tuple(row[1:4]) for row in rows[2:]] == wanted
+    for row in rows[2:]:
+        assert float(row[4].split()[0]) >= float(row[3]), "no step is shorter than the card's"
+        assert (row[6] == "-") == (row[3] == "0")
+
+
+def test_steps_of_the_benchmarks_card_follow_each_other(monkeypatch):
+    """The second begins when the first is over, the third when it is asked for; a loss is there at its step's end."""
+    clock = [10.0]
+    monkeypatch.setattr(host.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(host.time, "sleep", lambda seconds: clock.append(clock.pop() + seconds))
+    card = host.Card(2.0)
+    first, second = card.step(0.1), card.step(0.1)
+    first.asnumpy()
+    assert clock == [12.0]
+    second.asnumpy()
+    assert clock == [14.0]
+    clock[0] = 20.0
+    card.step(0.1)
+    assert card.began == [10.0, 12.0, 20.0]
