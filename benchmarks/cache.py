@@ -20,7 +20,7 @@ from pathlib import Path
 
 from src.engine import environment
 from src.engine.config import Parser, Value, build, canonical, read_yaml
-from src.engine.errors import ZooError
+from src.engine.errors import ZooError, reports_errors
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE, BATCH = 224, 32
@@ -86,27 +86,24 @@ def measure(folder: Path, rounds: int, port: int) -> dict[str, list[list[float]]
     return found
 
 
+@reports_errors
 def main(argv: list[str]) -> int:
-    parser = Parser(prog="python -m benchmarks.cache", description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = Parser(prog="python -m benchmarks.cache", description=__doc__.split("\n")[0])
     parser.add_argument("--images", metavar="FOLDER", help="folder of class folders; default: generated photographs")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--port", type=int, default=50151, help="of the cache server (default %(default)s)")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
-    try:
-        args = parser.parse_args(argv)
-        if args.worker is not None:
-            print(json.dumps(epochs(args.images, args.worker)))
-            return 0
-        with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
-            folder = Path(args.images).expanduser().resolve() if args.images else Path(name)
-            if not args.images:
-                from benchmarks.photos import write_photos
+    args = parser.parse_args(argv)
+    if args.worker is not None:
+        print(json.dumps(epochs(args.images, args.worker)))
+        return 0
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
+        folder = Path(args.images).expanduser().resolve() if args.images else Path(name)
+        if not args.images:
+            from benchmarks.photos import write_photos
 
-                print(write_photos(folder))
-            found = measure(folder, args.rounds, args.port)
-    except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.status
+            print(write_photos(folder))
+        found = measure(folder, args.rounds, args.port)
     print(f"seconds per epoch of the input pipeline at {SIZE}x{SIZE}, median of {args.rounds}")
     for label, times in found.items():
         medians = "   ".join(f"epoch {e + 1}: {statistics.median(t[e] for t in times):.2f}" for e in range(EPOCHS))

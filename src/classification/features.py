@@ -78,7 +78,8 @@ class Extractor:
         say, rank, classes = run.journal.line, run.rank, len(data.class_to_index)
         path = run.folder / FOLDER / f"{cache_key(self.backbone, data, loader.transforms, loader.cfg)}.npz"
         stored = self._read(path, loader.bad)
-        if rank.total(np.array([stored is not None]))[0] == rank.count:
+        found = rank.total(np.array([stored is not None]))[0]
+        if stored is not None and found == rank.count:
             say(f"features of {len(stored[1])} images from {path}")
             return Features(*stored, classes)
         feature, label = self._compute(loader)

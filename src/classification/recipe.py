@@ -9,7 +9,7 @@ from mindspore import nn
 from src.classification import checkpoints, conversion, evaluation, training
 from src.classification.classifier import Classifier
 from src.classification.config import Config
-from src.cpu_kernels import cells
+from src.cpu_kernels import rewrite
 from src.engine import device, precision
 from src.engine.config import to_yaml
 from src.engine.data.image_folder import TRAIN_FOLDERS, require_classes, scan
@@ -34,7 +34,7 @@ def train(model: Classifier, cfg: Config) -> int:
     with open_run(run_settings(model, cfg, metadata), rank) as run:
         run.journal.line(f"{len(images)} images of {classes} classes in {images.where}; {loaded}")
         if cfg.platform == "CPU":
-            run.journal.line(cells.accelerate(net, cfg.cpu_kernels))
+            run.journal.line(rewrite.accelerate(net, cfg.cpu_kernels))
         is_head_only = cfg.freeze_layer == "backbone"
         return run_training((training.head if is_head_only else training.full_network)(model, net, data, cfg, run), run)
 
@@ -63,7 +63,7 @@ def evaluate(model: Classifier, cfg: Config) -> int:
         checkpoint = checkpoints.read(model, cfg.pretrain_ckpt)
         net = precision.apply(checkpoints.network_of(model, checkpoint, cfg), cfg.dtype)
         if cfg.platform == "CPU":
-            print(cells.accelerate(net, cfg.cpu_kernels))
+            print(rewrite.accelerate(net, cfg.cpu_kernels))
         return checkpoint, net
 
     return evaluation.run(model, cfg, open_checkpoint)

@@ -40,7 +40,7 @@ def run_training(training: Training, run: Run) -> int:
 def evaluate_and_keep(training: Training, run: Run, position: Position) -> Score | None:
     """Score the weights, or their moving average where the step keeps one; the best are written as they were scored."""
     with training.step.averaged():
-        score = training.evaluate(position)
+        score = training.evaluate(position) if training.evaluate else None
         if score is not None and score.value > position.best:
             run.save_best(training.net, score.value)
     return score

@@ -39,10 +39,10 @@ def fold(layer: QuantConv | QuantDense) -> Folded:
         return Folded(layer.name, weight, bias, None, None, None)
     scale, zero_point = (value.asnumpy().copy() for value in layer.quantiser.scale_and_zero_point(folded))
     grid = layer.quantiser.grid
-    return Folded(layer.name, weight, bias, scale, zero_point, whole_numbers(weight, scale, zero_point, grid))
+    return Folded(layer.name, weight, bias, scale, zero_point, quantised(weight, scale, zero_point, grid))
 
 
-def whole_numbers(weight: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, grid: Grid) -> np.ndarray:
+def quantised(weight: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, grid: Grid) -> np.ndarray:
     """Weight (C_out, ...) float32 -> int8, by the arithmetic of quantiser.Snap."""
     shape = (-1,) + (1,) * (weight.ndim - 1)
     whole = np.rint(weight / scale.reshape(shape)) + zero_point.reshape(shape)
@@ -56,10 +56,10 @@ def with_room_for_bias(folded: Folded, input_scale: np.float32, grid: Grid) -> t
     changed = int((scale != folded.scale).sum())
     if not changed:
         return folded, 0
-    whole = whole_numbers(folded.weight, scale, folded.zero_point, grid)
+    whole = quantised(folded.weight, scale, folded.zero_point, grid)
     return Folded(folded.name, folded.weight, folded.bias, scale, folded.zero_point, whole), changed
 
 
 def whole_bias(bias: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Bias (C_out,) float32 as multiples of `scale` (R,), by the arithmetic of whole_numbers.WholeConv."""
+    """Bias (C_out,) float32 as multiples of `scale` (R,), by the arithmetic of integer_cells.IntConv."""
     return np.rint(bias / scale).astype(np.int32)

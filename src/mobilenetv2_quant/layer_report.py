@@ -76,11 +76,11 @@ def measure(model: onnx.ModelProto, writer: Writer, images: np.ndarray) -> list[
             )
     rows = []
     for grid in grids:
-        *seen, signal, noise = sums[grid.name].tolist()
+        least, greatest, signal, noise = sums[grid.name].tolist()
         scale = float(grid.scale)
-        ends = [(end - UNSIGNED - grid.zero_point) * scale for end in (0, 255)]
-        row = Row(grid.name, "activation", 1, *ends, *seen, scale, scale, grid.zero_point, sqnr_db(signal, noise))
-        rows.append(row)
+        low, high = ((end - UNSIGNED - grid.zero_point) * scale for end in (0, 255))
+        ratio, zero_point = sqnr_db(signal, noise), grid.zero_point
+        rows.append(Row(grid.name, "activation", 1, low, high, least, greatest, scale, scale, zero_point, ratio))
     return rows + [weight_row(folded) for folded in writer.folded if folded.whole is not None]
 
 

@@ -10,7 +10,7 @@ from src.classification import conversion, evaluation, training
 from src.classification.dataset import Loader, bad_files
 from src.classification.recipe import run_settings
 from src.classification.training import Trained
-from src.cpu_kernels import cells
+from src.cpu_kernels import availability
 from src.engine import device
 from src.engine.data.image_folder import TRAIN_FOLDERS, require_classes, scan
 from src.engine.io import checkpoint as files
@@ -92,7 +92,7 @@ def kernels_of(cfg: Config) -> str:
 
 def tell_kernels(cfg: Config, say: Callable[[str], None]) -> None:
     """Say that the compiled kernels are missing, where they are: evaluation then computes in another way."""
-    library, reason = cells.find_library(kernels_of(cfg))
+    library, reason = availability.find_library(kernels_of(cfg))
     if cfg.platform == "CPU" and library is None:
         say(f"CPU kernels off: {reason}; evaluation computes with floats on grids, not with whole numbers")
 

@@ -228,7 +228,7 @@ class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export
         return any(Path(self.checkpoint_path).expanduser().glob("*.ckpt"))
 
     @property
-    def window(self) -> tuple[tuple[int, int], tuple[int, int]]:
+    def window(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Size and stride of the sliding windows."""
         size = self.slide_crop or self.crop_size
         return size, self.slide_stride or (size[0] * 3 // 4, size[1] * 3 // 4)

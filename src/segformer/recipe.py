@@ -13,21 +13,12 @@ from src.engine.io import files
 from src.engine.io.checkpoint import Checkpoint, Names
 from src.engine.io.run import RunSettings, open_run
 from src.engine.training import run_training
-from src.segformer import (
-    checkpoints,
-    conversion,
-    dataset,
-    inference,
-    network,
-    on_cpu,
-    pictures,
-    prediction,
-    report,
-    training,
-)
-from src.segformer.class_list import ClassList, read_class_list
+from src.segformer import checkpoints, inference, network, on_cpu, pictures, prediction, report, training
 from src.segformer.config import Config
-from src.segformer.labels import CITYSCAPES
+from src.segformer.data import dataset
+from src.segformer.data.class_list import ClassList, read_class_list
+from src.segformer.data.labels import CITYSCAPES
+from src.segformer.export import conversion
 
 TRAIN, VAL = "train", "val"
 

@@ -22,9 +22,9 @@ from src.engine.steps.adamw import AdamW
 from src.engine.steps.loss_scale import DynamicScale
 from src.engine.steps.step import TrainStep
 from src.segformer import on_cpu, prediction, report
-from src.segformer.class_list import ClassList
 from src.segformer.config import Config
-from src.segformer.dataset import Loader, Pairs
+from src.segformer.data.class_list import ClassList
+from src.segformer.data.dataset import Loader, Pairs
 from src.segformer.drop_masks import keep_masks
 from src.segformer.loss import cross_entropy
 from src.segformer.lr_generator import SCHEDULES, get_lr

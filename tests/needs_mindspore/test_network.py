@@ -6,7 +6,7 @@ import pytest
 pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
 
-from src.cpu_kernels import cells  # noqa: E402
+from src.cpu_kernels import rewrite  # noqa: E402
 from src.engine import device  # noqa: E402
 from src.engine.steps import step  # noqa: E402
 from src.mobilenetv2 import network  # noqa: E402
@@ -60,7 +60,7 @@ def test_initial_weights_follow_the_recipe_and_the_seed():
 def test_every_gradient_is_present_and_an_odd_input_size_works():
     net = network.build(4, 0.35, seed=1)
     net.set_train(True)
-    cells.accelerate(net, "auto")
+    rewrite.accelerate(net, "auto")
     image = ms.Tensor(np.random.default_rng(0).standard_normal((2, 3, 45, 51)).astype(np.float32))
     target = ms.Tensor(np.eye(4, dtype=np.float32)[:2])
 

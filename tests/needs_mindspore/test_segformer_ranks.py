@@ -23,7 +23,8 @@ from src.engine.data import stream  # noqa: E402
 from src.engine.io import checkpoint  # noqa: E402
 from src.engine.ranks import Rank  # noqa: E402
 from src.engine.steps import step  # noqa: E402
-from src.segformer import dataset, network, recipe, training  # noqa: E402
+from src.segformer import network, recipe, training  # noqa: E402
+from src.segformer.data import dataset  # noqa: E402
 from src.segformer.loss import cross_entropy  # noqa: E402
 from tests.conftest import ROOT, run_command, write_settings  # noqa: E402
 from tests.needs_mindspore.test_ranks import launch, rows  # noqa: E402

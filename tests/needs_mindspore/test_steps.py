@@ -10,7 +10,7 @@ ms = pytest.importorskip("mindspore")
 
 from mindspore import Tensor, nn, ops  # noqa: E402
 
-from src.cpu_kernels import cells  # noqa: E402
+from src.cpu_kernels import cells, rewrite  # noqa: E402
 from src.engine import loop, precision  # noqa: E402
 from src.engine.steps import boost, collective, step  # noqa: E402
 from src.engine.steps.loss_scale import DynamicScale, GuardedStep  # noqa: E402
@@ -47,7 +47,7 @@ def small(kind: str) -> Small:
     if kind == "float16":
         precision.apply(net, kind)
     if kind == "kernels":
-        cells.accelerate(net, "on")
+        rewrite.accelerate(net, "on")
         found = {type(cell) for _, cell in net.cells_and_names()}
         assert {cells.FusedBatchNorm, cells.NormDepthwise} <= found
     return net.set_train(True)

@@ -7,8 +7,8 @@ import pytest
 from src import zoo
 from src.engine import config
 from src.engine.errors import UsageError
-from src.segformer import transforms
 from src.segformer.config import MOST_ENLARGED, Config
+from src.segformer.data import transforms
 from src.segformer.variants import VARIANTS
 from tests.conftest import ROOT
 

@@ -149,7 +149,7 @@ def _is_pickle(name: str) -> bool:
 def _check_memo(program: bytes) -> None:
     """Refuse memo indices that no honest pickle reaches: the C unpickler allocates a table up to the largest one."""
     for opcode, argument, _ in pickletools.genops(program):
-        if opcode.name == "LONG_BINPUT" and argument > len(program):
+        if opcode.name == "LONG_BINPUT" and argument is not None and argument > len(program):
             raise ValueError(f"memo index {argument} in a pickle of {len(program)} bytes")
 
 
