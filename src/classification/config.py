@@ -226,10 +226,17 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Export, Devi
         for key in ("ema_decay", "clip_norm", "dropout", "enable_profiling"):
             if getattr(self, key):
                 raise UsageError(f"{key} and boost_mode {self.boost_mode} do not go together; use one of the two")
+        if self.pretrain_ckpt:
+            raise UsageError(
+                f"boost_mode {self.boost_mode} leaves normalisations out of training, and the weights of pretrain_ckpt "
+                "were trained with them; leave one of the two out"
+            )
 
     def _check_eval(self) -> None:
         require_folder("dataset_path", self.dataset_path)
         require_file("pretrain_ckpt", self.pretrain_ckpt)
+        if self.amp_level != "O0" and self.amp_dtype == "bfloat16":
+            self.require_half_precision()
         is_onnx_file = self.pretrain_ckpt.endswith(".onnx")
         if is_onnx_file != (self.eval_backend == "onnx"):
             raise UsageError(

@@ -135,7 +135,7 @@ def make_step(
     made = TrainStep(_unguarded(parts, options), state_of(*state), averaged=lambda: averaged(parameters, average))
     if scale == 1.0:
         return made
-    scale = FixedScale(scale) if isinstance(scale, float) else scale
+    scale = scale if isinstance(scale, nn.Cell) else FixedScale(scale)
     guarded = GuardedStep(parts, scale, options)
     state = state_of(made.state, scale.state())
     return replace(made, run=guarded, state=state, scaling=guarded.scaling, skipped=guarded.skipped)
