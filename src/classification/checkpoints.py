@@ -32,6 +32,7 @@ def metadata(model: Classifier, cfg: Config, class_to_index: dict[str, int], ini
         "image_size": [cfg.image_height, cfg.image_width],
         "seed": cfg.seed,
         "loss_scale": cfg.loss_scale,
+        "boost_mode": cfg.boost_mode,
     }
 
 

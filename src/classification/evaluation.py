@@ -34,7 +34,7 @@ def run(model: Classifier, cfg: Config, open_checkpoint: Callable[[Config], tupl
         part = runtime.batch_size or 1
         batch_size = (cfg.batch_size + part - 1) // part * part
     else:
-        rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute)
+        rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute, cfg.dtype)
         checkpoint, net = open_checkpoint(cfg)
         class_to_index, classes = checkpoint.meta.get("class_to_index"), checkpoints.class_count(model, checkpoint)
         batch_size = cfg.batch_size

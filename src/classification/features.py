@@ -56,6 +56,7 @@ def cache_key(backbone: dict[str, np.ndarray], data: LabelledImages, transforms:
     """A hash of all that the features depend on; anything that changes gives another key, so nothing stale is read."""
     listing = [(data.source.name(index), *data.source.stamp(index)) for index in range(len(data))]
     preprocessing = [cfg.image_height, cfg.image_width, *transforms.constants]
+    preprocessing += [cfg.dtype] if cfg.dtype != "float32" else []  # so that older features stay good
     parts = [digest(backbone), str(data.where.resolve()), listing, data.labels.tolist(), preprocessing]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 

@@ -40,7 +40,7 @@ def output_shapes(
     def refuse(sentence: str) -> Refused:
         return Refused(f"CPU kernel {kernel.name}{variant}: {sentence}")
 
-    for step in kernel.steps():
+    for step in kernel.steps:
         if isinstance(step, Derived):
             values[step.name] = evaluate(step.text, values)
         elif isinstance(step, Rule):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple, Union
 
 from src.cpu_kernels import expressions
@@ -106,8 +107,12 @@ class Kernel:
         used = {name for text in texts for name in expressions.names(text)}
         return tuple(name for argument in self.inputs for name in argument.numbers if name in used)
 
-    def steps(self) -> Iterator[Step]:
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
         """The checks of all tensors in turn; rules and derived values as soon as their names have values."""
+        return tuple(self._steps())
+
+    def _steps(self) -> Iterator[Step]:
         known, rules, derived = set(self.constants), list(self.rules), dict(self.derived)
         whole = self.whole_numbers()
         for index, argument in enumerate(self.arguments):

@@ -30,7 +30,7 @@ def _structure(kernel: Kernel) -> str:
     """A kernel's structure, and a function that makes it for each variant."""
     name, members, checks = f"{kernel.name}Args", [f"  int64_t {name};" for name in kernel.constants], []
     known = set(kernel.constants)
-    for step in kernel.steps():
+    for step in kernel.steps:
         if isinstance(step, Rule):
             checks.append(_rule(step))
         elif isinstance(step, Derived):

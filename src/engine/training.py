@@ -50,6 +50,10 @@ def finish(training: Training, run: Run) -> None:
     """The last words of a run, and the picture of its curves."""
     for line in training.closing():
         run.journal.line(line)
+    if skipped := training.step.skipped():
+        run.journal.line(
+            f"{skipped} steps of this process overflowed and changed nothing; a lower loss scale avoids that"
+        )
     if run.writes and (run.folder / METRICS).stat().st_size:
         plots.curves(run.folder / METRICS, run.folder / CURVES, *training.score)
         run.journal.line(f"curves in {run.folder / CURVES}")

@@ -30,7 +30,7 @@ CALIBRATED = "mobilenetv2_quant-calibrated.ckpt"
 
 def train(cfg: Config) -> int:
     """Take the activation ranges from a few batches, then train with simulated quantisation."""
-    rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute, cfg.enable_graph_kernel)
+    rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute)
     images = scan(cfg.dataset_path, TRAIN_FOLDERS)
     classes = require_classes(images, cfg.num_classes)
     evaluates = cfg.run_eval and not cfg.calibrate_only
@@ -67,7 +67,7 @@ def train_step(trained: Trained, cfg: Config, run: Run) -> TrainStep:
     """A momentum step for each phase of the quantisation."""
     net, optimizer = trained.cell, step.momentum_optimizer(trained.cell, cfg.momentum, cfg.weight_decay)
     average = step.moving_average_of(optimizer.parameters) if cfg.ema_decay else None
-    options = StepOptions(clip_norm=cfg.clip_norm, ema_decay=cfg.ema_decay, ranks=run.rank.count)
+    options = StepOptions(1.0, cfg.clip_norm, cfg.ema_decay, run.rank.count, cfg.enable_graph_kernel)
 
     def make() -> TrainStep:
         net.set_train(True)

@@ -59,7 +59,7 @@ def resize(x: Tensor, height: int, width: int) -> Tensor:
 
 
 class Gelu(nn.Cell):
-    """Exact GELU, x times the normal distribution's share below x, any shape.
+    """Exact GELU, x times the normal distribution's share below x, any shape; computed in float32.
 
     `erf` is the operator that computes the error function.
     """
@@ -72,12 +72,14 @@ class Gelu(nn.Cell):
         return self.erf(x * (0.5**0.5)) * 0.5 + 0.5
 
     def construct(self, x: Tensor) -> Tensor:
-        return x * self.share(x)
+        wide = x.astype(float32)
+        return (wide * self.share(wide)).astype(x.dtype)
 
     def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple:
         """The same as the derivative that MindSpore finds, in half its operators."""
-        density = ops.exp(x * x * -0.5) * (0.5 / math.pi) ** 0.5
-        return (dout * (self.share(x) + x * density),)
+        wide = x.astype(float32)
+        density = ops.exp(wide * wide * -0.5) * (0.5 / math.pi) ** 0.5
+        return ((dout.astype(float32) * (self.share(wide) + wide * density)).astype(x.dtype),)
 
 
 def linear(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -121,7 +123,7 @@ class Attention(nn.Cell):
         kv = self.kv(x).reshape(n, x.shape[1], 2, self.heads, -1)
         k = kv[:, :, 0].transpose(0, 2, 3, 1)  # (N, heads, d, M)
         v = kv[:, :, 1].transpose(0, 2, 1, 3)  # (N, heads, M, d)
-        weight = ops.softmax(ops.matmul(q, k), -1)  # (N, heads, L, M)
+        weight = ops.softmax(ops.matmul(q, k).astype(float32), -1).astype(v.dtype)  # (N, heads, L, M)
         return self.proj(ops.matmul(weight, v).transpose(0, 2, 1, 3).reshape(n, length, channels))
 
 
@@ -196,7 +198,7 @@ class Backbone(nn.Cell):
 
 
 class Head(nn.Cell):
-    """The maps of the four stages -> logits (N, K, H / 4, W / 4).
+    """The maps of the four stages -> logits (N, K, H / 4, W / 4), float32 in mixed precision too.
 
     The paper takes each map to E channels (linear_c), resizes all to 1/4, and fuses the 4 E channels with a 1x1
     convolution (linear_fuse). All of that is linear, so its order is free: here the matrices of each stage are
@@ -219,13 +221,13 @@ class Head(nn.Cell):
             start = (len(self.linear_c) - 1 - index) * self.width
             fuse = self.linear_fuse.weight[:, start : start + self.width]  # (E, E)
             weight = ops.matmul(fuse, dense.weight).reshape(self.width, channels, 1, 1)
-            x = ops.conv2d(maps[index], weight.astype(maps[index].dtype))  # float16 in mixed precision
+            x = ops.conv2d(maps[index], weight.astype(maps[index].dtype))
             total = total + resize(x, height, width)  # (N, E, H / 4, W / 4)
             bias = bias + ops.matmul(fuse, dense.bias)  # (E,); resizing leaves constants as they are
         x = ops.relu(self.bn(total + bias.reshape(1, -1, 1, 1)))  # the ONNX exporter gets bias_add wrong
         if keep is not None:
             x = x * keep.reshape(keep.shape[0], keep.shape[1], 1, 1)
-        return self.linear_pred(x)
+        return self.linear_pred(x).astype(float32)
 
 
 class SegFormer(nn.Cell):
@@ -263,7 +265,7 @@ class QuarterLogits(nn.Cell):
         self.net = net
 
     def construct(self, image: Tensor) -> Tensor:
-        return self.net.decode_head(self.net.backbone(image)).astype(float32)
+        return self.net.decode_head(self.net.backbone(image))
 
 
 def init_weights(net: SegFormer, seed: int) -> None:

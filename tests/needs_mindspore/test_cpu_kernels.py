@@ -303,7 +303,7 @@ def test_values_that_no_shape_tells_are_refused_while_running(library):
 
 
 def test_numbers_and_settings_are_those_of_the_table(library):
-    with pytest.raises(ValueError, match="Attention has to be told heads, not nothing"):
+    with pytest.raises(ValueError, match="AttentionBackward has to be told heads, not nothing"):
         custom_operator(library, "Attention")
     with pytest.raises(ValueError, match="settings of Conv takes stride, padding, not stride"):
         settings("Conv", stride=1)

@@ -113,6 +113,8 @@ def test_platform_chooses_the_yaml(tmp_path):
         (["stray"], "unexpected argument 'stray'"),
         (["--model", "resnet"], "has to be one of 'mobilenetv2'"),
         (["--amp_level", "O2"], "a CPU needs --amp_level O0"),
+        (["--amp_level", "O2", "--amp_dtype", "bfloat16"], "kernels know no bfloat16; a CPU needs --amp_level O0"),
+        (["--amp_dtype", "float8"], "has to be one of 'float16', 'bfloat16'"),
         (["--boost_mode", "O1"], "needs an Ascend machine"),
         (["--batch_size"], "expected one argument"),
     ],

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.cpu_kernels import build, expressions, header
+from src.cpu_kernels import build, expressions, gradients, header
 from src.cpu_kernels.checking import Refused, output_shapes
 from src.cpu_kernels.declaration import Argument, Derived, Kernel, Operator, Rule
 from src.cpu_kernels.operators import OPERATORS
@@ -35,7 +35,7 @@ def test_anything_else_is_no_expression(text):
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
 def test_every_name_gets_a_value_and_every_argument_a_meaning(kernel):
-    steps = list(kernel.steps())  # raises for a name without a value
+    steps = kernel.steps  # raises for a name without a value
     assert [step.text for step in steps if isinstance(step, Rule)] == list(kernel.rules)
     assert {step.name for step in steps if isinstance(step, Derived)} == set(kernel.derived)
     names = [argument.name for argument in kernel.arguments]
@@ -46,10 +46,10 @@ def test_every_name_gets_a_value_and_every_argument_a_meaning(kernel):
 def test_the_order_of_a_mistaken_entry_is_refused():
     late = Kernel("K", "", (Argument("x", "n out", "x"), Argument("w", "h", "w")), (), {"out": "h + 1"}, (), {"": {}})
     with pytest.raises(ValueError, match="x needs out too early"):
-        list(late.steps())
+        _ = late.steps
     lacking = Kernel("K", "", (Argument("x", "n", "x"),), (), {}, ("m > 1",), {"": {}})
     with pytest.raises(ValueError, match="nothing gives a value to m > 1"):
-        list(lacking.steps())
+        _ = lacking.steps
 
 
 def test_every_kernel_has_its_function_in_cpp_and_the_other_way_round():
@@ -69,6 +69,24 @@ def test_gradients_are_of_inputs_and_read_what_is_there(entry: Operator):
     assert set(entry.gradient.of.split()) | set(entry.gradient.passed.split()) | set(entry.gradient.ready) <= inputs
     assert set(entry.gradient.ready.values()) <= outputs
     assert set(entry.gradient.reads.split()) <= inputs | outputs | {f"d{name}" for name in outputs}
+
+
+def test_gradients_as_functions():
+    text = gradients.text()
+    assert (
+        """
+def RangeFakeQuant(backward):
+    def bprop(x, range, settings, out, dout):
+        found = backward(x, settings, out[2], out[3], dout[0])
+        return (found, zeros_like(range), zeros_like(settings),)
+
+    return bprop
+"""
+        in text
+    )
+    assert "return (found[0], found[1], found[2], dout, zeros_like(keep),)" in text
+    assert "def bprop(x, weight, out, dout):\n        return backward(x, weight, dout)\n" in text
+    assert "return (out[1] * dout[0], zeros_like(label), zeros_like(weights), zeros_like(ignore),)" in text
 
 
 def test_a_new_operator_is_one_entry(monkeypatch, tmp_path):

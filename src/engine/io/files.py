@@ -47,8 +47,8 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
+    except OSError as error:
+        reason = error.strerror or first_line(error)
         raise ZooError(f"cannot write {path}: {reason}; make room or choose another folder") from error
 
 
