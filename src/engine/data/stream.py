@@ -6,10 +6,11 @@ resumed in the middle of an epoch goes on with exactly the batch it would have s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, NamedTuple
 
@@ -18,7 +19,9 @@ import numpy as np
 from src.engine.data.images import BadImage
 from src.engine.errors import ZooError
 
+AHEAD = 2  # batches that are made while one is used
 ORDER, SAMPLE, BATCH, DROPOUT = 0, 1, 2, 3  # independent random streams of one seed
+_END = object()
 NO_SAMPLE = -1  # index of nothing, where a rank has nothing to evaluate while others have
 
 
@@ -108,40 +111,81 @@ def first_good(load: Callable[[int], np.ndarray], index: int, count: int, bad: B
     raise ZooError(f"{what} is a usable image ({name(index)}: {reason}); check the data folder")
 
 
-def ordered_map(function: Callable, items: Iterable, threads: int, ahead: int = 256) -> Iterator:
-    """`map` on a pool of threads: results in order, at most `ahead` of them computed in advance."""
+@contextlib.contextmanager
+def workers(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of threads, none of which outlives the block; what has not begun then is given up."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="data")
-    waiting: deque = deque()
     try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def ordered_map(function: Callable, items: Iterable, threads: int, ahead: int) -> Iterator:
+    """`map` on a pool of threads: results in order, at most `ahead` of them computed in advance."""
+    waiting: deque = deque()
+    with workers(threads) as pool:
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) >= ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
-def batches(
-    sample: Callable, orders: Iterable[Sequence], threads: int, ahead: int = 256
-) -> Iterator[tuple[np.ndarray, ...]]:
-    """Stack `sample(item) -> tuple of arrays` into one tuple of arrays per row of items that `orders` yields.
+class _Batch:
+    """Arrays that the threads of a pool fill, a row per sample; the first one that is ready tells their shapes."""
 
-    At most `ahead` samples are prepared in advance.
+    def __init__(self, sample: Callable, items: Sequence, pool: ThreadPoolExecutor):
+        self._size, self._lock = len(items), threading.Lock()
+        self._arrays: tuple[np.ndarray, ...] = ()
+        self._rows = [pool.submit(self._fill, sample, row, item) for row, item in enumerate(items)]
+
+    def __len__(self) -> int:
+        return self._size
+
+    def _fill(self, sample: Callable, row: int, item: object) -> None:
+        values = [np.asarray(value) for value in sample(item)]
+        with self._lock:
+            if not self._arrays:
+                self._arrays = tuple(np.empty((self._size, *value.shape), value.dtype) for value in values)
+        for array, value in zip(self._arrays, values):
+            if (value.shape, value.dtype) != (array.shape[1:], array.dtype):
+                raise ValueError(f"{value.dtype} {value.shape} in a batch of {array.dtype} {array.shape[1:]}")
+            array[row] = value
+
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """The full arrays, which are waited for. Raises what the first sample that failed did."""
+        for row in self._rows:
+            row.result()
+        return self._arrays
+
+
+def batches(sample: Callable, orders: Iterable[Sequence], threads: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """Put `sample(item) -> tuple of arrays` together into one tuple of arrays per row of items that `orders` yields.
+
+    The arrays are new ones for every batch. While a batch is used, the next AHEAD are made, and more only where those
+    hold fewer samples than there are threads.
     """
-    sizes: deque[int] = deque()
     threads = usable_threads(threads)
-
-    def flat() -> Iterator:
+    waiting: deque[_Batch] = deque()
+    with workers(threads) as pool:
         for order in orders:
-            sizes.append(len(order))
-            yield from order
+            waiting.append(_Batch(sample, order, pool))
+            while len(waiting) > AHEAD and sum(map(len, waiting)) - len(waiting[0]) >= threads:
+                yield waiting.popleft().arrays()
+        while waiting:
+            yield waiting.popleft().arrays()
 
-    buffer = []
-    for result in ordered_map(sample, flat(), threads, ahead):
-        buffer.append(result)
-        if len(buffer) == sizes[0]:
-            sizes.popleft()
-            yield tuple(np.stack(column) for column in zip(*buffer))
-            buffer = []
+
+def prefetched(items: Generator, count: int = 1) -> Iterator:
+    """The same items, made by a thread that is `count` of them ahead; what making one raises is raised in its turn.
+
+    The thread ends with the last item or when this is closed, and then closes `items`.
+    """
+    with contextlib.closing(items), workers(1) as thread:
+        waiting = deque(thread.submit(next, items, _END) for _ in range(count))
+        while (item := waiting.popleft().result()) is not _END:
+            waiting.append(thread.submit(next, items, _END))
+            yield item
+            del item  # a batch takes much memory, and the next one may be long in coming
