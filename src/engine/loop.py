@@ -164,7 +164,8 @@ def _evaluated(evaluate: Callable, position: Position, save: Callable) -> Score 
         raise
 
 
-class _Started(NamedTuple):
+@dataclass(frozen=True)
+class _Started:
     """A step that was started; reading its numbers waits for its end."""
 
     index: int  # in its epoch
@@ -219,7 +220,8 @@ class _Epoch:
     def finish(self, position: Position) -> tuple[Position, str]:
         """The rest of the epoch; returns the position after it and the line to print about it."""
         schedule, epoch, first = self.training.schedule, position.epoch, position.step
-        total, pace, started = schedule.steps_per_epoch, _Pace(first), deque()
+        total, pace = schedule.steps_per_epoch, _Pace(first)
+        started: deque[_Started] = deque()
         batches = prefetched(as_tensors(self.training.batches(epoch, first)))
         with contextlib.closing(batches) as arriving:
             for index in self.journal.bar(range(first, total), first, total, f"epoch {epoch + 1}/{schedule.epochs}"):
@@ -245,7 +247,7 @@ class _Epoch:
         loss = step(rate, *inputs)
         return _Started(index, rate, self.rank.agree(loss, self.stop.number), step.scaling(), inputs)
 
-    def _read(self, started: deque, unread: int, position: Position, pace: _Pace) -> tuple[Position, int]:
+    def _read(self, started: deque[_Started], unread: int, position: Position, pace: _Pace) -> tuple[Position, int]:
         """Read all but the last `unread` steps that were started, or all where a signal asks to stop.
 
         Returns the position after them and that signal. Raises ZooError where a loss is not finite.

@@ -10,9 +10,10 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, NamedTuple
+from dataclasses import dataclass
+from typing import Callable, TypeVar
 
 import numpy as np
 
@@ -40,7 +41,8 @@ def usable_threads(wanted: int) -> int:
     return max(1, min(wanted, len(usable_cores())))
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True)
+class Shard:
     """Which of `count` ranks a batch is for; see engine/ranks.py."""
 
     index: int = 0
@@ -98,10 +100,13 @@ def skipped(count: int) -> str:
 
 
 MOST_IN_A_ROW = 200  # bad files; more are no accident, but a folder that is gone
+Loaded = TypeVar("Loaded")
 
 
-def first_good(load: Callable[[int], np.ndarray], index: int, count: int, bad: BadFiles, name: Callable) -> tuple:
-    """(index, image) of the sample at `index`, or of the next readable one, so that a batch is always full."""
+def first_good(
+    load: Callable[[int], Loaded], index: int, count: int, bad: BadFiles, name: Callable[[int], str]
+) -> tuple[int, Loaded]:
+    """(index, image or pair) of the sample at `index`, or of the next readable one, so that a batch is always full."""
     for candidate in range(index, index + min(count, MOST_IN_A_ROW)):
         try:
             return candidate % count, load(candidate % count)
@@ -136,7 +141,7 @@ def ordered_map(function: Callable, items: Iterable, threads: int, ahead: int) -
 class _Batch:
     """Arrays that the threads of a pool fill, a row per sample; the first one that is ready tells their shapes."""
 
-    def __init__(self, sample: Callable, items: Sequence, pool: ThreadPoolExecutor):
+    def __init__(self, sample: Callable, items: Collection, pool: ThreadPoolExecutor):
         self._size, self._lock = len(items), threading.Lock()
         self._arrays: tuple[np.ndarray, ...] = ()
         self._rows = [pool.submit(self._fill, sample, row, item) for row, item in enumerate(items)]
@@ -161,7 +166,7 @@ class _Batch:
         return self._arrays
 
 
-def batches(sample: Callable, orders: Iterable[Sequence], threads: int) -> Iterator[tuple[np.ndarray, ...]]:
+def batches(sample: Callable, orders: Iterable[Collection], threads: int) -> Iterator[tuple[np.ndarray, ...]]:
     """Put `sample(item) -> tuple of arrays` together into one tuple of arrays per row of items that `orders` yields.
 
     The arrays are new ones for every batch. While a batch is used, the next AHEAD are made, and more only where those
@@ -178,7 +183,7 @@ def batches(sample: Callable, orders: Iterable[Sequence], threads: int) -> Itera
             yield waiting.popleft().arrays()
 
 
-def prefetched(items: Generator, count: int = 1) -> Iterator:
+def prefetched(items: Generator, count: int = 1) -> Generator:
     """The same items, made by a thread that is `count` of them ahead; what making one raises is raised in its turn.
 
     The thread ends with the last item or when this is closed, and then closes `items`.
