@@ -99,12 +99,17 @@ def train(job: Job, kernels: str = "auto", quant: bool = False) -> dict:
     Its start includes reading one batch of tiny files, which the peers do not read.
     """
 
+    from src.engine import environment
+
+    environment.prepare()
+    from src.engine.loop import as_tensors
+
     def clock(training: Any, *_: object) -> dict:
         step, arriving = training.step, training.batches(0, 0)
         image, *others = next(arriving)
         arriving.close()
-        image = noise(image.shape)
-        return time_calls(lambda: float(step(RATE, image, *others).asnumpy()), job)
+        tensors = next(as_tensors([(noise(image.shape), *others)]))
+        return time_calls(lambda: float(step(RATE, *tensors).asnumpy()), job)
 
     with tempfile.TemporaryDirectory(dir=".", prefix="run-") as folder:
         return clocked("train", training_flags(job, kernels, quant, folder), "train", clock, job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from src.classification import extraction, targets
 from src.classification.classifier import Classifier
 from src.classification.config import Config
 from src.classification.dataset import Loader, bad_files
-from src.classification.features import Extractor
+from src.classification.features import Extractor, Features
 from src.engine import loop
 from src.engine.data.cached_files import CachedFiles
 from src.engine.data.image_folder import EVAL_FOLDERS, scan
@@ -73,7 +74,7 @@ def full_network(
         arriving = loader.train_batches(epoch, first_step)
         return with_dropout(arriving, net.backbone.out_channels, cfg, (epoch, first_step), rank)
 
-    def evaluate(position: Position) -> Score:
+    def evaluate(held_out: Loader, position: Position) -> Score:
         rank.share_statistics(net)
         arriving = held_out.eval_batches(cfg.batch_size)
         metric = loop.evaluate(loop.predictor(net), arriving, Classification(data.classes), rank)
@@ -90,7 +91,8 @@ def full_network(
         if cache is not None:
             yield cache.statistics()
 
-    return Training(net, one_step, batches, planned, evaluate if held_out else None, closing=closing)
+    scored = functools.partial(evaluate, held_out) if held_out else None
+    return Training(net, one_step, batches, planned, scored, closing=closing)
 
 
 def head(model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run) -> Training:
@@ -115,8 +117,8 @@ def head(model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run) -> 
         arriving = features.train_batches(cfg, epoch, first_step, rank.shard)
         return with_dropout(arriving, net.backbone.out_channels, cfg, (epoch, first_step), rank)
 
-    def evaluate(position: Position) -> Score:
-        arriving = held_out_features.eval_batches(cfg.batch_size)
+    def evaluate(held_out: Features, position: Position) -> Score:
+        arriving = held_out.eval_batches(cfg.batch_size)
         return score(loop.evaluate(loop.predictor(net.head), arriving, Classification(data.classes)))
 
     planned = schedule(model, len(features), cfg, rank)
@@ -124,7 +126,8 @@ def head(model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run) -> 
     what = Trained(net.head, loss, list(net.get_parameters()))
     one_step = train_step(what, planned, cfg, run)
     return Training(
-        net, one_step, batches, planned, evaluate if held_out else None,
+        net, one_step, batches, planned,
+        functools.partial(evaluate, held_out_features) if held_out_features is not None else None,
         closing=lambda: summaries(loader.bad, held_out.bad if held_out else None),
     )  # fmt: skip
 

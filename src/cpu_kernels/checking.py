@@ -5,7 +5,7 @@ Each refusal is one sentence that names the kernel, the argument, what is expect
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from src.cpu_kernels.declaration import Argument, Derived, Kernel, Rule
 from src.cpu_kernels.expressions import evaluate, names
@@ -34,7 +34,8 @@ def output_shapes(
 
     `numbers` are the values that decide about shapes. Raises Refused.
     """
-    found, values, rests = [], dict(kernel.variants[variant]), {}
+    found, values = [], dict(kernel.variants[variant])
+    rests: dict[str, Shape] = {}
 
     def refuse(sentence: str) -> Refused:
         return Refused(f"CPU kernel {kernel.name}{variant}: {sentence}")
@@ -104,7 +105,7 @@ def _mismatch(argument: Argument, found: Shape, values: dict[str, int], rests: d
     return f"{argument.name} must have the shape {_tuple(texts)}{without}, not {_tuple(map(str, found))}"
 
 
-def _tuple(sides) -> str:
+def _tuple(sides: Iterable[str]) -> str:
     """As Python prints a tuple of numbers."""
     sides = list(sides)
     return f"({sides[0]},)" if len(sides) == 1 else f"({', '.join(sides)})"

@@ -67,7 +67,8 @@ class Derived(NamedTuple):
     text: str
 
 
-class Check(NamedTuple):
+@dataclass(frozen=True)
+class Check:
     """Tensor `index` has to be as its argument says. `whole`: those of its numbers that have to be whole."""
 
     index: int

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from src.cpu_kernels.declaration import Operator
+from src.cpu_kernels.declaration import Gradient, Operator
 from src.cpu_kernels.operators import OPERATORS
 
 BEGINNING = '''"""Written by gradients.py from operators.py: what makes an operator's bprop of its backward operator."""
@@ -24,7 +24,9 @@ from mindspore.ops import zeros_like
 
 def text() -> str:
     """The whole file."""
-    return "\n\n".join([BEGINNING, *(_function(entry) for entry in OPERATORS.values() if entry.gradient is not None)])
+    return "\n\n".join(
+        [BEGINNING, *(_function(entry, entry.gradient) for entry in OPERATORS.values() if entry.gradient is not None)]
+    )
 
 
 def file_of(library: Path) -> Path:
@@ -37,24 +39,26 @@ def load(library: Path) -> ModuleType:
     """The functions, as a module."""
     name = f"cpu_kernel_gradients_{library.stem}"
     spec = importlib.util.spec_from_file_location(name, file_of(library))
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file_of(library)} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where MindSpore looks for the names that a function uses
     spec.loader.exec_module(module)
     return module
 
 
-def _function(entry: Operator) -> str:
+def _function(entry: Operator, gradient: Gradient) -> str:
     inputs, outputs = ([argument.name for argument in side] for side in (entry.inputs, entry.outputs))
     single = len(outputs) == 1
     values = {name: name for name in inputs}
     for index, name in enumerate(outputs):
         values[name] = "out" if single else f"out[{index}]"
         values[f"d{name}"] = "dout" if single else f"dout[{index}]"
-    of, first = entry.gradient.of.split(), values[f"d{outputs[0]}"]
+    of, first = gradient.of.split(), values[f"d{outputs[0]}"]
     found = {name: "found" if len(of) == 1 else f"found[{index}]" for index, name in enumerate(of)}
-    found.update({name: first for name in entry.gradient.passed.split()})
-    found.update({name: f"{values[output]} * {first}" for name, output in entry.gradient.ready.items()})
-    call = f"backward({', '.join(values[name] for name in entry.gradient.reads.split())})"
+    found.update({name: first for name in gradient.passed.split()})
+    found.update({name: f"{values[output]} * {first}" for name, output in gradient.ready.items()})
+    call = f"backward({', '.join(values[name] for name in gradient.reads.split())})"
     gradients = ", ".join(found.get(name, f"zeros_like({name})") for name in inputs)
     body = [f"found = {call}", f"return ({gradients},)"]
     if of == inputs and len(of) > 1:

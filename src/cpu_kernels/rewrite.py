@@ -45,7 +45,7 @@ def accelerate(net: nn.Cell, mode: str = "auto", weights_vary: bool = False) -> 
     library, reason = availability.find_library(mode)
     if library is None:
         return availability.off_because(reason)
-    replaced = {}
+    replaced: dict[tuple[nn.Cell, str], nn.Cell] = {}
     for _, parent in list(net.cells_and_names()):
         _replace_children(parent, library, replaced, route_large=not weights_vary)
     joined = 0 if weights_vary else _join_all(net, library)
@@ -80,7 +80,9 @@ def _join(parent: nn.Cell, uses: Counter, library: Path) -> int:
             continue
         last = next((name for name, cell in reversed(before._cells.items()) if type(cell) is not nn.Identity), None)
         first = next(iter(after._cells), None)
-        norm, conv = before._cells.get(last), after._cells.get(first)
+        if last is None or first is None:
+            continue
+        norm, conv = before._cells[last], after._cells[first]
         if (
             isinstance(norm, FusedBatchNorm)
             and norm.activation == "ReLU6"

@@ -313,9 +313,9 @@ def _msrun(request: Request, world: int) -> tuple[str, ...]:
 
 
 def _mpirun(local: int, is_root: bool) -> tuple[str, ...]:
-    """mpirun refuses to run as root unless told; containers usually do."""
+    """mpirun refuses to run as root, as containers do, and to start more ranks than there are cores, unless told."""
     allow = ("--allow-run-as-root",) if is_root else ()
-    return ("mpirun", "-n", str(local), *allow, "--bind-to", "none", sys.executable)
+    return ("mpirun", "-n", str(local), *allow, "--oversubscribe", "--bind-to", "none", sys.executable)
 
 
 def share_cores(cores: list[int], ranks: int) -> list[tuple[int, ...]]:

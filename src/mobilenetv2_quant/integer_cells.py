@@ -13,6 +13,7 @@ than ONNX and other platforms stay with floats on grids.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -67,7 +68,8 @@ class IntConv(nn.Cell):
 
     def __init__(self, layer: nn.Cell, source: nn.Cell | None, target: nn.Cell, relu6: bool, library: Path):
         super().__init__(auto_prefix=False)
-        self.layer, self.source, self.target, self.relu6 = layer, source, target, relu6
+        self.layer, self.target, self.relu6 = layer, target, relu6
+        self.source: Any = source  # None goes with `is_float` only, which graph mode need not be told again
         self.is_float = layer.quantiser is None or source is None
         self.requantise = custom_operator(library, "IntRequantise")
         if self.is_float:
@@ -133,7 +135,7 @@ class IntMean(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         area, step = float(x.shape[2] * x.shape[3]), self.source.scale_and_zero_point()[0]
         sums = SUM_OF(x, (2, 3))
-        if self.target is None:
+        if self.target is None or self.on_grid is None:
             return sums * step / area
         scale = self.target.scale_and_zero_point()[0]
         return self.on_grid(sums * (step / (scale * area))) * scale

@@ -79,7 +79,7 @@ class QuantConv(nn.Cell):
         return self.beta - self.moving_mean * fold_factor(self.gamma, self.moving_variance).reshape(-1)
 
     def construct(self, x: Tensor) -> Tensor:
-        if not self.quantising or (self.training and self.delayed):
+        if self.quantiser is None or not self.quantising or (self.training and self.delayed):
             return self.convolve(x, self.weight)
         return self.convolve(x, self.quantiser.through_fold(self.weight, self.gamma, self.moving_variance))
 
@@ -103,8 +103,9 @@ class QuantDense(nn.Cell):
         return self.bias
 
     def construct(self, x: Tensor) -> Tensor:
-        is_float = not self.quantising or (self.training and self.delayed)
-        return self.matmul(x, self.weight if is_float else self.quantiser(self.weight)) + self.bias
+        if self.quantiser is None or not self.quantising or (self.training and self.delayed):
+            return self.matmul(x, self.weight) + self.bias
+        return self.matmul(x, self.quantiser(self.weight)) + self.bias
 
 
 class QuantSum(nn.Cell):
@@ -175,7 +176,7 @@ def quantise_sequence(sequence: nn.SequentialCell, name: str, quantisers: Quanti
         layer = name if isinstance(sequence, network.ConvBNReLU6) else f"{name}.{index}"
         if isinstance(part, network.InvertedResidual) and part.has_shortcut:
             part = QuantSum(part, quantisers.activation(f"{layer}.sum"))
-        elif hasattr(following, "moving_variance"):
+        elif following is not None and hasattr(following, "moving_variance"):
             part = QuantConv(layer, part, following, quantisers.weight(layer, following.gamma.shape[0]))
             result_name = f"{layer}.output"
         result.append(part)

@@ -5,9 +5,10 @@ the decode head, K classes. The stages work at 1/4, 1/8, 1/16 and 1/32 of the in
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
-from mindspore import Tensor, float32, nn, ops
+from mindspore import Parameter, Tensor, float32, nn, ops
 
 from src.segformer.variants import HEADS, MLP_RATIO, REDUCTIONS, VARIANTS, decoder_width
 
@@ -162,13 +163,25 @@ class Block(nn.Cell):
         return x + dropped(self.mlp(self.norm2(x), height, width), keep_mlp)
 
 
+class StageSizes(NamedTuple):
+    """What differs between the stages; `patch` is kernel, stride and padding of the patch embedding."""
+
+    in_channels: int
+    channels: int
+    patch: tuple[int, int, int]
+    depth: int
+    heads: int
+    reduction: int
+
+
 class Stage(nn.Cell):
     """(N, C_in, H, W) -> (N, C, h, w): patch embedding, `depth` blocks, layer normalisation."""
 
-    def __init__(self, in_channels: int, channels: int, patch: tuple, depth: int, heads: int, reduction: int, erf):
+    def __init__(self, sizes: StageSizes, erf: nn.Cell):
         super().__init__()
-        self.patch_embed = PatchEmbed(in_channels, channels, *patch)
-        self.blocks = nn.CellList([Block(channels, heads, reduction, erf) for _ in range(depth)])
+        channels = sizes.channels
+        self.patch_embed = PatchEmbed(sizes.in_channels, channels, *sizes.patch)
+        self.blocks = nn.CellList([Block(channels, sizes.heads, sizes.reduction, erf) for _ in range(sizes.depth)])
         self.norm = nn.LayerNorm((channels,), epsilon=BLOCK_EPS)
 
     def construct(self, x: Tensor, keep: Tensor = None) -> Tensor:
@@ -186,11 +199,11 @@ class Backbone(nn.Cell):
         variant = VARIANTS[backbone]
         inputs = (3, *variant.channels[:3])
         rows = zip(inputs, variant.channels, PATCHES, variant.depths, HEADS, REDUCTIONS)
-        self.stages = nn.CellList([Stage(*row, erf) for row in rows])
+        self.stages = nn.CellList([Stage(StageSizes(*row), erf) for row in rows])
         self.starts = tuple(sum(variant.depths[:index]) for index in range(5))  # number of each stage's first block
 
     def construct(self, image: Tensor, keep: Tensor = None) -> tuple:
-        maps, x = (), image
+        maps, x = (), image  # type: tuple, Tensor  # as a comment: graph mode compiles no annotation
         for index, stage in enumerate(self.stages):
             x = stage(x, None if keep is None else keep[self.starts[index] : self.starts[index + 1]])
             maps = (*maps, x)
@@ -215,7 +228,7 @@ class Head(nn.Cell):
 
     def construct(self, maps: tuple, keep: Tensor = None) -> Tensor:
         height, width = maps[0].shape[2:]
-        total, bias = 0.0, 0.0
+        total, bias = 0.0, 0.0  # type: Tensor, Tensor  # from the first stage on
         for index, dense in enumerate(self.linear_c):
             n, channels, h, w = maps[index].shape
             start = (len(self.linear_c) - 1 - index) * self.width
@@ -276,7 +289,7 @@ def init_weights(net: SegFormer, seed: int) -> None:
     """
     rng = np.random.default_rng(seed)
 
-    def fill(parameter, values: np.ndarray) -> None:
+    def fill(parameter: Parameter, values: np.ndarray) -> None:
         parameter.set_data(Tensor(values.astype(np.float32)))
 
     for _, cell in net.backbone.cells_and_names():

@@ -124,7 +124,7 @@ class MapHead(nn.Cell):
         self.resize_sum = custom_operator(library, "ResizeSum")
 
     def construct(self, maps: tuple, keep: Tensor = None) -> Tensor:
-        fused = ()
+        fused = ()  # type: tuple  # as a comment: graph mode compiles no annotation
         for index, layer in enumerate(self.linear_c):
             start = (len(self.linear_c) - 1 - index) * self.width
             fuse = self.linear_fuse.weight[:, start : start + self.width]  # (E, E)

@@ -13,7 +13,6 @@ ms = pytest.importorskip("mindspore")
 
 from mindspore import Tensor, nn  # noqa: E402
 from mindspore.nn.layer import normalization  # noqa: E402
-from src.segformer.labels import CITYSCAPES  # noqa: E402
 
 from src.classification import training as classification  # noqa: E402
 from src.engine import device, precision  # noqa: E402
@@ -25,6 +24,7 @@ from src.engine.io.run import VERSIONS, RunSettings, open_run  # noqa: E402
 from src.engine.ranks import Rank  # noqa: E402
 from src.engine.steps.loss_scale import DynamicScale  # noqa: E402
 from src.segformer import training as segformer  # noqa: E402
+from src.segformer.data.labels import CITYSCAPES  # noqa: E402
 from src.segformer.network import Attention, Gelu, Head  # noqa: E402
 
 HALF = ms.float16

@@ -105,7 +105,7 @@ def random_input(shape: tuple[int, ...], seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def reload(path: Path, threads: int = 1):
+def reload(path: Path, threads: int = 1) -> Callable[[np.ndarray], np.ndarray]:
     """numpy -> numpy inference with the written file."""
     if path.suffix == ".onnx":
         return onnx_model.load(path, threads).predict

@@ -172,7 +172,9 @@ class _Unpickler(pickle.Unpickler):
         self._path = path
 
         # Local functions: a pickle may set attributes on any object it holds, and these die with the unpickler.
-        def rebuild_tensor(storage, offset, size, stride, requires_grad, hooks, metadata=None):
+        def rebuild_tensor(  # noqa: PLR0913 (torch says what a pickle passes)
+            storage, offset, size, stride, requires_grad, hooks, metadata=None
+        ):
             if metadata:
                 raise ValueError("a tensor with metadata (a conjugate or negative view)")
             return _Tensor(storage, offset, size, stride)

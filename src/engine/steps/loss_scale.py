@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mindspore as ms
 import numpy as np
@@ -84,7 +84,7 @@ class GuardedStep:
     average and untrained parameters as they were. Nothing here waits for the device.
     """
 
-    def __init__(self, parts: Parts, scale: nn.Cell, options):
+    def __init__(self, parts: Parts, scale: nn.Cell, options: Any):
         self._skipped = number(0, "skipped_steps")
         self._compiled = compiled_step(parts, scale, options, self._skipped)
         self._finite, self._scale = Tensor(True), scale.scale
@@ -119,7 +119,7 @@ class Guard:
         split, good, bad = SplitWithSize(), Tensor(np.float32(0)), Tensor(np.float32(np.nan))
 
         def joined():
-            parts = ()
+            parts = ()  # type: tuple  # as a comment: graph mode compiles no annotation
             for parameter in parameters:
                 parts = (*parts, parameter.reshape(-1))
             return ops.concat(parts)
@@ -140,7 +140,7 @@ class Guard:
         self.kept, self.marked, self.put_back = kept, marked, put_back
 
 
-def compiled_step(parts: Parts, scale: nn.Cell, options, skipped: Parameter) -> Callable:
+def compiled_step(parts: Parts, scale: nn.Cell, options: Any, skipped: Parameter) -> Callable:
     """`step(lr, *inputs)` -> loss, whether the step was finite (on all ranks), next scale; one graph.
 
     It counts in `skipped` the steps that were not.

@@ -280,8 +280,7 @@ class Loader:
             return train_transform(image, mask, rng, cfg, pairs.classes.ignore)
 
         order = stream.training_order(len(pairs), self.batch_per_rank, cfg.seed, epoch, self.shard)[first_step:]
-        workers = cfg.dataset_num_parallel_workers
-        yield from stream.batches(sample, order, workers, ahead=max(2 * self.batch_per_rank, workers + 1))
+        yield from stream.batches(sample, order, cfg.dataset_num_parallel_workers)
 
     def eval_samples(self, scale: float | None = 1.0) -> Iterator[Sample | None]:
         """Every image of this rank in order, one at a time; only a few are prepared in advance.
