@@ -226,10 +226,10 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Export, Devi
         for key in ("ema_decay", "clip_norm", "dropout", "enable_profiling"):
             if getattr(self, key):
                 raise UsageError(f"{key} and boost_mode {self.boost_mode} do not go together; use one of the two")
-        if self.pretrain_ckpt:
+        if self.pretrain_ckpt and self.dtype == "float32":  # between casts MindSpore finds none to leave out
             raise UsageError(
                 f"boost_mode {self.boost_mode} leaves normalisations out of training, and the weights of pretrain_ckpt "
-                "were trained with them; leave one of the two out"
+                "were trained with them; use --amp_level O2, which keeps them, or leave one of the two out"
             )
 
     def _check_eval(self) -> None:

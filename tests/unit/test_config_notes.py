@@ -176,7 +176,7 @@ def test_the_checkpoint_of_a_job_has_one_name_for_all_commands(capsys):
             "enable_profiling and boost_mode O1 do not go together",
         ),
         (
-            ["--freeze_layer", "none", "--platform", "Ascend", "--boost_mode", "O1"],
+            ["--freeze_layer", "none", "--platform", "Ascend", "--boost_mode", "O1", "--amp_level", "O0"],
             "boost_mode O1 leaves normalisations out of training",
         ),
     ],
