@@ -92,7 +92,10 @@ def full_network(
         if cache is not None:
             yield cache.statistics()
 
-    return Training(net, one_step, batches, planned, evaluate if held_out else None, closing=closing)
+    return Training(
+        net, one_step, batches, planned, evaluate if held_out else None, closing=closing,
+        in_background=cache is None,  # reading MindSpore's cache from another thread crashes (2.8.0)
+    )  # fmt: skip
 
 
 def head(model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run) -> Training:
