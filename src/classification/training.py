@@ -92,7 +92,10 @@ def full_network(
             yield cache.statistics()
 
     scored = functools.partial(evaluate, held_out) if held_out else None
-    return Training(net, one_step, batches, planned, scored, closing=closing)
+    return Training(
+        net, one_step, batches, planned, scored, closing=closing,
+        in_background=cache is None,  # reading MindSpore's cache from another thread crashes (2.8.0)
+    )  # fmt: skip
 
 
 def head(model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run) -> Training:

@@ -96,6 +96,7 @@ class Training:
     closing: Callable[[], Iterable[str]] = tuple
     score: tuple[str, str] = ("top1", "top-1")  # the score's name in metrics.jsonl, and for people
     in_flight: int = field(default_factory=steps_in_flight)
+    in_background: bool = True  # whether another thread than the main one may ask for batches
 
 
 class Stop(Exception):
@@ -222,7 +223,9 @@ class _Epoch:
         schedule, epoch, first = self.training.schedule, position.epoch, position.step
         total, pace = schedule.steps_per_epoch, _Pace(first)
         started: deque[_Started] = deque()
-        batches = prefetched(as_tensors(self.training.batches(epoch, first)))
+        batches = as_tensors(self.training.batches(epoch, first))
+        if self.training.in_background:
+            batches = prefetched(batches)
         with contextlib.closing(batches) as arriving:
             for index in self.journal.bar(range(first, total), first, total, f"epoch {epoch + 1}/{schedule.epochs}"):
                 inputs = pace.next(arriving)

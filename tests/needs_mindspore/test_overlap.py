@@ -136,6 +136,21 @@ def test_the_next_batch_is_made_while_a_step_runs(in_flight):
     loop.train(WaitsForData().training(in_flight), Position(), Notes(), lambda position: None)
 
 
+@pytest.mark.parametrize("in_background", [True, False])
+def test_batches_are_asked_for_by_the_main_thread_where_another_may_not(in_background):
+    class Tells(Card):
+        def batches(self, epoch, first_step):
+            for batch in super().batches(epoch, first_step):
+                seen.add(threading.current_thread() is threading.main_thread())
+                yield batch
+
+    seen, notes = set(), Notes()
+    training = dataclasses.replace(Tells().training(in_flight=2), in_background=in_background)
+    loop.train(training, Position(), notes, lambda position: None)
+    assert seen == {not in_background}
+    assert [loss for _, loss, _ in notes.losses()] == [number + 0.5 for number in range(EPOCHS * STEPS)]
+
+
 def test_no_more_than_one_batch_waits_for_its_step():
     class Counts(Card):
         def step(self, rate, numbers):
