@@ -47,7 +47,7 @@ def _custom(
 
     def out_shape(*shapes):
         found = output_shapes(kernel, variant, shapes, numbers)
-        return found[0] if len(found) == 1 else tuple(found)
+        return tuple(found) if len(found) > 1 else found[0]
 
     def out_dtype(*types):
         check_types(kernel, variant, [str(found.element_type()).lower() for found in types])
