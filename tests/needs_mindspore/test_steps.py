@@ -23,6 +23,12 @@ SCALE = 1024.0
 TARGET = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]
 
 
+def scaling_of(step) -> tuple[bool, float]:
+    """Whether the last step overflowed, and the scale of the next one."""
+    overflow, scale = step.scaling()
+    return bool(overflow), float(scale)
+
+
 def image(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((4, 3, 8, 8)).astype(np.float32)
 
@@ -90,12 +96,12 @@ class TestOverflow:
         moving = {p.name for p in net.get_parameters() if not p.requires_grad}
         assert len(moving) == (9 if kind == "quantiser" else 8)
         assert moving <= changed(first, before)
-        assert one.scaling() == (False, SCALE)
+        assert scaling_of(one) == (False, SCALE)
 
         infinite = image()
         infinite[0, 0, 0, 0] = np.inf
         told = float(one(0.1, infinite, TARGET).asnumpy())
-        overflows, following = one.scaling()
+        overflows, following = scaling_of(one)
         assert overflows
         self.check(scale, before, values(one), following, SCALE / 2)
         assert told == loss or scale == "fixed"
@@ -106,12 +112,12 @@ class TestOverflow:
             ops.assign(parameter, Tensor(first[parameter.name]))
         before = values(one)
         told = float(one(0.1, image(), far).asnumpy())
-        assert one.scaling()[0]
+        assert scaling_of(one)[0]
         assert np.isfinite(told)
-        self.check(scale, before, values(one), one.scaling()[1], SCALE / 4)
+        self.check(scale, before, values(one), scaling_of(one)[1], SCALE / 4)
 
         float(one(0.1, image(), TARGET).asnumpy())
-        assert not one.scaling()[0]
+        assert not scaling_of(one)[0]
         assert one.skipped() == 2
         assert {"dense.weight", "ema.dense.weight", *moving} <= changed(before, values(one))
 
@@ -143,7 +149,7 @@ class TestOverflow:
     def test_without_a_scale_there_is_neither_copy_nor_check(self):
         one = step_of(small("float32"), StepOptions(1.0))
         assert not isinstance(one.run, GuardedStep)
-        assert one.scaling() == (False, 1.0)
+        assert scaling_of(one) == (False, 1.0)
         assert one.skipped() == 0
 
     def test_what_cannot_be_put_back_is_refused(self):
@@ -169,7 +175,7 @@ class TestRanks:
         one = self.two(monkeypatch, with_another)
         before = values(one)
         assert np.isfinite(float(one(0.1, image(), TARGET).asnumpy()))
-        assert one.scaling() == (True, SCALE)
+        assert scaling_of(one) == (True, SCALE)
         assert changed(before, values(one)) == set()
 
     def test_a_statistic_that_overflows_here_reaches_the_other_ranks(self, monkeypatch):
@@ -183,7 +189,7 @@ class TestRanks:
         infinite = image()
         infinite[0, 0, 0, 0] = np.inf
         one(0.1, infinite, TARGET)
-        assert one.scaling()[0]
+        assert scaling_of(one)[0]
         assert np.isnan(sent.asnumpy()).any()
 
 

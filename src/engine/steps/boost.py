@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn
@@ -130,5 +131,5 @@ class Alternating:
         self.done += 1
         return self.current(lr, *inputs)
 
-    def scaling(self) -> tuple[bool, float]:
+    def scaling(self) -> tuple[Any, Any]:
         return self.current.scaling()

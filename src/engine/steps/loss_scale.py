@@ -87,16 +87,16 @@ class GuardedStep:
     def __init__(self, parts: Parts, scale: nn.Cell, options: Any):
         self._skipped = number(0, "skipped_steps")
         self._compiled = compiled_step(parts, scale, options, self._skipped)
-        self._finite, self._scale = Tensor(True), scale.scale
+        self._overflow, self._scale = Tensor(False), scale.scale
 
     def __call__(self, lr: float, *inputs: np.ndarray) -> Tensor:
         arguments = Tensor(lr, ms.float32), *(Tensor(array) for array in inputs)
-        loss, self._finite, self._scale = self._compiled(*arguments)
+        loss, self._overflow, self._scale = self._compiled(*arguments)
         return loss
 
-    def scaling(self) -> tuple[bool, float]:
-        """Whether the last step overflowed, and the scale of the next one."""
-        return not bool(self._finite.asnumpy()), float(self._scale.asnumpy())
+    def scaling(self) -> tuple[Tensor, Tensor]:
+        """Whether the last step overflowed, and the scale of the next one; reading the tensors waits for the step."""
+        return self._overflow, self._scale
 
     def skipped(self) -> int:
         """How many steps of this process have overflowed."""
@@ -141,7 +141,7 @@ class Guard:
 
 
 def compiled_step(parts: Parts, scale: nn.Cell, options: Any, skipped: Parameter) -> Callable:
-    """`step(lr, *inputs)` -> loss, whether the step was finite (on all ranks), next scale; one graph.
+    """`step(lr, *inputs)` -> loss, whether the step overflowed (on any rank), next scale; one graph.
 
     It counts in `skipped` the steps that were not.
     """
@@ -185,6 +185,6 @@ def compiled_step(parts: Parts, scale: nn.Cell, options: Any, skipped: Parameter
             if has_untrained:
                 loss = put_back(loss, before)
         told, following = scale(loss / factor, finite)
-        return told, finite, following
+        return told, ops.logical_not(finite), following
 
     return step

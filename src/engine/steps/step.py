@@ -6,6 +6,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -25,15 +26,15 @@ class TrainStep:
     """`step(lr, *inputs)` trains on one batch and returns the loss (scalar, float32); `state` is all that it changes.
 
     `begin(done)` is called once, with the number of steps that the run has behind it. `averaged` puts the moving
-    average of the weights in their place. `scaling` tells whether the last step overflowed, and the loss scale;
-    `skipped` how many steps overflowed and so changed nothing.
+    average of the weights in their place. `scaling` tells whether the last step overflowed, and the loss scale, as
+    numbers or as tensors that are read later; `skipped` how many steps overflowed and so changed nothing.
     """
 
     run: Callable[..., Tensor]
     state: list[Parameter]
     begin: Callable[[int], object] = int
     averaged: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
-    scaling: Callable[[], tuple[bool, float]] = _no_scaling
+    scaling: Callable[[], tuple[Any, Any]] = _no_scaling
     skipped: Callable[[], int] = int
 
     def __call__(self, lr: float, *inputs: np.ndarray) -> Tensor:
