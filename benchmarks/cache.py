@@ -9,6 +9,7 @@ reading the files, so give --images on that file system, and drop the page cache
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import statistics
@@ -30,23 +31,24 @@ EPOCHS = 2
 def epochs(folder: str, session: int) -> list[float]:
     """Seconds that each epoch's batches take; `session` 0 is without the cache."""
     environment.prepare()
+    from src.classification.dataset import Loader
     from src.engine.data import stream
     from src.engine.data.image_folder import TRAIN_FOLDERS, scan
-    from src.mobilenetv2 import dataset
+    from src.mobilenetv2.classifier import MOBILENETV2
     from src.mobilenetv2.config import Config
 
     values = canonical(Config, read_yaml(ROOT / "default_config_cpu.yaml"))
     values.update(image_height=Value(SIZE, "-"), image_width=Value(SIZE, "-"), batch_size=Value(BATCH, "-"))
     cfg, images = build(Config, values), scan(folder, TRAIN_FOLDERS)
-    contents = stream.without_contents
     if session:
         from src.engine.data.cached_files import CachedFiles
 
-        contents = CachedFiles(images, session, False).rows
+        images = dataclasses.replace(images, source=CachedFiles(images.source, session, False))
+    loader = Loader(images, MOBILENETV2.transforms, cfg, stream.BadFiles("error", print))
     found = []
     for epoch in range(EPOCHS):
         began = time.perf_counter()
-        for _ in dataset.train_batches(images, cfg, stream.BadFiles("error", print), epoch, contents=contents):
+        for _ in loader.train_batches(epoch):
             pass
         found.append(time.perf_counter() - began)
     return found
