@@ -63,7 +63,8 @@ def list_inputs(data_path: str, output_path: str) -> list[Input]:
     """The image `data_path`, or all images in that folder and below it, in a fixed order.
 
     Of a data set for training, only the images are inputs; of Cityscapes' root those of val, and their pictures go into
-    one folder, because the names hold the city. The output folder is left out, hidden files are too. Two images whose names differ in the suffix only keep it in the names of their pictures (x.jpg_gray.png).
+    one folder, because the names hold the city. The output folder is left out, hidden files are too. Two images whose
+    names differ in the suffix only keep it in the names of their pictures (x.jpg_gray.png).
     """
     root, output = Path(data_path).expanduser(), Path(output_path).expanduser().resolve()
     if root.is_file():

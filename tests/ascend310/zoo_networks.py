@@ -68,7 +68,7 @@ def fitted_head(net: mobilenetv2.MobileNetV2, root: Path) -> tuple[dict[str, np.
 
 
 def export_mobilenetv2(digits: Path, out: Path) -> None:
-    """net.onnx, exported/net.mindir with what lies beside it, and that under the name of AIR, which only Ascend writes."""
+    """net.onnx, exported/net.mindir with what lies beside it, and a copy under the name of AIR, which Ascend writes."""
     net = calm(mobilenetv2.build(10, WIDTH, 1)).set_train(False)
     head, class_to_index = fitted_head(net, digits)
     arrays = {**checkpoint.arrays_of(net.get_parameters()), **head}

@@ -332,7 +332,8 @@ class TestEvalAndExport:
         about = json.loads((tmp_path / "out" / "net.mindir.json").read_text())
         assert about["class_to_index"] == {"cat": 0, "dog": 1, "owl": 2}
         assert result.stdout.count("exported out/net.") == 2  # run_infer_310.sh needs the second one
-        assert onnx_model.load(tmp_path / "out" / "net.onnx", threads=1).meta["class_to_index"] == about["class_to_index"]
+        beside = onnx_model.load(tmp_path / "out" / "net.onnx", threads=1)
+        assert beside.meta["class_to_index"] == about["class_to_index"]
 
     def test_air_is_refused_here(self, best, tiny, tmp_path):
         result = run_command(
