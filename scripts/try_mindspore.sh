@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Run the tests with another MindSpore, or another Python, in an environment of its own beside .venv.
+# Run the tests, or a command, with another MindSpore or another Python, in an environment of its own beside .venv.
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 usage() {
   cat >&2 <<'END'
-usage: [PYTHON=python3.12] bash scripts/try_mindspore.sh VERSION [PYTEST_ARGUMENT...]
+usage: [PYTHON=python3.12] bash scripts/try_mindspore.sh VERSION [PYTEST_ARGUMENT...] [-- COMMAND...]
   bash scripts/try_mindspore.sh 2.10.0
   PYTHON=python3.12 bash scripts/try_mindspore.sh 2.8.0 tests/unit
+  bash scripts/try_mindspore.sh 2.10.0 -- python -m benchmarks.cpu --only train,quant,segformer --out build/mindspore-2.10.0
   The environment, .venv-mindspore-VERSION-python3.X, is kept for the next time.
 END
   exit 2
@@ -27,9 +28,15 @@ use_version() {
 }
 
 main() {
+  split_at_dashes "$@"
+  set -- ${WORDS[@]+"${WORDS[@]}"}
   (($# > 0)) || usage
   [[ $1 =~ ^[0-9]+(\.[0-9]+)+$ ]] || wrong "VERSION is '$1'; it has to be a number as 2.10.0"
+  ((${#FLAGS[@]} == 0 || $# == 1)) || wrong "the tests or a command; not both"
   use_version "$1"
+  if ((${#FLAGS[@]})); then
+    exec "${FLAGS[@]}"
+  fi
   run_pytest "${@:2}"
 }
 
