@@ -11,35 +11,55 @@ die() {
   exit 1
 }
 
-# The newest Python that MindSpore 2.8.0 has wheels for.
+# A Python that MindSpore 2.8.0 has wheels for: $PYTHON, or 3.11, on which most tests ran, or another one.
 find_python() {
   local candidate
-  for candidate in python3.11 python3.10 python3.9 python3; do
-    if "$candidate" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11))' 2>/dev/null; then
+  for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.10 python3.9 python3; do
+    if "$candidate" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
       printf '%s\n' "$candidate"
       return
     fi
+    [[ $candidate != "${PYTHON:-}" ]] || die "PYTHON is '$PYTHON'; it has to be a Python from 3.9 to 3.12"
   done
-  die "no Python 3.9, 3.10 or 3.11 found; install one of them"
+  die "no Python from 3.9 to 3.12 found; install one of them"
 }
 
 # ensure_environment FILE...: create .venv if needed and install the requirement files that changed since last time.
 ensure_environment() {
-  local file stamp python
+  local file
+  ensure_venv
+  for file in "$@"; do
+    install_requirements "$REPO_ROOT/$file"
+  done
+}
+
+ensure_venv() {
+  local python
   if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
     python=$(find_python)
     printf 'creating %s with %s\n' "$VENV" "$python"
     "$python" -m venv "$VENV" || die "cannot create $VENV; on Debian and Ubuntu: apt-get install python3-venv"
   fi
-  for file in "$@"; do
-    stamp=$VENV/.installed-$file
-    if ! cmp -s "$REPO_ROOT/$file" "$stamp"; then
-      printf 'installing %s\n' "$file"
-      "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -r "$REPO_ROOT/$file" ||
-        die "cannot install $file; the lines above say why"
-      cp "$REPO_ROOT/$file" "$stamp"
-    fi
-  done
+}
+
+# install_requirements PATH: unless the same text was installed under this name last time.
+install_requirements() {
+  local stamp=$VENV/.installed-${1##*/}
+  if ! cmp -s "$1" "$stamp"; then
+    printf 'installing %s\n' "${1##*/}"
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -r "$1" ||
+      die "cannot install ${1##*/}; the lines above say why"
+    cp "$1" "$stamp"
+  fi
+}
+
+# run_pytest [ARGUMENT...]: the tests that need no PyTorch and are not slow, or what the arguments choose.
+run_pytest() {
+  cd -- "$REPO_ROOT"
+  if (($# == 0)); then
+    set -- -m "not parity and not slow" -n 2 --dist loadfile tests
+  fi
+  exec "$VENV/bin/python" -m pytest "$@"
 }
 
 # wrong SENTENCE: bad arguments; prints the caller's usage and ends with status 2.

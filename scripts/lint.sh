@@ -10,7 +10,7 @@ main() {
   "$VENV/bin/ruff" format --check .
   "$VENV/bin/mypy"
   "$VENV/bin/shellcheck" -x scripts/*.sh scripts/*/*.sh ascend310_infer/*.sh .ci/run
-  find src/cpu_kernels ascend310_infer tests/ascend310 -name out -prune -o \( -name '*.cc' -o -name '*.h' \) \
+  find src/cpu_kernels ascend310_infer tests/aarch64 tests/ascend310 -name out -prune -o \( -name '*.cc' -o -name '*.h' \) \
     -exec "$VENV/bin/clang-format" --dry-run --Werror {} +
   echo "lint: clean"
 }

@@ -5,11 +5,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 main() {
   ensure_environment requirements.txt requirements-dev.txt
-  cd -- "$REPO_ROOT"
-  if (($# == 0)); then
-    set -- -m "not parity and not slow" -n 2 --dist loadfile tests
-  fi
-  exec "$VENV/bin/python" -m pytest "$@"
+  run_pytest "$@"
 }
 
 main "$@"

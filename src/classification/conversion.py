@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from mindspore import nn
@@ -13,6 +15,8 @@ from src.classification.dataset import example_batch
 from src.engine.data.image_folder import EVAL_FOLDERS, scan
 from src.engine.export import exporting
 from src.engine.io.checkpoint import Checkpoint
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 def metadata(checkpoint: Checkpoint, cfg: Config) -> dict:
@@ -32,16 +36,14 @@ def inputs(model: Classifier, cfg: Config) -> dict[str, np.ndarray]:
     return found
 
 
-def run(model: Classifier, net: nn.Cell, checkpoint: Checkpoint, cfg: Config) -> int:
-    """Write the file, read it back, compare it with the network and say how far they are apart."""
+def beside(cfg: AnyConfig) -> AnyConfig:
+    """What asks for the ONNX file beside a MINDIR file."""
+    return dataclasses.replace(cfg, file_format="ONNX", file_name=exporting.onnx_beside(cfg.file_name))
+
+
+def run(model: Classifier, net: nn.Cell, checkpoint: Checkpoint, cfg: Config) -> None:
+    """Write the file, read it back (not AIR), compare it with the network and say how far they are apart."""
     target = exporting.Target(
         Path(cfg.file_name).expanduser(), cfg.file_format, metadata(checkpoint, cfg), cfg.dynamic_batch
     )
-    tell(*exporting.export(net, target, inputs(model, cfg)))
-    return 0
-
-
-def tell(exported: Path, found: dict[str, float]) -> None:
-    for kind, difference in found.items():
-        print(f"largest difference to the network on {kind} input: {difference:.3g}")
-    print(f"exported {exported} ({exported.stat().st_size / 1e6:.1f} MB)")
+    exporting.tell(*exporting.export(net, target, inputs(model, cfg)))

@@ -70,8 +70,11 @@ def evaluate(model: Classifier, cfg: Config) -> int:
 
 
 def export(model: Classifier, cfg: Config) -> int:
-    """Write MINDIR, ONNX or AIR, read the file back and compare it with the network on random and on real input."""
+    """Write MINDIR (with ONNX beside it), ONNX or AIR and compare what can be read back with the network."""
     device.setup(cfg.platform, cfg.device_id)
     checkpoint = checkpoints.read(model, cfg.ckpt_file)
     net = checkpoints.network_of(model, checkpoint, cfg, cfg.activation)
-    return conversion.run(model, net, checkpoint, cfg)
+    conversion.run(model, net, checkpoint, cfg)
+    if cfg.file_format == "MINDIR":
+        conversion.run(model, net, checkpoint, conversion.beside(cfg))
+    return 0

@@ -91,7 +91,7 @@ class Config(config.Config, Quantisation, Export):
             (train and bool(self.calibrate_only), ("calibration_batches", "run_eval"), "calibrate_only trains nothing"),
             (train and self.freeze_layer == "none", ("freeze_layer",), "the quantised network is trained as a whole"),
             (
-                export and self.file_format != "ONNX",
+                export and not self.writes_integers(),
                 report,
                 f"file_format is {self.file_format}, and ONNX has a report",
             ),
@@ -116,10 +116,15 @@ class Config(config.Config, Quantisation, Export):
         self._check_quantisation()
         super()._check_eval()
 
+    def writes_integers(self) -> bool:
+        """An export holds the network of integers: as ONNX, or as ONNX beside MINDIR."""
+        fits = self.activation_bits == EXPORTABLE_BITS and not self.activation_narrow_range
+        return fits and self.file_format != "AIR"
+
     def _check_export(self) -> None:
         self._check_quantisation()
         super()._check_export()
-        if self.file_format == "ONNX" and (self.activation_bits != EXPORTABLE_BITS or self.activation_narrow_range):
+        if self.file_format == "ONNX" and not self.writes_integers():
             raise UsageError(
                 "ONNX activations have 8 bits and the full range; "
                 "use --file_format MINDIR for activation_bits below 8 or activation_narrow_range"

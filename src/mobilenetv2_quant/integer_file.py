@@ -41,7 +41,7 @@ def run(net: MobileNetV2, simulated: MobileNetV2, checkpoint: Checkpoint, cfg: C
     file = Path(cfg.file_name).expanduser()
     path = file if file.suffix == ".onnx" else file.with_name(file.name + ".onnx")
     found = write(model, simulated, path, conversion.inputs(MOBILENETV2_QUANT, cfg))
-    conversion.tell(path, found)
+    exporting.tell(path, found)
     if writer.coarser:
         print(f"{writer.coarser} channels have coarser weights than trained, so that their biases fit into 32 bits")
     if writer.clipped:

@@ -110,12 +110,17 @@ def open_checkpoint(cfg: Config) -> tuple[files.Checkpoint, MobileNetV2]:
 
 
 def export(cfg: Config) -> int:
-    """Write the simulated network as MINDIR or AIR, or the integer network as ONNX with a report per layer."""
+    """Write the simulated network as MINDIR or AIR, and the integer network as ONNX with a report per layer.
+
+    ONNX is written alone or beside MINDIR.
+    """
     device.setup(cfg.platform, cfg.device_id)
     checkpoint = checkpoints.read(cfg.ckpt_file)
     net = checkpoints.network_of(checkpoint, cfg, activation=cfg.activation)
     if cfg.file_format != "ONNX":
-        return conversion.run(MOBILENETV2_QUANT, net, checkpoint, cfg)
+        conversion.run(MOBILENETV2_QUANT, net, checkpoint, cfg)
+    if not cfg.writes_integers():
+        return 0
     tell_kernels(cfg, print)
     simulated = checkpoints.network_of(checkpoint, cfg, kernels_of(cfg), cfg.activation, tell=False)
-    return integer_file.run(net, simulated, checkpoint, cfg)
+    return integer_file.run(net, simulated, checkpoint, cfg if cfg.file_format == "ONNX" else conversion.beside(cfg))

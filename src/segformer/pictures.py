@@ -22,6 +22,7 @@ from src.engine.io.files import files_below, replace_file
 from src.segformer.data.class_list import ClassList
 from src.segformer.data.dataset import CITY_IMAGES, IMAGES, MASKS
 
+VAL = "val"  # the split that is shown of Cityscapes
 GRAY, COLOR, OVERLAP, LABEL_IDS = "_gray.png", "_color.png", "_overlap.png", "_labelIds.png"
 LABEL_ID_FOLDER = "labelIds"
 LEGEND = "class_legend.png"
@@ -61,8 +62,9 @@ class Wanted:
 def list_inputs(data_path: str, output_path: str) -> list[Input]:
     """The image `data_path`, or all images in that folder and below it, in a fixed order.
 
-    Of a data set for training, only the images are inputs. The output folder is left out, hidden files are too. Two
-    images whose names differ in the suffix only keep it in the names of their pictures (x.jpg_gray.png).
+    Of a data set for training, only the images are inputs; of Cityscapes' root those of val, and their pictures go into
+    one folder, because the names hold the city. The output folder is left out, hidden files are too. Two images whose
+    names differ in the suffix only keep it in the names of their pictures (x.jpg_gray.png).
     """
     root, output = Path(data_path).expanduser(), Path(output_path).expanduser().resolve()
     if root.is_file():
@@ -70,10 +72,12 @@ def list_inputs(data_path: str, output_path: str) -> list[Input]:
             raise UsageError(f"data_path is {root}; an image has to end in {' '.join(IMAGE_SUFFIXES)}")
         inputs = [Input(root, root.stem)]
     elif root.is_dir():
-        root = image_folder(root)
+        city = root / CITY_IMAGES / VAL
+        root = city if city.is_dir() else image_folder(root)
         if output == root.resolve():
             raise UsageError(f"infer_output_path is the folder of the images, {root}; choose another one")
-        inputs = named(root, images_below(root, output))
+        files = images_below(root, output)
+        inputs = [Input(file, file.stem) for file in files] if root == city else named(root, files)
     else:
         raise UsageError(f"data_path is {root}, which does not exist; give an image or a folder of images")
     if not inputs:

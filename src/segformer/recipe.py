@@ -9,6 +9,7 @@ from src.engine import device, loop, precision
 from src.engine.config import to_yaml
 from src.engine.data import stream
 from src.engine.errors import UsageError, ZooError
+from src.engine.export import exporting
 from src.engine.io import files
 from src.engine.io.checkpoint import Checkpoint, Names
 from src.engine.io.run import RunSettings, open_run
@@ -162,7 +163,7 @@ def infer(cfg: Config) -> int:
 
 
 def export(cfg: Config) -> int:
-    """Write AIR, MINDIR or ONNX, read the file back and compare it with the network."""
+    """Write AIR, MINDIR (with ONNX beside it) or ONNX and compare what can be read back with the network."""
     device.setup(cfg.device, cfg.device_id)
     checkpoint = checkpoints.read(cfg.export_ckpt_path)
     metadata = {
@@ -172,8 +173,7 @@ def export(cfg: Config) -> int:
         "std": cfg.img_norm_std,
     }
     write = conversion.write_any_size if cfg.dynamic_size else conversion.write_fixed_size
-    path, found = write(checkpoint, cfg, metadata)
-    for kind, difference in found.items():
-        print(f"largest difference to the network on {kind} input: {difference:.3g}")
-    print(f"exported {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    exporting.tell(*write(checkpoint, cfg, metadata))
+    if cfg.export_format == "MINDIR":
+        exporting.tell(*write(checkpoint, conversion.beside(cfg), metadata))
     return 0

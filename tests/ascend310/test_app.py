@@ -89,7 +89,7 @@ def test_preparing_overlaps_with_execution(app, photos, tmp_path, mode, preparin
 
 def test_rgb_aipp_in_cpu_mode(app, photos, tmp_path):
     onnx = networks.random_classifier(tmp_path / "net.onnx")
-    om = app.convert(onnx, ONE, f"--insert_op_conf={AIPP['aipp']}")
+    om = app.convert(onnx, ONE, f"--insert_op_conf={ROOT / 'src/aipp.cfg'}")  # where the original has it
     assert "RGB888 pixels (static AIPP)" in succeeded(app.run(om, photos, "CPU"))
     for file in photos.rglob("*.jpg"):
         assert np.abs(app.scores(file.stem) - scores_of(onnx, file)[0].ravel()).max() < 0.05
@@ -220,6 +220,11 @@ def test_defaults_are_those_of_training():
 
 def aipp_of(path):
     return {key: value for key, value in re.findall(r"(\w+): (\S+)", path.read_text())}
+
+
+def test_the_originals_aipp_file_is_the_one_for_rgb():
+    """Commands of atc from elsewhere name src/aipp.cfg."""
+    assert (ROOT / "src/aipp.cfg").samefile(AIPP["aipp"])
 
 
 @pytest.mark.parametrize("name", AIPP)

@@ -87,6 +87,16 @@ def test_digits_in_both_modes(zoo, run_script, tmp_path):
     assert len(list((tmp_path / "om").glob("net-*.om"))) == 2
 
 
+def test_a_mindir_file_runs_with_what_its_export_wrote(zoo, run_script, tmp_path):
+    """The seed's two commands: export.py --file_format MINDIR, then run_infer_310.sh X.mindir."""
+    data = zoo / "data" / "val" / "5"
+    done = run_script(zoo / "exported" / "net.mindir", data, "None", "CPU")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "exported/net.onnx for net.mindir" in done.stderr and "OLDER" not in done.stderr
+    found = scores(tmp_path / "result_Files")
+    assert len(found) == len(list(data.iterdir())) and largest_difference(zoo / "net.onnx", data, found) <= 1e-3
+
+
 def test_conversion_is_kept_and_an_om_is_used_as_it_is(zoo, run_script, tmp_path):
     data = zoo / "data" / "val" / "3"
     first = run_script(zoo / "net.onnx", data, "None", "CPU")

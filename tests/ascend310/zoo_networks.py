@@ -5,6 +5,7 @@ python -m tests.ascend310.zoo_networks DIGITS PICTURES OUT   (digits: class fold
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def fitted_head(net: mobilenetv2.MobileNetV2, root: Path) -> tuple[dict[str, np.
 
 
 def export_mobilenetv2(digits: Path, out: Path) -> None:
-    """net.onnx, and net.mindir under the name of an AIR file, which only Ascend can write."""
+    """net.onnx, exported/net.mindir with what lies beside it, and a copy under the name of AIR, which Ascend writes."""
     net = calm(mobilenetv2.build(10, WIDTH, 1)).set_train(False)
     head, class_to_index = fitted_head(net, digits)
     arrays = {**checkpoint.arrays_of(net.get_parameters()), **head}
@@ -76,8 +77,8 @@ def export_mobilenetv2(digits: Path, out: Path) -> None:
     flags = ["--platform", "CPU", "--ckpt_file", out / "net.ckpt", "--width_mult", WIDTH]
     flags += ["--image_height", SIZE, "--image_width", SIZE]
     command("export", *flags, "--file_format", "ONNX", "--dynamic_batch", "True", "--file_name", out / "net")
-    command("export", *flags, "--file_format", "MINDIR", "--file_name", out / "air" / "net")
-    (out / "air" / "net.mindir").rename(out / "air" / "net.air")
+    command("export", *flags, "--file_format", "MINDIR", "--file_name", out / "exported" / "net")
+    shutil.copyfile(out / "exported" / "net.mindir", out / "air" / "net.air")
 
 
 def export_quant(digits: Path, out: Path) -> None:
@@ -107,7 +108,8 @@ def export_segformer(pictures: Path, out: Path) -> None:
 if __name__ == "__main__":
     made = Path(sys.argv[3])
     device.setup("CPU")
-    (made / "air").mkdir()
+    for folder in ("air", "exported"):
+        (made / folder).mkdir()
     export_mobilenetv2(Path(sys.argv[1]), made)
     export_quant(Path(sys.argv[1]), made)
     export_segformer(Path(sys.argv[2]), made)

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
 
 from src.engine import device  # noqa: E402
+from src.engine.export import onnx_model  # noqa: E402
 from src.engine.io import checkpoint  # noqa: E402
 from src.engine.steps import step  # noqa: E402
 from src.mobilenetv2 import network  # noqa: E402
@@ -330,6 +331,9 @@ class TestEvalAndExport:
         assert "largest difference to the network on real input: 0" in result.stdout
         about = json.loads((tmp_path / "out" / "net.mindir.json").read_text())
         assert about["class_to_index"] == {"cat": 0, "dog": 1, "owl": 2}
+        assert result.stdout.count("exported out/net.") == 2  # run_infer_310.sh needs the second one
+        beside = onnx_model.load(tmp_path / "out" / "net.onnx", threads=1)
+        assert beside.meta["class_to_index"] == about["class_to_index"]
 
     def test_air_is_refused_here(self, best, tiny, tmp_path):
         result = run_command(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from src.cpu_kernels import build
 from tests import native_kernels
+from tests.aarch64 import emulation
 from tests.conftest import ROOT
 from tests.native_kernels import KERNELS, Kernels, random
 
@@ -23,6 +25,7 @@ MAPS = [(1, 1, 1, 1), (2, 5, 9, 7), (1, 19, 33, 14), (3, 8, 2, 3)]
 
 # Vectors of 16 floats (where this machine has AVX-512), 8 (what compilers call x86-64-v3) and 4 (x86-64): vectors.h.
 BUILDS = {"native": (), "avx2": ("-march=x86-64", "-mavx2", "-mfma"), "sse2": ("-march=x86-64",)}
+AARCH64 = pytest.param("aarch64", marks=pytest.mark.slow)  # 4 floats as well, under emulation
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +36,16 @@ def native() -> Path:
         pytest.skip(f"the CPU kernels cannot be built here: {reason}")
 
 
-@pytest.fixture(scope="module", params=BUILDS)
+@pytest.fixture(scope="module", params=[*BUILDS, AARCH64])
 def library(request, native, tmp_path_factory) -> Path:
-    """The library as it is used, and on x86 those of machines with narrower vectors."""
+    """The library as it is used, and on x86 those of machines with narrower vectors, and of aarch64."""
     if request.param == "native":
         return native
+    if request.param == "aarch64":
+        if emulation.missing():
+            pytest.skip(emulation.missing())
+        path = tmp_path_factory.mktemp("aarch64") / "kernels.so"
+        return compiled(path, emulation.PROCESSOR, compiler=[emulation.COMPILER])
     if platform.machine() != "x86_64":
         pytest.skip("this instruction set is not of this machine")
     if request.param == "avx2" and not {"avx2", "fma"} <= set(Path("/proc/cpuinfo").read_text().split()):
@@ -45,16 +53,17 @@ def library(request, native, tmp_path_factory) -> Path:
     return compiled(tmp_path_factory.mktemp(request.param) / "kernels.so", *BUILDS[request.param])
 
 
-def compiled(path: Path, *flags: str, without: str = "-march=native") -> Path:
+def compiled(path: Path, *flags: str, without: str = "-march=native", compiler: list[str] | None = None) -> Path:
     """A library with other flags than `library_path` uses."""
     usual = [flag for flag in build.FLAGS if flag != without]
-    subprocess.run(build.compile_command(build._compiler(), [*usual, *flags], path.parent, path), check=True)
+    command = build.compile_command(compiler or build._compiler(), [*usual, *flags], path.parent, path)
+    subprocess.run(command, check=True)
     return path
 
 
 @pytest.fixture(scope="module")
 def kernels(library) -> Kernels:
-    return Kernels(library)
+    return native_kernels.load(library)
 
 
 def assert_close(actual: np.ndarray, expected: np.ndarray, tolerance: float = 3e-5) -> None:
@@ -525,6 +534,15 @@ def results(library: Path, threads: int, **extra: str) -> str:
 def test_threads_do_not_change_a_bit(library):
     one, again, two = results(library, 1), results(library, 1), results(library, 2)
     assert one == again == two
+
+
+@pytest.mark.parametrize("library", [AARCH64], indirect=True)
+def test_kernels_use_vectors_of_neon(library):
+    """Multiplications with addition of four floats at once outnumber those of one."""
+    command = ["aarch64-linux-gnu-objdump", "--disassemble", library]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    four, one = re.findall(r"\tfml[as]\tv\d+\.4s", said), re.findall(r"\tf(?:madd|msub|nmadd|nmsub)\ts", said)
+    assert len(four) > len(one), (len(four), len(one))
 
 
 def test_sanitizers_find_nothing(native, tmp_path):

@@ -86,7 +86,21 @@ class TestInputs:
     def test_of_a_cityscapes_tree_only_the_images(self, tmp_path):
         save(tmp_path / "leftImg8bit" / "val" / "ulm" / "x_leftImg8bit.png")
         save(tmp_path / "gtFine" / "val" / "ulm" / "x_gtFine_labelTrainIds.png")
-        assert names(tmp_path) == ["val/ulm/x_leftImg8bit"]
+        assert names(tmp_path) == ["x_leftImg8bit"]
+
+    def test_of_cityscapes_the_pictures_of_val_in_one_folder(self, tmp_path):
+        for split, city in (("train", "ulm"), ("val", "bonn"), ("val", "lindau"), ("test", "mainz")):
+            save(tmp_path / "leftImg8bit" / split / city / f"{city}_0_leftImg8bit.png")
+        assert names(tmp_path) == ["bonn_0_leftImg8bit", "lindau_0_leftImg8bit"]
+        assert names(tmp_path / "leftImg8bit" / "test") == ["mainz/mainz_0_leftImg8bit"]
+        assert len(names(tmp_path / "leftImg8bit")) == 4
+        save(tmp_path / "leftImg8bit" / "val" / "lindau" / "bonn_0_leftImg8bit.png")
+        with pytest.raises(ZooError, match="would both write bonn_0_leftImg8bit"):
+            names(tmp_path)
+
+    def test_of_cityscapes_without_val_all_splits(self, tmp_path):
+        save(tmp_path / "leftImg8bit" / "test" / "ulm" / "x_leftImg8bit.png")
+        assert names(tmp_path) == ["test/ulm/x_leftImg8bit"]
 
     def test_of_images_and_masks_only_the_images(self, tmp_path):
         write_generic(tmp_path, {"train": 1, "val": 2})

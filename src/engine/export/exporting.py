@@ -72,6 +72,21 @@ def path_of(file: Path, file_format: str) -> Path:
     return file if file.suffix == suffix else file.with_name(file.name + suffix)
 
 
+def tell(path: Path, found: dict[str, float]) -> None:
+    """Say what was written and how far it is from the network, per named input."""
+    for kind, difference in found.items():
+        print(f"largest difference to the network on {kind} input: {difference:.3g}")
+    print(f"exported {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def onnx_beside(file: str) -> str:
+    """The ONNX file that every MINDIR file gets as a neighbour: AscendCL reads no MINDIR, and atc converts ONNX.
+
+    scripts/run_infer_310.sh takes the neighbour when it is given the MINDIR file.
+    """
+    return str(path_of(Path(file).expanduser(), "MINDIR").with_suffix(SUFFIXES["ONNX"]))
+
+
 def replace_checked(
     path: Path, write: Callable[[Path], None], net: nn.Cell, inputs: dict[str, np.ndarray]
 ) -> dict[str, float]:

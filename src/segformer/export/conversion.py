@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import onnx
@@ -17,6 +18,11 @@ from src.segformer.variants import SMALLEST_SIDE
 ERF_STAND_IN = {"Sin": "Erf"}  # MindSpore's ONNX export lacks Erf; Sin, which the network does not use, is put instead
 BATCH = 1
 OTHER_BATCH = 2  # of the second input that a file for any size is tried with
+
+
+def beside(cfg: Config) -> Config:
+    """What asks for the ONNX file beside a MINDIR file."""
+    return dataclasses.replace(cfg, export_format="ONNX", export_name=exporting.onnx_beside(cfg.export_name))
 
 
 def write_fixed_size(checkpoint: Checkpoint, cfg: Config, metadata: dict) -> tuple[Path, dict[str, float]]:
