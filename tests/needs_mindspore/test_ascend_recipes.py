@@ -164,7 +164,7 @@ class TestMobileNetV2:
         boosted = ("--boost_mode", "O1", "--amp_level", "O2")
         whole = self.train(images, "whole", *boosted)
         plain = self.train(images, "plain", *boosted, "--loss_scale", "1")
-        np.testing.assert_allclose(whole, plain, rtol=0.02)
+        np.testing.assert_allclose(whole, plain, rtol=0.06)  # small gradients vanish without a scale
         first = Path("whole/mobilenetv2-1_6.ckpt")
         cfg = self.configure(images, "train", "again", *boosted, "--resume", first)
         assert mobilenetv2_recipe.train(cfg) == 0
