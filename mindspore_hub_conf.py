@@ -5,7 +5,7 @@ from __future__ import annotations
 NAMES = ("mobilenetv2", "segformer")
 
 
-def create_network(
+def create_network(  # noqa: PLR0913 (a public interface: all but the name are given by keyword)
     name: str,
     *,
     num_classes: int | None = None,

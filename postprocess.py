@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.engine.errors import ZooError
+from src.engine.errors import ZooError, reports_errors
 from src.engine.export.result_files import find_scores, read_labels, read_scores
 from src.engine.metrics import Classification
 
@@ -35,16 +35,13 @@ def score(result_path: Path, label_path: Path) -> tuple[Classification, int]:
     return metric, len(set(labels) - set(files))
 
 
+@reports_errors
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--result_path", type=Path, required=True, help="folder with the results")
     parser.add_argument("--label_path", type=Path, required=True, help="lines of name:label")
     options = parser.parse_args()
-    try:
-        metric, without_result = score(options.result_path, options.label_path)
-    except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.status
+    metric, without_result = score(options.result_path, options.label_path)
     print(f"'Accuracy': {metric.top1:.5f}")
     print(f"top-5: {metric.top5:.5f}, samples: {metric.samples}")
     if without_result:

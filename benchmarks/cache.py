@@ -9,6 +9,7 @@ reading the files, so give --images on that file system, and drop the page cache
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import statistics
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from src.engine import environment
 from src.engine.config import Parser, Value, build, canonical, read_yaml
-from src.engine.errors import ZooError
+from src.engine.errors import ZooError, reports_errors
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE, BATCH = 224, 32
@@ -30,23 +31,24 @@ EPOCHS = 2
 def epochs(folder: str, session: int) -> list[float]:
     """Seconds that each epoch's batches take; `session` 0 is without the cache."""
     environment.prepare()
+    from src.classification.dataset import Loader
     from src.engine.data import stream
     from src.engine.data.image_folder import TRAIN_FOLDERS, scan
-    from src.mobilenetv2 import dataset
+    from src.mobilenetv2.classifier import MOBILENETV2
     from src.mobilenetv2.config import Config
 
     values = canonical(Config, read_yaml(ROOT / "default_config_cpu.yaml"))
     values.update(image_height=Value(SIZE, "-"), image_width=Value(SIZE, "-"), batch_size=Value(BATCH, "-"))
     cfg, images = build(Config, values), scan(folder, TRAIN_FOLDERS)
-    contents = stream.without_contents
     if session:
         from src.engine.data.cached_files import CachedFiles
 
-        contents = CachedFiles(images, session, False).rows
+        images = dataclasses.replace(images, source=CachedFiles(images.source, session, False))
+    loader = Loader(images, MOBILENETV2.transforms, cfg, stream.BadFiles("error", print))
     found = []
     for epoch in range(EPOCHS):
         began = time.perf_counter()
-        for _ in dataset.train_batches(images, cfg, stream.BadFiles("error", print), epoch, contents=contents):
+        for _ in loader.train_batches(epoch):
             pass
         found.append(time.perf_counter() - began)
     return found
@@ -86,27 +88,24 @@ def measure(folder: Path, rounds: int, port: int) -> dict[str, list[list[float]]
     return found
 
 
+@reports_errors
 def main(argv: list[str]) -> int:
-    parser = Parser(prog="python -m benchmarks.cache", description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = Parser(prog="python -m benchmarks.cache", description=__doc__.split("\n")[0])
     parser.add_argument("--images", metavar="FOLDER", help="folder of class folders; default: generated photographs")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--port", type=int, default=50151, help="of the cache server (default %(default)s)")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
-    try:
-        args = parser.parse_args(argv)
-        if args.worker is not None:
-            print(json.dumps(epochs(args.images, args.worker)))
-            return 0
-        with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
-            folder = Path(args.images).expanduser().resolve() if args.images else Path(name)
-            if not args.images:
-                from benchmarks.photos import write_photos
+    args = parser.parse_args(argv)
+    if args.worker is not None:
+        print(json.dumps(epochs(args.images, args.worker)))
+        return 0
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
+        folder = Path(args.images).expanduser().resolve() if args.images else Path(name)
+        if not args.images:
+            from benchmarks.photos import write_photos
 
-                print(write_photos(folder))
-            found = measure(folder, args.rounds, args.port)
-    except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.status
+            print(write_photos(folder))
+        found = measure(folder, args.rounds, args.port)
     print(f"seconds per epoch of the input pipeline at {SIZE}x{SIZE}, median of {args.rounds}")
     for label, times in found.items():
         medians = "   ".join(f"epoch {e + 1}: {statistics.median(t[e] for t in times):.2f}" for e in range(EPOCHS))

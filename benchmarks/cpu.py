@@ -22,7 +22,7 @@ from benchmarks import machine, processes, tables
 from benchmarks.results import Results
 from benchmarks.rows import PEERS, ROWS, Contender, Row
 from src.engine.config import Parser
-from src.engine.errors import ZooError
+from src.engine.errors import reports_errors
 from src.engine.io import files
 
 OUT = processes.ROOT / "build" / "benchmark"
@@ -123,9 +123,10 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any("failed" in found for found in without.values()) else 0
 
 
+@reports_errors
 def main(argv: list[str]) -> int:
     """Returns the exit status: 0, 1 where a contender failed, 2 for a wrong command line."""
-    flags = Parser(prog="python -m benchmarks.cpu", description=__doc__.split("\n")[0], allow_abbrev=False)
+    flags = Parser(prog="python -m benchmarks.cpu", description=__doc__.split("\n")[0])
     flags.add_argument("--only", type=some_of(ROWS), default=list(ROWS), help=f"some of {','.join(ROWS)}")
     flags.add_argument("--rounds", type=positive, default=3, help="how often each contender runs (default 3)")
     flags.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help="results and pictures (build/benchmark)")
@@ -136,9 +137,6 @@ def main(argv: list[str]) -> int:
         args = flags.parse_args(argv)
         args.out = args.out.expanduser().resolve()
         return run(args)
-    except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.status
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130

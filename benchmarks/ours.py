@@ -1,8 +1,8 @@
 """Our contenders: the commands of this project, with the clock in place of one function of src.engine.loop.
 
 So what is measured is what a command line sets up: train.py's compiled step, eval.py's predictor. Of src these are
-used: zoo.run, and loop.train (its first two arguments are the step and the batches), loop.evaluate (its first is the
-predictor) and loop.predictor (it is given the network). The last part writes files that rows read.
+used: zoo.run, and loop.train (its first argument is the training, with step and batches), loop.evaluate (its first is
+the predictor) and loop.predictor (it is given the network). The last part writes files that rows read.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -98,12 +99,17 @@ def train(job: Job, kernels: str = "auto", quant: bool = False) -> dict:
     Its start includes reading one batch of tiny files, which the peers do not read.
     """
 
-    def clock(step: Callable, batches: Callable, *_: object) -> dict:
-        arriving = batches(0, 0)
+    from src.engine import environment
+
+    environment.prepare()
+    from src.engine.loop import as_tensors
+
+    def clock(training: Any, *_: object) -> dict:
+        step, arriving = training.step, training.batches(0, 0)
         image, *others = next(arriving)
         arriving.close()
-        image = noise(image.shape)
-        return time_calls(lambda: float(step(RATE, image, *others).asnumpy()), job)
+        tensors = next(as_tensors([(noise(image.shape), *others)]))
+        return time_calls(lambda: float(step(RATE, *tensors).asnumpy()), job)
 
     with tempfile.TemporaryDirectory(dir=".", prefix="run-") as folder:
         return clocked("train", training_flags(job, kernels, quant, folder), "train", clock, job)
@@ -166,8 +172,8 @@ def finetune(job: Job) -> dict:
 def data(job: Job) -> dict:
     """The training batches of train.py, decoded and augmented."""
 
-    def clock(step: Callable, batches: Callable, *_: object) -> dict:
-        return time_batches(batches(0, 0), job)
+    def clock(training: Any, *_: object) -> dict:
+        return time_batches(training.batches(0, 0), job)
 
     with tempfile.TemporaryDirectory(dir=".", prefix="run-") as folder:
         flags = [*training_flags(job, "auto", False, folder), "--dataset_path", "many_photos"]

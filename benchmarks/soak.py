@@ -9,7 +9,6 @@ has to save and end by itself, and nothing of it may be left.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import signal
 import statistics
@@ -24,7 +23,7 @@ import psutil
 
 from src.engine import report
 from src.engine.config import Parser
-from src.engine.errors import ZooError
+from src.engine.errors import ZooError, reports_errors
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "mobilenetv2" / "digits_cpu.yaml"
@@ -116,8 +115,9 @@ def soak(folder: Path, seconds: float) -> int:
     return 0
 
 
+@reports_errors
 def main() -> int:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="how long to watch (default 30)")
     parser.add_argument("--folder", type=Path, help="where to train (default: a temporary folder)")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -127,9 +127,6 @@ def main() -> int:
             raise ZooError(f"--minutes is {given.minutes}; it has to be above 0")
         with tempfile.TemporaryDirectory(prefix="soak-") as temporary:
             return soak((given.folder or Path(temporary)).absolute(), 60 * given.minutes)
-    except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.status
     except KeyboardInterrupt:
         print("stopped before the end", file=sys.stderr)
         return 130

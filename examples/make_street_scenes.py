@@ -19,8 +19,8 @@ import numpy as np
 from src.engine.config import Parser
 from src.engine.errors import UsageError, ZooError
 from src.engine.io.files import write_text
+from src.segformer.data.polygons import POLYGONS
 from src.segformer.pictures import save_png
-from src.segformer.polygons import POLYGONS
 from street_scenes.scene import draw
 
 NOTE = "street_scenes.json"  # says with which arguments a folder was drawn
@@ -30,12 +30,7 @@ SMALLEST, LARGEST = 64, 4096  # pixels of a side
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     """Parse and check the command line; raises UsageError."""
-    parser = Parser(
-        prog="python examples/make_street_scenes.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(prog="python examples/make_street_scenes.py", description=__doc__)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     parser.add_argument("--train", type=int, default=64, help="scenes to train on (default 64)")
     parser.add_argument("--val", type=int, default=16, help="scenes to evaluate on (default 16)")

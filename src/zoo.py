@@ -78,7 +78,7 @@ def model_of(values: dict[str, configs.Value]) -> Any:
     return "segformer" if "backbone" in values else DEFAULT_MODEL
 
 
-def config_of(path: Path, values: dict[str, configs.Value], command: str) -> type:
+def config_of(path: Path, values: dict[str, configs.Value], command: str) -> type[Any]:
     """The Config of the model that a YAML file is for. Raises UsageError where that has no such command."""
     model = model_of(values)
     if not isinstance(model, str) or model not in MODELS:

@@ -47,10 +47,12 @@ class Scalar(float):
         return np.float32(self)
 
 
-def train(folder: Path, size: int = SIZE, diverges_at: int = 0, pause: float = 0.0) -> None:
+def train(
+    folder: Path, size: int = SIZE, diverges_at: int = 0, pause: float = 0.0, stops_at: int = 0, in_flight: int = 1
+) -> None:
     """Momentum on noise that belongs to (epoch, step): any lost or repeated step changes the weights.
 
-    The weights are no longer finite after `diverges_at` steps, whose losses all are.
+    The weights are no longer finite after `diverges_at` steps, whose losses all are. SIGTERM comes in step `stops_at`.
     """
     done = 0
     weight, moment = (ms.Parameter(ms.Tensor(np.zeros(size, np.float32)), name=name) for name in ("weight", "moment"))
@@ -59,11 +61,13 @@ def train(folder: Path, size: int = SIZE, diverges_at: int = 0, pause: float = 0
         for index in range(first_step, STEPS):
             yield (np.random.Generator(np.random.Philox(key=[epoch, index])).standard_normal(size, np.float32),)
 
-    def step(rate: float, noise: np.ndarray) -> Scalar:
+    def step(rate: float, noise: ms.Tensor) -> Scalar:
         nonlocal done
         done += 1
         time.sleep(pause)
-        moved = 0.9 * moment.asnumpy() + noise
+        if done == stops_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        moved = 0.9 * moment.asnumpy() + noise.asnumpy()
         moment.set_data(ms.Tensor(moved))
         weight.set_data(ms.Tensor(weight.asnumpy() - np.float32(rate) * moved))
         loss = Scalar(np.abs(weight.asnumpy()).mean())
@@ -86,7 +90,7 @@ def train(folder: Path, size: int = SIZE, diverges_at: int = 0, pause: float = 0
                 run.save_weights(BEST, checkpoint.arrays_of([weight]), score)
             return loop.Score(score, {"score": score}, STEPS)
 
-        training = loop.Training(None, one_step, batches, schedule, evaluate)
+        training = loop.Training(None, one_step, batches, schedule, evaluate, in_flight=in_flight)
         loop.train(training, start, run.journal, lambda p: run.save(one_step.state, p, schedule))
 
 
@@ -111,7 +115,7 @@ def die_in_a_writer(name: str, count: int) -> None:
     setattr(owner, name, last_words)
 
 
-def child(folder: Path, writer: str = "", count: int = 0) -> int:
+def child(folder: Path, in_flight: int, writer: str = "", count: int = 0) -> int:
     """Train in a forked process, whose output goes to a file; returns its process id."""
     pid = os.fork()
     if pid:
@@ -124,26 +128,26 @@ def child(folder: Path, writer: str = "", count: int = 0) -> int:
         if writer:
             die_in_a_writer(writer, count)
         try:
-            train(folder)
+            train(folder, in_flight=in_flight)
             status = 0
         except BaseException as error:
             print(f"{type(error).__name__}: {error}", flush=True)
     os._exit(status)
 
 
-def kill_often(folder: Path, kills: int, seed: int) -> dict:
+def kill_often(folder: Path, kills: int, seed: int, in_flight: int) -> dict:
     """Start and kill until `kills` processes have died of it; every second one dies in a writer. Returns what was hit.
 
     A training that reaches its end is begun anew.
     """
     random.seed(seed)
     began = time.perf_counter()
-    os.waitpid(child(folder.with_name("undisturbed")), 0)
+    os.waitpid(child(folder.with_name("undisturbed"), in_flight), 0)
     whole = time.perf_counter() - began
     hits: dict[str, int] = {"anywhere": 0, "finished first": 0}
     while sum(hits.values()) - hits["finished first"] < kills:
         writer = random.choice(WRITERS) if sum(hits.values()) % 2 else ""
-        pid = child(folder, writer, random.randrange(1, 8))
+        pid = child(folder, in_flight, writer, random.randrange(1, 8))
         if not writer:
             time.sleep(random.uniform(0, whole / 3))
             os.kill(pid, signal.SIGKILL)
@@ -165,13 +169,14 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pause", type=float, default=0.0, help="seconds before each step")
+    parser.add_argument("--in_flight", type=int, default=1, help="steps that are started before a loss is read")
     given = parser.parse_args()
     try:
         if given.kills:
-            print(json.dumps(kill_often(given.folder, given.kills, given.seed)))
-            pid = child(given.folder)
+            print(json.dumps(kill_often(given.folder, given.kills, given.seed, given.in_flight)))
+            pid = child(given.folder, given.in_flight)
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        train(given.folder, pause=given.pause)
+        train(given.folder, pause=given.pause, in_flight=given.in_flight)
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.status

@@ -8,8 +8,8 @@ from src.classification.dataset import Loader
 from src.engine.data.source import LabelledImages
 from src.engine.data.stream import ALONE, BadFiles, Shard
 from src.mobilenetv2.dataset import TRANSFORMS
-from src.segformer import dataset as segmentation
-from src.segformer.dataset import Pairs
+from src.segformer.data import dataset as segmentation
+from src.segformer.data.dataset import Pairs
 
 
 def class_loader(data: LabelledImages, cfg, bad: BadFiles, shard: Shard = ALONE) -> Loader:

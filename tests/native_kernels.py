@@ -9,46 +9,57 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from src.cpu_kernels.checking import Refused, check_count, check_types, output_shapes
+from src.cpu_kernels.operators import OPERATORS
 from tests.aarch64 import emulation
 
 # Images, channels, height, width. Nothing fills a vector; planes of one pixel, planes small enough to be put side by
-# side, planes of several blocks of pixels (kernels.cc: 4096, matrix.h: 1024, norm.cc: 256), one image and more.
+# side, planes of several blocks of pixels (batch_norm.h: 4096, matrix.h: 1024,
+# channel_norm.cc: 256), one image and more.
 SHAPES = [(2, 19, 9, 13), (1, 50, 37, 41), (3, 19, 5, 7), (1, 3, 130, 131), (2, 17, 1, 1)]
 Shape = tuple[int, int, int, int]
 HEADS, CLASSES = 2, 5
+KERNELS = {
+    f"{kernel.name}{variant}": (kernel, variant)
+    for entry in OPERATORS.values()
+    for kernel in entry.kernels()
+    for variant in kernel.variants
+}
 
 
 class Kernels:
-    """`kernels(name, inputs, output_shapes)` calls one kernel; a status other than 0 raises ValueError."""
+    """`kernels(name, inputs, output_shapes)` calls one kernel; its refusal raises ValueError."""
 
     def __init__(self, path: Path | str):
         self.library = ctypes.CDLL(str(path))
+        self.library.CallKernel.restype = ctypes.c_char_p
 
     def __call__(self, name: str, inputs: list[np.ndarray], shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
         inputs = [np.ascontiguousarray(array) for array in inputs]
         outputs = [np.full(shape, np.nan, np.float32) for shape in shapes]  # so that a gap shows
-        status = self.status(name, [*inputs, *outputs])
-        if status:
-            raise ValueError(f"{name} returned {status}")
+        refusal = self.refusal(name, [*inputs, *outputs])
+        if refusal:
+            raise ValueError(refusal)
         return outputs
 
-    def status(self, name: str, arrays: list[np.ndarray]) -> int:
-        """What one kernel returns for its inputs and outputs."""
+    def refusal(self, name: str, arrays: list[np.ndarray]) -> str:
+        """The sentence with which a kernel refuses its inputs and outputs; empty if it has done its work."""
         count = len(arrays)
         dims = [(ctypes.c_int64 * array.ndim)(*array.shape) for array in arrays]
-        return getattr(self.library, name)(
+        sentence = self.library.CallKernel(
+            getattr(self.library, name),
             count,
             (ctypes.c_void_p * count)(*(array.ctypes.data for array in arrays)),
             (ctypes.c_int * count)(*(array.ndim for array in arrays)),
             (ctypes.POINTER(ctypes.c_int64) * count)(*(ctypes.cast(d, ctypes.POINTER(ctypes.c_int64)) for d in dims)),
             (ctypes.c_char_p * count)(*(array.dtype.name.encode() for array in arrays)),
-            None,
-            None,
         )
+        return (sentence or b"").decode()
 
 
 class EmulatedKernels(Kernels):
@@ -57,8 +68,8 @@ class EmulatedKernels(Kernels):
     def __init__(self, path: Path | str):
         self.process = emulation.Process(path)
 
-    def status(self, name: str, arrays: list[np.ndarray]) -> int:
-        return self.process.call(name, arrays)[0]
+    def refusal(self, name: str, arrays: list[np.ndarray]) -> str:
+        return self.process.call(name, arrays)
 
 
 def load(path: Path | str) -> Kernels:
@@ -71,17 +82,17 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def call_mobile(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
-    """Convolutions and batch normalisation of kernels.cc."""
+    """Convolutions and batch normalisation of MobileNet-like networks."""
     n, c, h, w = shape
     x, found = random(*shape), []
     for stride in (1, 2):
         small = (n, c, (h - 1) // stride + 1, (w - 1) // stride + 1)
         weight = random(c, 1, 3, 3)
-        found += kernels(f"DepthwiseForwardS{stride}", [x, weight], [small])
+        found += kernels(f"DepthwiseS{stride}", [x, weight], [small])
         found += kernels(f"DepthwiseBackwardS{stride}", [x, weight, random(*small)], [shape, weight.shape])
     for out in (3, 50):
         weight, dy = random(out, c, 1, 1), random(n, out, h, w)
-        found += kernels("PointwiseForward", [x, weight], [dy.shape])
+        found += kernels("Pointwise", [x, weight], [dy.shape])
         found += kernels("PointwiseBackward", [x, weight, dy], [shape, weight.shape])
     gamma, variance, settings = random(c), np.abs(random(c)) + 1, np.array([1e-5, 0.9], np.float32)
     vectors = [gamma, random(c, seed=1), random(c, seed=2), variance, settings]
@@ -107,23 +118,23 @@ def call_layers(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
     for out in (3, 50):
         weight, bias, y_shape = random(out, c), random(out), (n, out, h, w)
         residual, keep = random(*y_shape), np.linspace(1, 0, n).astype(np.float32)
-        found += kernels("DenseForward", [x, weight, bias], [y_shape])
+        found += kernels("Dense", [x, weight, bias], [y_shape])
         found += kernels("DenseBackward", [x, weight, residual], [shape, weight.shape, (out,)])
-        found += kernels("DenseResidualForward", [x, weight, bias, residual, keep], [y_shape])
+        found += kernels("DenseResidual", [x, weight, bias, residual, keep], [y_shape])
         found += kernels("DenseResidualBackward", [x, weight, keep, residual], [shape, weight.shape, (out,)])
     eps, gamma = np.array([1e-6], np.float32), random(c)
-    _, mean, scale = kernels("ChannelNormForward", [x, gamma, random(c), eps], [shape, (n, h, w), (n, h, w)])
+    _, mean, scale = kernels("ChannelNorm", [x, gamma, random(c), eps], [shape, (n, h, w), (n, h, w)])
     found += [mean, scale]
     found += kernels("ChannelNormBackward", [x, gamma, mean, scale, random(*shape)], [shape, (c,), (c,)])
     weight, bias = random(c, 1, 3, 3), random(c)
-    found += kernels("DepthwiseGeluForward", [x, weight, bias], [shape])
+    found += kernels("DepthwiseGelu", [x, weight, bias], [shape])
     found += kernels("DepthwiseGeluBackward", [x, weight, bias, random(*shape)], [shape, weight.shape, (c,)])
     for kernel, stride, padding in ((7, 4, 3), (3, 2, 1), (4, 4, 0)):
         if min(h, w) + 2 * padding < kernel:
             continue
         weight, settings = random(6, c, kernel, kernel), np.array([stride, padding], np.float32)
         y_shape = (n, 6, *((side + 2 * padding - kernel) // stride + 1 for side in (h, w)))
-        found += kernels("ConvForward", [x, weight, random(6), settings], [y_shape])
+        found += kernels("Conv", [x, weight, random(6), settings], [y_shape])
         found += kernels("ConvBackward", [x, weight, settings, random(*y_shape)], [shape, weight.shape, (6,)])
     return found
 
@@ -132,11 +143,11 @@ def call_head(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
     """Attention, the sum of resized maps and the loss."""
     n, c, h, w = shape
     q, kv, heads = random(n, 2 * c, h, w), random(n, 4 * c, 3, 4), np.array([HEADS], np.float32)
-    y, logs = kernels("AttentionForward", [q, kv, heads], [q.shape, (n, HEADS, h * w)])
+    y, logs = kernels("Attention", [q, kv, heads], [q.shape, (n, HEADS, h * w)])
     found = [y, logs]
     found += kernels("AttentionBackward", [q, kv, heads, y, logs, random(*q.shape)], [q.shape, kv.shape])
     maps = [random(n, c, *size) for size in ((h, w), (5, 7), (3, 4), (1, 1))]
-    found += kernels("ResizeSumForward", maps, [shape])
+    found += kernels("ResizeSum", maps, [shape])
     found += kernels("ResizeSumBackward", [*maps, random(*shape)], [m.shape for m in maps[1:]])
     logits, label = random(n, CLASSES, h, w), np.arange(n * 33 * 50, dtype=np.int32).reshape(n, 33, 50) % CLASSES
     label[:, :3] = 255
@@ -149,32 +160,32 @@ def call_quantised(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
     n, c, h, w = shape
     x, weight, found = random(*shape) * 3, random(c, 1, 3, 3), []
     limits, extent = np.array([-128, 127], np.float32), np.array([-1.5, 2.5], np.float32)
-    long_rows = random(2, 40_000)  # a row of several parts (fake_quant.cc: 32768)
+    long_rows = random(2, 40_000)  # a row of several parts (grids.h: 32768)
     for tensor, scale in ((x, random(1)), (weight, random(c)), (long_rows, random(2))):
         scale = np.abs(scale) / 50
         zero_point = np.zeros_like(scale)
-        found += kernels("FakeQuantForward", [tensor, scale, zero_point, limits], [tensor.shape, (2,)])
+        found += kernels("FakeQuant", [tensor, scale, zero_point, limits], [tensor.shape, (2,)])
         backward = [tensor, scale, zero_point, limits, tensor]
         found += kernels("FakeQuantBackward", backward, [tensor.shape, scale.shape])
     settings = np.array([-128, 127, 0, 0.9], np.float32)
-    found += kernels("RangeFakeQuantForward", [x, extent, settings], [shape, (2,), (1,), (1,)])
+    found += kernels("RangeFakeQuant", [x, extent, settings], [shape, (2,), (1,), (1,)])
+    found += kernels("RangeFakeQuantBackward", [x, settings, *found[-2:], x], [shape])
     gamma, variance = random(c), np.abs(random(c)) + 1
     settings = np.array([-127, 127, 1, 1, 1e-5], np.float32)
-    found += kernels("FoldedFakeQuantForward", [weight, gamma, variance, settings], [weight.shape, (c,)])
+    found += kernels("FoldedFakeQuant", [weight, gamma, variance, settings], [weight.shape, (c,)])
     found += kernels("FoldedFakeQuantBackward", [weight, gamma, found[-1], settings, weight], [weight.shape, (c,)])
     vectors = [gamma, random(c, seed=1), random(c, seed=2), variance]
     one = np.ones(1, np.float32)
     for learned, scale in ((1, np.abs(gamma)), (1, one), (0, one)):
         settings = np.array([-127, 127, 1, 1, 1e-5, learned], np.float32)
         inputs = [weight, *vectors, scale, one / 50, one / 40, settings]
-        found += kernels("WholeFilters", inputs, [weight.shape, (c,), (c,)])
-    found += kernels("WholeRequantise", [np.rint(x * 900), *found[-2:], limits], [shape])
+        found += kernels("IntFilters", inputs, [weight.shape, (c,), (c,)])
+    found += kernels("IntRequantise", [np.rint(x * 900), *found[-2:], limits], [shape])
     numbers = np.array([3, 130, 0.7, 0.9, 128, 0, 255], np.float32)
-    return found + kernels("WholeSum", [found[-1], found[-1][::-1].copy(), numbers], [shape])
+    return found + kernels("IntSum", [found[-1], found[-1][::-1].copy(), numbers], [shape])
 
 
 CALLS = (call_mobile, call_layers, call_head, call_quantised)
-LONGER_IS_FINE = {("FakeQuantBackward", 3)}  # its limits may be the first two of more settings
 
 
 class Recorder(Kernels):
@@ -184,9 +195,9 @@ class Recorder(Kernels):
         self.kernels = kernels
         self.calls: dict[str, list[np.ndarray]] = {}
 
-    def status(self, name: str, arrays: list[np.ndarray]) -> int:
+    def refusal(self, name: str, arrays: list[np.ndarray]) -> str:
         self.calls[name] = [array.copy() for array in arrays]
-        return self.kernels.status(name, arrays)
+        return self.kernels.refusal(name, arrays)
 
 
 def good_calls(kernels: Kernels) -> dict[str, list[np.ndarray]]:
@@ -197,20 +208,36 @@ def good_calls(kernels: Kernels) -> dict[str, list[np.ndarray]]:
     return recorder.calls
 
 
-def bad_calls_taken(kernels: Kernels, good: dict[str, list[np.ndarray]]) -> list[tuple[str, int, str]]:
-    """Every tensor of every kernel in turn made unlike what it should be; what was not refused."""
-    taken = []
+def bad_calls(good: dict[str, list[np.ndarray]]) -> Iterator[tuple[str, str, list[np.ndarray]]]:
+    """Every tensor of every kernel in turn made unlike what it should be: kernel, what is wrong, tensors."""
     for name, arrays in good.items():
-        if kernels.status(name, arrays[:-1]) == 0:
-            taken.append((name, len(arrays) - 1, "missing"))
+        yield name, "missing", arrays[:-1]
         for number, array in enumerate(arrays):
-            wrong = {"another dimension": array[None], "empty": array[:0], "another type": array.astype(np.float64)}
-            if (name, number) not in LONGER_IS_FINE:
-                wrong["longer"] = np.concatenate([array, array[:1]])
+            wrong = {
+                "another dimension": array[None],
+                "empty": array[:0],
+                "another type": array.astype(np.float64),
+                "longer": np.concatenate([array, array[:1]]),
+            }
             for kind, changed in wrong.items():
-                if kernels.status(name, [*arrays[:number], changed, *arrays[number + 1 :]]) == 0:
-                    taken.append((name, number, kind))
-    return taken
+                yield name, f"{kind}: {number}", [*arrays[:number], changed, *arrays[number + 1 :]]
+
+
+def expected_refusal(name: str, arrays: list[np.ndarray]) -> str:
+    """The sentence of the check in Python for the tensors of a kernel; empty if they fit."""
+    kernel, variant = KERNELS[name]
+    numbers = {
+        number: float(value)
+        for argument, array in zip(kernel.arguments, arrays)
+        for number, value in zip(argument.numbers, array.reshape(-1))
+    }
+    try:
+        check_count(kernel, variant, len(arrays))
+        check_types(kernel, variant, [array.dtype.name for array in arrays])
+        output_shapes(kernel, variant, [array.shape for array in arrays], numbers)
+    except Refused as refusal:
+        return str(refusal)
+    return ""
 
 
 def main(path: str) -> None:
@@ -220,7 +247,8 @@ def main(path: str) -> None:
             for number, array in enumerate(call(kernels, shape)):
                 assert np.isfinite(array).all(), f"{call.__name__}, {shape}: result {number} is not finite"
                 digest.update(array.tobytes())
-    assert not bad_calls_taken(kernels, good_calls(kernels))
+    for name, kind, arrays in bad_calls(good_calls(kernels)):
+        assert kernels.refusal(name, arrays), f"{name} takes what is {kind}"
     print(digest.hexdigest())
 
 

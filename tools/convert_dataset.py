@@ -25,19 +25,14 @@ from pathlib import Path
 from src.engine.config import Parser
 from src.engine.errors import UsageError, ZooError, first_line
 from src.engine.io.files import UNFINISHED, locked
-from src.segformer import polygons
+from src.segformer.data import polygons
 
 CHUNK = 4  # annotations that a process is given at once
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     """Parse and check the command line; raises UsageError."""
-    parser = Parser(
-        prog="python tools/convert_dataset.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(prog="python tools/convert_dataset.py", description=__doc__)
     parser.add_argument("cityscapes_path", type=Path, metavar="CITYSCAPES", help="folder that holds gtFine/")
     parser.add_argument("--nproc", type=int, default=8, help="processes to use (default 8)")
     parser.add_argument("--force", action="store_true", help="convert what is up to date as well")

@@ -18,7 +18,7 @@ import numpy as np
 
 from src.engine import environment
 from src.engine.config import Parser
-from src.engine.errors import UsageError, ZooError
+from src.engine.errors import UsageError, ZooError, reports_errors
 from src.engine.io.torch_file import read_state_dict
 from src.mobilenetv2.names import TORCH_BN, from_torchvision
 from src.segformer import names as segformer_names
@@ -43,12 +43,7 @@ class Converted(NamedTuple):
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     """Parse and check the command line; raises UsageError."""
-    parser = Parser(
-        prog="python tools/convert_model.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(prog="python tools/convert_model.py", description=__doc__)
     parser.add_argument("--pt_model_path", required=True, metavar="PTH", help="file that torch.save wrote")
     parser.add_argument("--ms_model_path", required=True, metavar="CKPT", help="checkpoint to write")
     parser.add_argument("--model", choices=MODELS, help="default: recognised from the keys in the file")
@@ -243,12 +238,10 @@ def convert(args: argparse.Namespace) -> None:
     print(f"wrote {args.ms_model_path}: {converted.text}{left_out}")
 
 
+@reports_errors
 def main(argv: list[str]) -> int:
     try:
         convert(arguments(argv))
-    except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -11,18 +11,13 @@ import sys
 from pathlib import Path
 
 from src.engine.config import Parser
-from src.engine.errors import UsageError, ZooError
+from src.engine.errors import UsageError, reports_errors
 from src.engine.io import files
 from src.launch import hccl, rank_table
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
-    parser = Parser(
-        prog="python tools/hccl_tools.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(prog="python tools/hccl_tools.py", description=__doc__)
     parser.add_argument("--device_num", metavar="RANGE", default="[0,8)", help='cards, "[0,8)" is 0 to 7 (default)')
     parser.add_argument("--visible_devices", metavar="LIST", help="cards behind the numbers of --device_num, 4,5,6,7")
     parser.add_argument("--server_ip", metavar="IP", help="this machine's address; default: found out")
@@ -67,13 +62,10 @@ def write(args: argparse.Namespace) -> int:
     return 0
 
 
+@reports_errors
 def main(argv: list[str]) -> int:
-    try:
-        args = arguments(argv)
-        return check(Path(args.check).expanduser(), args.any_topology) if args.check else write(args)
-    except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.status
+    args = arguments(argv)
+    return check(Path(args.check).expanduser(), args.any_topology) if args.check else write(args)
 
 
 if __name__ == "__main__":

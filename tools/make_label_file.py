@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from src.engine.data.image_folder import scan
-from src.engine.errors import ZooError
+from src.engine.errors import ZooError, reports_errors
 from src.engine.export.result_files import names_of
 from src.engine.io import files
 
@@ -35,6 +35,7 @@ def classes_of(path: Path) -> dict[str, int]:
     return found
 
 
+@reports_errors
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", metavar="DATA_DIR", help="folder of class folders")
@@ -45,9 +46,6 @@ def main() -> int:
         folder = scan(options.data, (), classes_of(options.classes) if options.classes else None)
         lines = [f"{name}:{label}\n" for name, label in zip(names_of(folder.names), folder.labels)]
         files.write_text(options.out, "".join(lines))
-    except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.status
     except OSError as error:
         print(f"error: cannot write {options.out}: {error.strerror}; choose another file", file=sys.stderr)
         return 1

@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from src.engine.errors import ZooError, first_line
+from src.engine.errors import ZooError, first_line, reports_errors
 
 ROOT = Path(__file__).resolve().parent.parent
 AIPP = ROOT / "src" / "mobilenetv2" / "aipp_yuv.cfg"
@@ -117,6 +117,7 @@ def convert(model: Path, options: argparse.Namespace) -> Path:
     return wanted
 
 
+@reports_errors
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, metavar="MODEL")
@@ -127,12 +128,8 @@ def main() -> int:
     parser.add_argument("--aipp", type=Path, default=AIPP, metavar="FILE", help="pixel arithmetic of mode DVPP")
     parser.add_argument("--out", type=Path, default=Path("om"), metavar="DIR", help="where converted models are kept")
     options = parser.parse_args()
-    try:
-        model = resolve(options.model, options.mode)
-        print(model if model.suffix == ".om" else convert(model, options))
-    except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.status
+    model = resolve(options.model, options.mode)
+    print(model if model.suffix == ".om" else convert(model, options))
     return 0
 
 

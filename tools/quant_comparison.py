@@ -18,7 +18,7 @@ import numpy as np
 
 from src.engine import environment
 from src.engine.config import Parser
-from src.engine.errors import UsageError, ZooError
+from src.engine.errors import UsageError, reports_errors
 
 PARTS = 10  # in turns of all files; each one's median shows how much the machine's speed varies
 
@@ -78,7 +78,7 @@ def compare(networks: Sequence[Network], configuration: list[str], trials: int) 
     from src import zoo
     from src.classification import checkpoints
     from src.classification.dataset import Loader
-    from src.cpu_kernels import cells
+    from src.cpu_kernels import rewrite
     from src.engine import device, loop
     from src.engine.data import stream
     from src.engine.data.image_folder import EVAL_FOLDERS, scan
@@ -101,7 +101,7 @@ def compare(networks: Sequence[Network], configuration: list[str], trials: int) 
             net = quant_checkpoints.network_of(stored, cfg, cfg.cpu_kernels)
         else:
             net = checkpoints.network_of(MOBILENETV2, stored, cfg)
-            print(cells.accelerate(net, cfg.cpu_kernels))
+            print(rewrite.accelerate(net, cfg.cpu_kernels))
         simulated = answers(loop.predictor(net), batches)
         real = answers(exporting.reload(network.onnx, stream.usable_threads(cfg.num_workers)), batches)
         scores = (simulated == truth).mean(), (real == truth).mean(), int((simulated == real).sum())
@@ -128,12 +128,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     """Parse and check the command line; raises UsageError."""
-    parser = Parser(
-        prog="python tools/quant_comparison.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(prog="python tools/quant_comparison.py", description=__doc__)
     parser.add_argument("--config_path", required=True, help="YAML file of mobilenetv2_quant")
     parser.add_argument("--dataset_path", required=True, help="folder of validation images")
     parser.add_argument("--network", nargs=3, action="append", required=True, metavar=("NAME", "CKPT", "ONNX"))
@@ -148,15 +143,12 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     return given
 
 
+@reports_errors
 def main(argv: list[str]) -> int:
-    try:
-        given = arguments(argv)
-        environment.prepare()
-        configuration = ["--config_path", given.config_path, "--dataset_path", given.dataset_path]
-        print(table(compare(given.network, configuration, given.trials)))
-    except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.status
+    given = arguments(argv)
+    environment.prepare()
+    configuration = ["--config_path", given.config_path, "--dataset_path", given.dataset_path]
+    print(table(compare(given.network, configuration, given.trials)))
     return 0
 
 

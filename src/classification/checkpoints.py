@@ -21,15 +21,18 @@ def metadata(model: Classifier, cfg: Config, class_to_index: dict[str, int], ini
 
     With a frozen backbone that includes the backbone itself, because the features are computed from `initial`.
     """
-    frozen = initial is not None and cfg.freeze_layer == "backbone"
+    frozen_backbone = ""
+    if initial is not None and cfg.freeze_layer == "backbone":
+        frozen_backbone = digest(backbone_of(initial))
     return {
-        "frozen_backbone": digest(backbone_of(initial)) if frozen else "",
+        "frozen_backbone": frozen_backbone,
         "model": model.name,
         "class_to_index": class_to_index,
         **model.metadata(cfg),
         "image_size": [cfg.image_height, cfg.image_width],
         "seed": cfg.seed,
         "loss_scale": cfg.loss_scale,
+        "boost_mode": cfg.boost_mode,
     }
 
 

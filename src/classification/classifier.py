@@ -2,8 +2,8 @@
 
 A network is called as `net(image, keep)`, with `image` (N, 3, H, W) and dropout's mask `keep` (N, C) or None, and is
 made of two parts: `net.backbone(image)` gives a feature map (N, C, h, w), C being `net.backbone.out_channels`, and
-`net.head(features, keep)` turns the map, or features (N, C) pooled from it, into logits (N, K). Its parameters are
-called "backbone. ..." and "head. ...".
+`net.head(features, keep)` turns the map, or features (N, C) pooled from it, into logits (N, K), float32 in mixed
+precision too. Its parameters are called "backbone. ..." and "head. ...".
 """
 
 from __future__ import annotations

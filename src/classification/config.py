@@ -61,7 +61,7 @@ class Training(shared.Training):
     weight_decay: float = option("L2 decay of convolution and classifier weights", low=0)
     label_smooth: float = option("label smoothing", low=0, below=1)
     dropout: float = option("share of features dropped before the classifier", 0.0, low=0, below=1)
-    loss_scale: float = option("fixed loss scale of mixed precision (Ascend)", above=0)
+    loss_scale: float = option("fixed loss scale of float16", above=0)
     ema_decay: float = option("decay of the moving average of the weights, 0 is off", 0.0, low=0, below=1)
     pretrain_ckpt: str = option(
         "checkpoint to start from, or to evaluate",
@@ -76,8 +76,8 @@ class Training(shared.Training):
     filter_head: bool = option("do not load the head of pretrain_ckpt", False)
     run_eval: bool = option("evaluate after each epoch and keep the best checkpoint", False)
     log_interval: int = option("steps between log lines; 0 is one line per epoch", 0, low=0)
-    boost_mode: str = option("level of MindSpore's boost (Ascend)", "O0", choices=("O0", "O1", "O2"))
-    enable_graph_kernel: bool = option("fuse operators (GPU)", False)
+    boost_mode: str = option("MindSpore's boost (Ascend); O1 and O2 are the same", "O0", choices=("O0", "O1", "O2"))
+    enable_graph_kernel: bool = option("fuse the operators of the training step (GPU, Ascend)", False)
     enable_profiling: bool = option("profile the first steps into the run folder", False)
 
 
@@ -114,7 +114,12 @@ class Export:
 class Device(shared.Device):
     """What computes, and how exactly."""
 
-    amp_level: str = option("mixed precision: O0 is float32, O2 float16 with float32 BN", "O0", choices=("O0", "O2"))
+    amp_level: str = option("mixed precision: O0 is float32, O2 amp_dtype with float32 BN", "O0", choices=("O0", "O2"))
+
+    @property
+    def dtype(self) -> str:
+        """What convolutions and matrix products compute in; a CPU evaluates in float32 what a card has trained."""
+        return "float32" if self.amp_level == "O0" or self.device == "CPU" else self.amp_dtype
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,9 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Export, Devi
         return super().switched_off(command) + [
             (train and head_only, AUGMENTATION, "freeze_layer backbone reads every image once, without augmentation"),
             (train and head_only, ("filter_head",), "freeze_layer backbone always starts with a new head"),
+            (self.amp_level == "O0", ("amp_dtype",), "amp_level is O0"),
             (train and self.amp_level == "O0", ("loss_scale",), "amp_level is O0, and float32 needs no loss scale"),
+            (train and self.dtype == "bfloat16", ("loss_scale",), "bfloat16 needs no loss scale"),
             (train and not self.run_eval, ("eval_dataset_path",), "run_eval is False"),
             (train and not self.enable_cache, ("cache_session_id", "cache_spilling"), "enable_cache is False"),
             (train and not self.warmup_epochs, ("lr_init",), "warmup_epochs is 0"),
@@ -169,8 +176,8 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Export, Devi
             )
         if self.boost_mode != "O0":
             self._check_boost()
-        if self.amp_level != "O0" and self.platform == "CPU":
-            raise UsageError(f"amp_level is {self.amp_level} and platform CPU; a CPU needs --amp_level O0")
+        if self.amp_level != "O0":
+            self.require_half_precision()
         if self.resume not in ("", "auto"):
             require_file("resume", self.resume)
         if self.run_eval and self.eval_dataset_path:
@@ -216,13 +223,20 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Export, Devi
             raise UsageError(
                 f"boost_mode {self.boost_mode} needs an Ascend machine and platform is {self.platform}; leave it at O0"
             )
-        for key in ("ema_decay", "clip_norm", "dropout", "resume", "enable_profiling"):
+        for key in ("ema_decay", "clip_norm", "dropout", "enable_profiling"):
             if getattr(self, key):
                 raise UsageError(f"{key} and boost_mode {self.boost_mode} do not go together; use one of the two")
+        if self.pretrain_ckpt and self.dtype == "float32":  # between casts MindSpore finds none to leave out
+            raise UsageError(
+                f"boost_mode {self.boost_mode} leaves normalisations out of training, and the weights of pretrain_ckpt "
+                "were trained with them; use --amp_level O2, which keeps them, or leave one of the two out"
+            )
 
     def _check_eval(self) -> None:
         require_folder("dataset_path", self.dataset_path)
         require_file("pretrain_ckpt", self.pretrain_ckpt)
+        if self.amp_level != "O0" and self.amp_dtype == "bfloat16":
+            self.require_half_precision()
         is_onnx_file = self.pretrain_ckpt.endswith(".onnx")
         if is_onnx_file != (self.eval_backend == "onnx"):
             raise UsageError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from mindspore import nn
@@ -14,6 +15,8 @@ from src.classification.dataset import example_batch
 from src.engine.data.image_folder import EVAL_FOLDERS, scan
 from src.engine.export import exporting
 from src.engine.io.checkpoint import Checkpoint
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 def metadata(checkpoint: Checkpoint, cfg: Config) -> dict:
@@ -33,7 +36,7 @@ def inputs(model: Classifier, cfg: Config) -> dict[str, np.ndarray]:
     return found
 
 
-def beside(cfg: Config) -> Config:
+def beside(cfg: AnyConfig) -> AnyConfig:
     """What asks for the ONNX file beside a MINDIR file."""
     return dataclasses.replace(cfg, file_format="ONNX", file_name=exporting.onnx_beside(cfg.file_name))
 

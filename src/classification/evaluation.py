@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from mindspore import nn
 
@@ -12,6 +13,7 @@ from src.classification import checkpoints
 from src.classification.classifier import Classifier
 from src.classification.config import Config
 from src.classification.dataset import Loader, bad_files
+from src.classification.extraction import Predict
 from src.engine import device, loop, plots, report
 from src.engine.data import stream
 from src.engine.data.image_folder import EVAL_FOLDERS, scan
@@ -23,10 +25,13 @@ from src.engine.io.checkpoint import Checkpoint
 from src.engine.metrics import Classification
 from src.engine.ranks import Rank
 
+AnyConfig = TypeVar("AnyConfig", bound=Config)
 
-def run(model: Classifier, cfg: Config, open_checkpoint: Callable[[Config], tuple[Checkpoint, nn.Cell]]) -> int:
+
+def run(model: Classifier, cfg: AnyConfig, open_checkpoint: Callable[[AnyConfig], tuple[Checkpoint, nn.Cell]]) -> int:
     """Score a checkpoint, or an exported ONNX file, on every image of a folder; returns the exit status."""
     rank = Rank()
+    predict: Predict
     if cfg.eval_backend == "onnx":
         runtime = onnx_model.load(Path(cfg.pretrain_ckpt).expanduser(), stream.usable_threads(cfg.num_workers))
         class_to_index, classes, predict = runtime.class_to_index, runtime.outputs, runtime.predict
@@ -34,7 +39,7 @@ def run(model: Classifier, cfg: Config, open_checkpoint: Callable[[Config], tupl
         part = runtime.batch_size or 1
         batch_size = (cfg.batch_size + part - 1) // part * part
     else:
-        rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute)
+        rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute, cfg.dtype)
         checkpoint, net = open_checkpoint(cfg)
         class_to_index, classes = checkpoint.meta.get("class_to_index"), checkpoints.class_count(model, checkpoint)
         batch_size = cfg.batch_size

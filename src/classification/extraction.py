@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Tensor, float32, nn
 
 from src.classification.classifier import Classifier
 from src.classification.config import Config
@@ -21,14 +21,14 @@ WORTH_EXPORTING = 2000  # images from which the seconds that the export takes ar
 
 
 class PooledBackbone(nn.Cell):
-    """Image (N, 3, H, W) -> pooled features (N, C)."""
+    """Image (N, 3, H, W) -> pooled features (N, C), float32 in mixed precision too."""
 
     def __init__(self, backbone: nn.Cell):
         super().__init__(auto_prefix=False)
         self.backbone = backbone
 
     def construct(self, image: Tensor) -> Tensor:
-        return self.backbone(image).mean((2, 3))
+        return self.backbone(image).astype(float32).mean((2, 3))
 
 
 Predict = Callable[[np.ndarray], np.ndarray]

@@ -56,6 +56,7 @@ def cache_key(backbone: dict[str, np.ndarray], data: LabelledImages, transforms:
     """A hash of all that the features depend on; anything that changes gives another key, so nothing stale is read."""
     listing = [(data.source.name(index), *data.source.stamp(index)) for index in range(len(data))]
     preprocessing = [cfg.image_height, cfg.image_width, *transforms.constants]
+    preprocessing += [cfg.dtype] if cfg.dtype != "float32" else []  # so that older features stay good
     parts = [digest(backbone), str(data.where.resolve()), listing, data.labels.tolist(), preprocessing]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
@@ -77,7 +78,8 @@ class Extractor:
         say, rank, classes = run.journal.line, run.rank, len(data.class_to_index)
         path = run.folder / FOLDER / f"{cache_key(self.backbone, data, loader.transforms, loader.cfg)}.npz"
         stored = self._read(path, loader.bad)
-        if rank.total(np.array([stored is not None]))[0] == rank.count:
+        found = rank.total(np.array([stored is not None]))[0]
+        if stored is not None and found == rank.count:
             say(f"features of {len(stored[1])} images from {path}")
             return Features(*stored, classes)
         feature, label = self._compute(loader)

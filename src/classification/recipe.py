@@ -9,24 +9,24 @@ from mindspore import nn
 from src.classification import checkpoints, conversion, evaluation, training
 from src.classification.classifier import Classifier
 from src.classification.config import Config
-from src.cpu_kernels import cells
-from src.engine import device
+from src.cpu_kernels import rewrite
+from src.engine import device, precision
 from src.engine.config import to_yaml
 from src.engine.data.image_folder import TRAIN_FOLDERS, require_classes, scan
 from src.engine.io.checkpoint import Checkpoint, Names
 from src.engine.io.run import RunSettings, open_run
-from src.engine.training import carry_out
+from src.engine.training import run_training
 
 
 def train(model: Classifier, cfg: Config) -> int:
     """Train from scratch, fine-tune everything, or train the head on cached features; returns the exit status."""
-    rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute, cfg.enable_graph_kernel)
+    rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute, cfg.dtype)
     images = scan(cfg.dataset_path, TRAIN_FOLDERS)
     classes = require_classes(images, cfg.num_classes)
     data = training.Data(images, training.validation_data(images, cfg) if cfg.run_eval else None)
     training.require_full_batch(len(images), cfg, rank)
     initial = checkpoints.read(model, cfg.pretrain_ckpt) if cfg.pretrain_ckpt else None
-    net = model.build(classes, cfg, "None")
+    net = precision.apply(model.build(classes, cfg, "None"), cfg.dtype)
     loaded = "weights start anew"
     if initial is not None:
         loaded = checkpoints.load(model, net, initial, images.class_to_index, cfg)
@@ -34,9 +34,9 @@ def train(model: Classifier, cfg: Config) -> int:
     with open_run(run_settings(model, cfg, metadata), rank) as run:
         run.journal.line(f"{len(images)} images of {classes} classes in {images.where}; {loaded}")
         if cfg.platform == "CPU":
-            run.journal.line(cells.accelerate(net, cfg.cpu_kernels))
+            run.journal.line(rewrite.accelerate(net, cfg.cpu_kernels))
         is_head_only = cfg.freeze_layer == "backbone"
-        return carry_out((training.head if is_head_only else training.full_network)(model, net, data, cfg, run), run)
+        return run_training((training.head if is_head_only else training.full_network)(model, net, data, cfg, run), run)
 
 
 def run_settings(model: Classifier, cfg: Config, metadata: dict, other_results: tuple[str, ...] = ()) -> RunSettings:
@@ -61,9 +61,9 @@ def evaluate(model: Classifier, cfg: Config) -> int:
 
     def open_checkpoint(cfg: Config) -> tuple[Checkpoint, nn.Cell]:
         checkpoint = checkpoints.read(model, cfg.pretrain_ckpt)
-        net = checkpoints.network_of(model, checkpoint, cfg)
+        net = precision.apply(checkpoints.network_of(model, checkpoint, cfg), cfg.dtype)
         if cfg.platform == "CPU":
-            print(cells.accelerate(net, cfg.cpu_kernels))
+            print(rewrite.accelerate(net, cfg.cpu_kernels))
         return checkpoint, net
 
     return evaluation.run(model, cfg, open_checkpoint)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Parameter, Tensor, nn
 
 from src.classification import extraction, targets
 from src.classification.classifier import Classifier
 from src.classification.config import Config
 from src.classification.dataset import Loader, bad_files
-from src.classification.features import Extractor
+from src.classification.features import Extractor, Features
 from src.engine import loop
 from src.engine.data.cached_files import CachedFiles
 from src.engine.data.image_folder import EVAL_FOLDERS, scan
@@ -47,7 +47,7 @@ class Trained:
 
     cell: nn.Cell
     loss: Callable[..., Tensor]
-    weights: list[ms.Parameter]  # of the whole network
+    weights: list[Parameter]  # of the whole network
 
 
 StepMaker = Callable[[Trained, Schedule], TrainStep]
@@ -58,7 +58,6 @@ def full_network(
 ) -> Training:
     """Train every weight on augmented images; `make_step` replaces the usual step."""
     rank, say = run.rank, run.journal.line
-    trained = ms.amp.auto_mixed_precision(net, cfg.amp_level) if cfg.amp_level != "O0" else net
     cache, images = None, data.train
     if cfg.enable_cache:
         cache = CachedFiles(images.source, int(cfg.cache_session_id), cfg.cache_spilling)
@@ -69,13 +68,13 @@ def full_network(
         held_out = Loader(data.held_out, model.transforms, cfg, bad_files(data.held_out, cfg, say), rank.shard)
 
     def loss(image: Tensor, target: Tensor, keep: Tensor = None) -> Tensor:
-        return model.loss(trained(image, keep), target)
+        return model.loss(net(image, keep), target)
 
     def batches(epoch: int, first_step: int) -> Iterable:
         arriving = loader.train_batches(epoch, first_step)
         return with_dropout(arriving, net.backbone.out_channels, cfg, (epoch, first_step), rank)
 
-    def evaluate(position: Position) -> Score:
+    def evaluate(held_out: Loader, position: Position) -> Score:
         rank.share_statistics(net)
         arriving = held_out.eval_batches(cfg.batch_size)
         metric = loop.evaluate(loop.predictor(net), arriving, Classification(data.classes), rank)
@@ -85,14 +84,18 @@ def full_network(
     planned = schedule(model, len(images), cfg, rank)
     net.set_train(True)
     what = Trained(net, loss, list(net.get_parameters()))
-    one_step = make_step(what, planned) if make_step else train_step(model, what, planned, cfg, run)
+    one_step = make_step(what, planned) if make_step else train_step(what, planned, cfg, run)
 
     def closing() -> Iterator[str]:
         yield from summaries(loader.bad, held_out.bad if held_out else None)
         if cache is not None:
             yield cache.statistics()
 
-    return Training(net, one_step, batches, planned, evaluate if held_out else None, closing=closing)
+    scored = functools.partial(evaluate, held_out) if held_out else None
+    return Training(
+        net, one_step, batches, planned, scored, closing=closing,
+        in_background=cache is None,  # reading MindSpore's cache from another thread crashes (2.8.0)
+    )  # fmt: skip
 
 
 def head(model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run) -> Training:
@@ -117,16 +120,17 @@ def head(model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run) -> 
         arriving = features.train_batches(cfg, epoch, first_step, rank.shard)
         return with_dropout(arriving, net.backbone.out_channels, cfg, (epoch, first_step), rank)
 
-    def evaluate(position: Position) -> Score:
-        arriving = held_out_features.eval_batches(cfg.batch_size)
+    def evaluate(held_out: Features, position: Position) -> Score:
+        arriving = held_out.eval_batches(cfg.batch_size)
         return score(loop.evaluate(loop.predictor(net.head), arriving, Classification(data.classes)))
 
     planned = schedule(model, len(features), cfg, rank)
     net.head.set_train(True)
     what = Trained(net.head, loss, list(net.get_parameters()))
-    one_step = train_step(model, what, planned, cfg, run)
+    one_step = train_step(what, planned, cfg, run)
     return Training(
-        net, one_step, batches, planned, evaluate if held_out else None,
+        net, one_step, batches, planned,
+        functools.partial(evaluate, held_out_features) if held_out_features is not None else None,
         closing=lambda: summaries(loader.bad, held_out.bad if held_out else None),
     )  # fmt: skip
 
@@ -192,14 +196,13 @@ def schedule(model: Classifier, samples: int, cfg: Config, rank: Rank) -> Schedu
     )
 
 
-def train_step(model: Classifier, trained: Trained, planned: Schedule, cfg: Config, run: Run) -> TrainStep:
+def train_step(trained: Trained, planned: Schedule, cfg: Config, run: Run) -> TrainStep:
     """The compiled step: momentum, boosted or profiled if wanted."""
+    options = StepOptions(loss_scale(cfg), cfg.clip_norm, cfg.ema_decay, run.rank.count, cfg.enable_graph_kernel)
     if cfg.boost_mode != "O0":
-        optimizer = step.momentum_optimizer(trained.cell, cfg.momentum, cfg.weight_decay, planned.lr)
-        boosted = boost.Boost(cfg.boost_mode, len(planned.lr), loss_scale(cfg))
-        return boost.make_step(trained.cell, model.loss, optimizer, boosted)
+        boosted = boost.Boost(len(planned.lr), cfg.seed, cfg.momentum, cfg.weight_decay)
+        return watched(boost.make_step(trained.cell, trained.loss, options, boosted, trained.weights), cfg, run)
     optimizer = step.momentum_optimizer(trained.cell, cfg.momentum, cfg.weight_decay)
-    options = StepOptions(loss_scale(cfg), cfg.clip_norm, cfg.ema_decay, run.rank.count)
     return watched(step.make_step(trained.loss, optimizer, options, trained.weights), cfg, run)
 
 
@@ -211,5 +214,5 @@ def watched(compiled: TrainStep, cfg: Config, run: Run) -> TrainStep:
 
 
 def loss_scale(cfg: Config) -> float:
-    """The fixed loss scale belongs to mixed precision; float32 needs none."""
-    return cfg.loss_scale if cfg.amp_level != "O0" else 1.0
+    """The fixed loss scale belongs to float16; float32 and bfloat16, with its range, need none."""
+    return cfg.loss_scale if cfg.dtype == "float16" else 1.0

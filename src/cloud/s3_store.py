@@ -23,7 +23,7 @@ class S3Store:
     resumes = True
 
     def __init__(self, access: Access):
-        client = {"verify": access.verify}
+        client: dict[str, bool | str] = {"verify": access.verify}
         if access.endpoint:
             client["endpoint_url"] = access.endpoint
         self._files = s3fs.S3FileSystem(

@@ -1,4 +1,8 @@
-"""Compile the .cc files of native/ for the machine at hand, once; later calls find the library in the cache."""
+"""Compile the .cc files of native/ for the machine at hand, once; later calls find the library in the cache.
+
+Of the operator table are made the header that native/ includes as operators.h, which exists while compiling only, and
+the file of gradients beside the library.
+"""
 
 import contextlib
 import ctypes
@@ -8,8 +12,10 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+from src.cpu_kernels import gradients, header
 from src.engine.io import files
 
 NATIVE = Path(__file__).parent / "native"
@@ -40,7 +46,7 @@ def library_path() -> Path:
     key = _cache_key(compiler)
     folder = _cache_folder()
     library = folder / f"{key}.so"
-    if not library.exists():
+    if not _is_there(library):
         _compile_once(compiler, library)
     try:
         ctypes.CDLL(str(library))
@@ -71,7 +77,7 @@ def _cache_key(compiler: list[str]) -> str:
     digest = hashlib.sha256()
     for file in (*SOURCES, *HEADERS):
         digest.update(file.read_bytes() + b"\0")
-    for part in (*FLAGS, *compiler, _processor()):
+    for part in (header.text(), gradients.text(), *FLAGS, *compiler, _processor()):
         digest.update(part.encode() + b"\0")
     digest.update(version.stdout)
     return digest.hexdigest()
@@ -100,6 +106,11 @@ def _cache_folder() -> Path:
     raise KernelsUnavailable(f"neither {REPOSITORY} nor {user_cache} can be written to")
 
 
+def _is_there(library: Path) -> bool:
+    """Whether the library and the gradients of its operators are there."""
+    return library.exists() and gradients.file_of(library).exists()
+
+
 def _compile_once(compiler: list[str], library: Path) -> None:
     """Compile unless another process has done so meanwhile; the ranks of a run start at the same time."""
     with contextlib.ExitStack() as stack:
@@ -107,18 +118,23 @@ def _compile_once(compiler: list[str], library: Path) -> None:
             stack.enter_context(files.locked(library.with_suffix(".lock")))
         except OSError as error:
             raise KernelsUnavailable(f"the compiled CPU kernels cannot be stored: {error}") from error
-        if not library.exists():
+        if not _is_there(library):
             _compile(compiler, library)
+
+
+def compile_command(compiler: list[str], flags: Sequence[str], folder: Path, library: Path) -> list[str]:
+    """The call of the compiler that makes `library`; writes the header of the operator table into `folder`."""
+    (folder / "operators.h").write_text(header.text(), encoding="utf-8")
+    return [*compiler, *flags, f"-I{folder}", f"-I{NATIVE}", *map(str, SOURCES), "-o", str(library)]
 
 
 def _compile(compiler: list[str], library: Path) -> None:
     """Compile into a temporary file and rename it, so that a second process never sees half a library."""
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         unfinished = Path(folder) / library.name
-        command = [*compiler, *FLAGS, *map(str, SOURCES), "-o", str(unfinished)]
         try:
             result = subprocess.run(
-                command,
+                compile_command(compiler, FLAGS, Path(folder), unfinished),
                 env={**os.environ, "LC_ALL": "C"},
                 capture_output=True,
                 text=True,
@@ -131,6 +147,9 @@ def _compile(compiler: list[str], library: Path) -> None:
             reason = _first_error(result.stderr) or f"{compiler[0]} ended with status {result.returncode}"
             raise KernelsUnavailable(f"compiling the CPU kernels failed: {reason}")
         try:
+            functions = Path(folder) / "gradients.py"
+            functions.write_text(gradients.text(), encoding="utf-8")
+            functions.replace(gradients.file_of(library))
             unfinished.replace(library)
         except OSError as error:
             raise KernelsUnavailable(f"the compiled CPU kernels cannot be stored: {error}") from error

@@ -1,21 +1,60 @@
-"""A function of the compiled kernels as a MindSpore operator."""
+"""An entry of the operator table as a MindSpore operator: inference of shapes and types, and the gradient."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Optional
 
 import mindspore as ms
-from mindspore import ops
+from mindspore import Tensor, ops
+
+from src.cpu_kernels import gradients
+from src.cpu_kernels.checking import check_types, output_shapes
+from src.cpu_kernels.declaration import Kernel
+from src.cpu_kernels.operators import OPERATORS
 
 
-def _float32(*_shapes_or_types):
-    """Output type of every single-output kernel."""
-    return ms.float32
+def custom_operator(library: Path, name: str, variant: str = "", **numbers: int) -> ops.Custom:
+    """The operator `name` of the table, on the compiled `library`.
+
+    `numbers` are those that decide about shapes, as heads=4. Its inputs are tensors in the order of the table; tensors
+    of another type or shape raise checking.Refused while MindSpore compiles, else RuntimeError with the same sentence.
+    """
+    entry, bprop = OPERATORS[name], None
+    if entry.gradient is not None:
+        kernel = entry.backward()
+        backward = _custom(library, kernel, variant, numbers) if kernel is not None else None
+        bprop = getattr(gradients.load(library), name)(backward)
+    return _custom(library, entry.forward(), variant, numbers, bprop)
 
 
-def custom_operator(
-    library: Path, name: str, out_shape: Callable, outputs: int = 1, bprop: Optional[Callable] = None
+def settings(name: str, argument: str = "settings", **values: float) -> Tensor:
+    """An operator's vector of numbers with names, in the order of the table."""
+    (names,) = (found.numbers for found in OPERATORS[name].inputs if found.name == argument)
+    if set(names) != set(values):
+        raise ValueError(f"{argument} of {name} takes {', '.join(names)}, not {', '.join(values)}")
+    return Tensor([values[number] for number in names], ms.float32)
+
+
+def _custom(
+    library: Path, kernel: Kernel, variant: str, numbers: dict[str, int], bprop: Callable | None = None
 ) -> ops.Custom:
-    """Custom operator for the function `name` of the library; `out_shape` maps input shapes to output shapes."""
-    out_dtype = _float32 if outputs == 1 else (lambda *_types: (ms.float32,) * outputs)
-    return ops.Custom(f"{library}:{name}", out_shape, out_dtype, func_type="aot", bprop=bprop)
+    """One kernel, forward or backward."""
+    if set(numbers) != set(kernel.whole_numbers()):
+        wanted = ", ".join(kernel.whole_numbers()) or "no number"
+        raise ValueError(f"{kernel.name} has to be told {wanted}, not {', '.join(numbers) or 'nothing'}")
+    dtypes = tuple(getattr(ms, output.dtype) for output in kernel.outputs)
+
+    def out_shape(*shapes):
+        found = output_shapes(kernel, variant, shapes, numbers)
+        return tuple(found) if len(found) > 1 else found[0]
+
+    def out_dtype(*types):
+        check_types(kernel, variant, [str(found.element_type()).lower() for found in types])
+        return dtypes[0] if len(dtypes) == 1 else dtypes
+
+    function = f"{library}:{kernel.name}{variant}"
+    operator = ops.Custom(function, out_shape, out_dtype, func_type="aot", bprop=bprop)
+    for name, value in numbers.items():
+        operator.add_prim_attr(name, value)  # MindSpore takes operators of equal attributes for the same one
+    return operator

@@ -9,17 +9,18 @@ import os
 import mindspore as ms
 from mindspore import communication
 
+from src.engine import precision
 from src.engine.errors import UsageError, ZooError, first_line
 from src.engine.ranks import Rank
 
 
-def setup(platform: str, device_id: int = 0, distribute: bool = False, graph_kernel: bool = False) -> Rank:
-    """Select the device, graph mode and, for `distribute`, join the other processes."""
+def setup(platform: str, device_id: int = 0, distribute: bool = False, dtype: str = precision.FLOAT32) -> Rank:
+    """Select the device, graph mode, its precision beside `dtype` and, for `distribute`, join the other processes."""
     if platform == "CPU" and os.environ.get("MS_COMPILER_CACHE_ENABLE") == "1":
         raise UsageError(
             "MS_COMPILER_CACHE_ENABLE is 1, and on CPU MindSpore computes wrong numbers from that cache; unset it"
         )
-    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_context(mode=ms.GRAPH_MODE)  # the one key of the old context that has no successor
     try:
         if platform == "CPU":
             ms.set_device("CPU")
@@ -31,8 +32,7 @@ def setup(platform: str, device_id: int = 0, distribute: bool = False, graph_ker
         raise ZooError(
             f"platform {platform} is not usable here: {first_line(error)} Choose another --platform"
         ) from error
-    if graph_kernel:
-        ms.set_context(enable_graph_kernel=True)
+    precision.set_device(platform, dtype)
     if not distribute:
         return Rank()
     try:
@@ -42,11 +42,8 @@ def setup(platform: str, device_id: int = 0, distribute: bool = False, graph_ker
             f"run_distribute is True and this process cannot join a cluster ({first_line(error)}); "
             "start it with scripts/run_train.sh or python -m src.launch, or leave run_distribute out"
         ) from error
-    rank = Rank(communication.get_rank(), communication.get_group_size())
-    ms.set_auto_parallel_context(
-        parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=rank.count
-    )
-    return rank
+    # No parallel mode: it would only tell MindSpore's own gradient reducer what steps/collective.py says itself.
+    return Rank(communication.get_rank(), communication.get_group_size())
 
 
 @functools.cache

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ import mindspore as ms
 import numpy as np
 
 from src.engine import report
+from src.engine.data.stream import prefetched
 from src.engine.errors import ZooError
 from src.engine.io.journal import Journal
 from src.engine.metrics import Classification
@@ -66,12 +69,22 @@ class Lines(NamedTuple):
     evaluation: Callable[..., str] = report.eval_in_training
 
 
+def steps_in_flight() -> int:
+    """How many steps are started before the loss of the first of them is read.
+
+    Cards compute while Python goes on, so with two there is always one to do. On CPU a step is over when its call
+    returns (measured with MindSpore 2.8.0): reading later would gain nothing, and lines and signals would be late.
+    """
+    return 1 if ms.get_context("device_target") == "CPU" else 2
+
+
 @dataclass(frozen=True)
 class Training:
     """What is trained, on what, how long, and how it is scored.
 
-    `batches(epoch, first_step)` yields the inputs of `step(lr, *inputs)`. `evaluate(position)` runs after each epoch
-    and returns None where it did not measure. `closing()` are the last words of a run.
+    `batches(epoch, first_step)` yields the arrays that, as tensors, are the inputs of `step(lr, *inputs)`. They become
+    the tensors' memory, so each batch needs new ones. `evaluate(position)` runs after each epoch and returns None where
+    it did not measure. `closing()` are the last words of a run.
     """
 
     net: ms.nn.Cell  # whose weights an evaluation scores
@@ -82,6 +95,8 @@ class Training:
     lines: Lines = Lines()
     closing: Callable[[], Iterable[str]] = tuple
     score: tuple[str, str] = ("top1", "top-1")  # the score's name in metrics.jsonl, and for people
+    in_flight: int = field(default_factory=steps_in_flight)
+    in_background: bool = True  # whether another thread than the main one may ask for batches
 
 
 class Stop(Exception):
@@ -129,7 +144,7 @@ def train(
                 epoch_text += training.lines.evaluation(score.value, position.best)
             if epoch_text:
                 journal.line(epoch_text)
-            _, asked = rank.agree(0.0, stop.number)
+            asked = rank.agree_on(stop.number)
             if asked or position.epoch % schedule.save_epochs == 0 or position.epoch == schedule.epochs:
                 save(position)
             if asked and position.epoch < schedule.epochs:
@@ -151,6 +166,49 @@ def _evaluated(evaluate: Callable, position: Position, save: Callable) -> Score 
 
 
 @dataclass(frozen=True)
+class _Started:
+    """A step that was started; reading its numbers waits for its end."""
+
+    index: int  # in its epoch
+    rate: float
+    answer: Callable[[], tuple[float, int]]  # mean loss, and the signal that some rank got
+    scaling: tuple[Any, Any]  # overflow and loss scale, numbers or tensors
+    inputs: tuple[ms.Tensor, ...]  # kept until its end, because their memory is the batch's arrays
+
+
+class _Pace:
+    """What time went by in an epoch since `first`, the step it began with."""
+
+    def __init__(self, first: int):
+        self.first, self.waited = first, 0.0  # seconds, for data
+        self._began, self._line_at, self._line_ms = time.perf_counter(), first, 0.0
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    def next(self, arriving: Iterator) -> Any:
+        """The next batch; the time that it takes is waited."""
+        before = time.perf_counter()
+        batch = next(arriving)
+        self.waited += time.perf_counter() - before
+        return batch
+
+    def since_line(self, index: int, elapsed: float) -> float:
+        """Mean milliseconds of the steps since the one that had a line before step `index`, which has one now."""
+        mean = (1000 * elapsed - self._line_ms) / (index + 1 - self._line_at)
+        self._line_at, self._line_ms = index + 1, 1000 * elapsed
+        return mean
+
+
+def as_tensors(batches: Iterable) -> Generator[tuple[ms.Tensor, ...], None, None]:
+    """The batches' arrays as tensors that share their memory; Tensor(array) copies, and holds all of Python up."""
+    for inputs in batches:
+        yield tuple(ms.Tensor.from_numpy(array) for array in inputs)
+        del inputs
+
+
+@dataclass(frozen=True)
 class _Epoch:
     """Trains to the end of one epoch, from wherever in it a run stands."""
 
@@ -162,55 +220,74 @@ class _Epoch:
 
     def finish(self, position: Position) -> tuple[Position, str]:
         """The rest of the epoch; returns the position after it and the line to print about it."""
-        training, schedule, journal = self.training, self.training.schedule, self.journal
-        epoch, first, total = position.epoch, position.step, schedule.steps_per_epoch
-        began, waited, line_at, line_ms = time.perf_counter(), 0.0, first, 0.0
-        arriving = iter(training.batches(epoch, first))
-        for index in journal.bar(range(first, total), first, total, f"epoch {epoch + 1}/{schedule.epochs}"):
-            before = time.perf_counter()
-            inputs = next(arriving)
-            waited += time.perf_counter() - before
-            rate = float(schedule.lr[epoch * total + index])
-            loss, asked = self._stepped(epoch, index, rate, inputs)
-            position = dataclasses.replace(position, step=index + 1, loss_sum=position.loss_sum + loss)
-            elapsed = time.perf_counter() - began
-            speed = (index + 1 - first) * schedule.images_per_step / elapsed
-            journal.on_bar(loss=f"{loss:.3f}", images=f"{speed:.0f}/s")
-            journal.measure("train", epoch * total + index + 1, loss=loss, lr=rate)
-            is_last = index + 1 == total
-            if (is_last and schedule.log_last) or (schedule.log_interval and (index + 1) % schedule.log_interval == 0):
-                step_ms = (1000 * elapsed - line_ms) / (index + 1 - line_at)
-                line_at, line_ms = index + 1, 1000 * elapsed
-                mean_loss = position.loss_sum / (index + 1)
-                now = report.StepReport(
-                    epoch, schedule.epochs, index, total, loss, mean_loss, 1000 * elapsed, step_ms, rate,
-                    *training.step.scaling(),
-                )  # fmt: skip
-                journal.line(training.lines.step(now))
-            if not is_last:
-                self._save_within(position, asked)
-        elapsed, done, mean_loss = time.perf_counter() - began, total - first, position.loss_sum / total
-        journal.measure(
-            "epoch", epoch + 1, loss=mean_loss, seconds=elapsed, data_seconds=waited,
+        schedule, epoch, first = self.training.schedule, position.epoch, position.step
+        total, pace = schedule.steps_per_epoch, _Pace(first)
+        started: deque[_Started] = deque()
+        batches = as_tensors(self.training.batches(epoch, first))
+        if self.training.in_background:
+            batches = prefetched(batches)
+        with contextlib.closing(batches) as arriving:
+            for index in self.journal.bar(range(first, total), first, total, f"epoch {epoch + 1}/{schedule.epochs}"):
+                inputs = pace.next(arriving)
+                started.append(self._stepped(epoch, index, float(schedule.lr[epoch * total + index]), inputs))
+                saves = schedule.save_steps and (index + 1) % schedule.save_steps == 0
+                unread = 0 if saves or index + 1 == total else self.training.in_flight - 1
+                position, asked = self._read(started, unread, position, pace)
+                if (saves or asked) and position.step < total:
+                    self._save_within(position, asked)
+                del inputs
+        elapsed, done, mean_loss = pace.seconds, total - first, position.loss_sum / total
+        self.journal.measure(
+            "epoch", epoch + 1, loss=mean_loss, seconds=elapsed, data_seconds=pace.waited,
             images_per_s=done * schedule.images_per_step / elapsed,
         )  # fmt: skip
-        text = training.lines.epoch(1000 * elapsed, done, mean_loss)
+        text = self.training.lines.epoch(1000 * elapsed, done, mean_loss)
         return dataclasses.replace(position, epoch=epoch + 1, step=0, loss_sum=0.0), text
 
-    def _stepped(self, epoch: int, index: int, rate: float, inputs: tuple) -> tuple[float, int]:
-        """One step: its loss, and the signal that some rank got. Raises ZooError where the loss is not finite."""
-        loss, asked = self.rank.agree(float(self.training.step(rate, *inputs).asnumpy()), self.stop.number)
-        if not math.isfinite(loss):
-            raise ZooError(
-                f"the loss is {loss} at epoch {epoch + 1}, step {index + 1}, learning rate {rate:g}; {DIVERGED}"
-            )
-        return loss, asked
+    def _stepped(self, epoch: int, index: int, rate: float, inputs: tuple) -> _Started:
+        """Start a step; nothing is waited for."""
+        step = self.training.step
+        loss = step(rate, *inputs)
+        return _Started(index, rate, self.rank.agree(loss, self.stop.number), step.scaling(), inputs)
+
+    def _read(self, started: deque[_Started], unread: int, position: Position, pace: _Pace) -> tuple[Position, int]:
+        """Read all but the last `unread` steps that were started, or all where a signal asks to stop.
+
+        Returns the position after them and that signal. Raises ZooError where a loss is not finite.
+        """
+        asked = 0
+        while len(started) > (0 if asked else unread):
+            step = started.popleft()
+            loss, told = step.answer()
+            asked = asked or told
+            if not math.isfinite(loss):
+                raise ZooError(
+                    f"the loss is {loss} at epoch {position.epoch + 1}, step {step.index + 1}, "
+                    f"learning rate {step.rate:g}; {DIVERGED}"
+                )
+            position = dataclasses.replace(position, step=step.index + 1, loss_sum=position.loss_sum + loss)
+            self._tell(step, loss, position, pace)
+        return position, asked
+
+    def _tell(self, step: _Started, loss: float, position: Position, pace: _Pace) -> None:
+        """Write down what is known after a step."""
+        schedule, journal = self.training.schedule, self.journal
+        epoch, index, total, elapsed = position.epoch, step.index, schedule.steps_per_epoch, pace.seconds
+        speed = (index + 1 - pace.first) * schedule.images_per_step / elapsed
+        journal.on_bar(loss=f"{loss:.3f}", images=f"{speed:.0f}/s")
+        journal.measure("train", epoch * total + index + 1, loss=loss, lr=step.rate)
+        is_last = index + 1 == total
+        if (is_last and schedule.log_last) or (schedule.log_interval and (index + 1) % schedule.log_interval == 0):
+            overflow, loss_scale = step.scaling
+            now = report.StepReport(
+                epoch, schedule.epochs, index, total, loss, position.loss_sum / (index + 1), 1000 * elapsed,
+                pace.since_line(index, elapsed), step.rate, bool(overflow), float(loss_scale),
+            )  # fmt: skip
+            journal.line(self.training.lines.step(now))
 
     def _save_within(self, position: Position, asked: int) -> None:
-        """A checkpoint in the middle of an epoch, where one is due or a signal asks to stop."""
-        save_steps = self.training.schedule.save_steps
-        if asked or (save_steps and position.step % save_steps == 0):
-            self.save(position)
+        """A checkpoint in the middle of an epoch; where a signal asks to stop, the end of the run."""
+        self.save(position)
         if asked:
             self.rank.wait()
             raise Stop(asked)

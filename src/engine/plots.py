@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from src.engine.io import files
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def figure(width: float, height: float):
+
+def figure(width: float, height: float) -> Figure:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -19,7 +23,7 @@ def figure(width: float, height: float):
     return pyplot.figure(figsize=(width, height), layout="constrained")
 
 
-def save(drawing, path: Path) -> None:
+def save(drawing: Figure, path: Path) -> None:
     files.replace_file(path, lambda temporary: drawing.savefig(temporary, dpi=120, bbox_inches="tight"))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mindspore as ms
@@ -40,7 +41,11 @@ class Rank:
         """Sum over all ranks, float32, same shape."""
         if self.count == 1:
             return values
-        return _all_reduce()(ms.Tensor(np.ascontiguousarray(values, np.float32))).asnumpy()
+        return self.sum_of(ms.Tensor(np.ascontiguousarray(values, np.float32))).asnumpy()
+
+    def sum_of(self, values: ms.Tensor) -> ms.Tensor:
+        """Sum over all of several ranks, float32, same shape; on cards it need not be there yet."""
+        return _all_reduce()(values)
 
     def total_counts(self, counts: np.ndarray) -> np.ndarray:
         """Exact sum of whole numbers (int64, not negative) over all ranks."""
@@ -71,12 +76,31 @@ class Rank:
         """Go on when every rank has come here."""
         self.total(np.zeros(1, np.float32))
 
-    def agree(self, loss: float, signal_number: int) -> tuple[float, int]:
-        """The mean loss, and the signal that some rank got (0: none), the same on every rank."""
+    def agree(self, loss: ms.Tensor, signal_number: int) -> Callable[[], tuple[float, int]]:
+        """Begin to ask all ranks for their losses (scalars) and signals (0: none), without waiting for any.
+
+        The answer is read by calling what is returned: the mean loss, and the signal that some rank got, the same on
+        every rank. On cards the sum queues behind the step that makes the loss, so it is there soon after it.
+        """
         if self.count == 1:
-            return loss, signal_number
-        loss_sum, asked = self.total(np.array([loss, signal_number > 0]))
-        return float(loss_sum) / self.count, (signal_number or int(signal.SIGTERM)) if asked else 0
+            return lambda: (float(loss.asnumpy()), signal_number)
+        got = ms.Tensor(float(signal_number > 0), ms.float32)
+        summed = self.sum_of(ops.stack((loss, got)))
+
+        def answer() -> tuple[float, int]:
+            loss_sum, asked = summed.asnumpy()
+            return float(loss_sum) / self.count, _signal(signal_number, asked)
+
+        return answer
+
+    def agree_on(self, signal_number: int) -> int:
+        """The signal that some rank got (0: none), the same on every rank; waits for all."""
+        return _signal(signal_number, self.total(np.array([signal_number > 0]))[0])
+
+
+def _signal(own: int, asked: float) -> int:
+    """The signal to stop by, where `asked` says that some rank got one."""
+    return (own or int(signal.SIGTERM)) if asked else 0
 
 
 @functools.cache

@@ -47,7 +47,7 @@ def counts_line(top5: float, samples: int, files: int, seconds: float) -> str:
     return f"top-5: {top5:.6f}, samples: {samples} of {files}, images/s: {samples / max(seconds, 1e-9):.1f}"
 
 
-def json_line(**fields) -> str:
+def json_line(**fields: object) -> str:
     return json.dumps(fields, sort_keys=False)
 
 

@@ -10,7 +10,7 @@ from src.engine.io.run import CURVES, Run
 from src.engine.loop import Position, Score, Training
 
 
-def carry_out(training: Training, run: Run) -> int:
+def run_training(training: Training, run: Run) -> int:
     """Train from where the run stands to its end; returns the exit status."""
     say, schedule, step = run.journal.line, training.schedule, training.step
     start = run.restore(step.state, schedule)
@@ -40,7 +40,7 @@ def carry_out(training: Training, run: Run) -> int:
 def evaluate_and_keep(training: Training, run: Run, position: Position) -> Score | None:
     """Score the weights, or their moving average where the step keeps one; the best are written as they were scored."""
     with training.step.averaged():
-        score = training.evaluate(position)
+        score = training.evaluate(position) if training.evaluate else None
         if score is not None and score.value > position.best:
             run.save_best(training.net, score.value)
     return score
@@ -50,6 +50,8 @@ def finish(training: Training, run: Run) -> None:
     """The last words of a run, and the picture of its curves."""
     for line in training.closing():
         run.journal.line(line)
+    if skipped := training.step.skipped():
+        run.journal.line(f"{skipped} steps overflowed and changed nothing; a lower loss scale avoids that")
     if run.writes and (run.folder / METRICS).stat().st_size:
         plots.curves(run.folder / METRICS, run.folder / CURVES, *training.score)
         run.journal.line(f"curves in {run.folder / CURVES}")

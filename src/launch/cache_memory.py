@@ -10,7 +10,7 @@ import psutil
 
 from src.engine.config import Parser
 from src.engine.data.image_folder import TRAIN_FOLDERS, scan
-from src.engine.errors import UsageError, ZooError
+from src.engine.errors import UsageError, ZooError, reports_errors
 
 SERVER_SHARE = 0.8  # of this machine's memory is the most that the cache server takes
 OVERHEAD = 1024  # bytes per file, generously: key, label, shape
@@ -40,18 +40,15 @@ def require(need: int, have: int, spill: str) -> None:
         raise ZooError(f"the data set needs {need / 1e9:.1f} GB in the cache and there is {there}; {remedy}")
 
 
+@reports_errors
 def main(argv: list[str]) -> int:
     parser = Parser(prog="python -m src.launch.cache_memory", description=__doc__)
     parser.add_argument("dataset_path")
     parser.add_argument("--spill", default="", metavar="FOLDER", help="the server's folder for what memory cannot hold")
-    try:
-        args = parser.parse_args(argv)
-        files, need = needed(args.dataset_path)
-        have = available()
-        require(need, have, args.spill)
-    except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.status
+    args = parser.parse_args(argv)
+    files, need = needed(args.dataset_path)
+    have = available()
+    require(need, have, args.spill)
     print(f"dataset cache: {files} files need {need / 1e9:.2f} GB, there is memory for {have / 1e9:.2f} GB")
     return 0
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from src.engine.config import Parser
-from src.engine.errors import UsageError, ZooError
+from src.engine.errors import UsageError, ZooError, reports_errors
 from src.launch import rank as rank_process
 
 PORT = 50052  # MindSpore's default
@@ -33,9 +33,10 @@ class CacheServer:
         self._port = str(port)
         folder = Path(shutil.which(python) or python).parent
         found = [shutil.which(name, path=path) for path in (str(folder), None) for name in TOOLS]
-        self._tool = next(filter(None, found), None)
-        if self._tool is None:
+        tool = next(filter(None, found), None)
+        if tool is None:
             raise ZooError("dataset-cache is not installed; it comes with MindSpore")
+        self._tool = tool
 
     def _ask(self, *arguments: str) -> tuple[bool, str]:
         """Whether the tool did what it was asked, and what it said; Ctrl-C on the terminal does not reach it."""
@@ -84,7 +85,11 @@ class CacheServer:
 class Signals:
     """While open, remembers the last of SIGTERM, SIGINT and SIGHUP, and passes each on to the command that it runs."""
 
-    PASSED_ON = {signal.SIGTERM: signal.SIGTERM, signal.SIGINT: signal.SIGINT, signal.SIGHUP: signal.SIGTERM}
+    PASSED_ON: dict[int, int] = {
+        signal.SIGTERM: signal.SIGTERM,
+        signal.SIGINT: signal.SIGINT,
+        signal.SIGHUP: signal.SIGTERM,
+    }
 
     def __init__(self):
         self.number = 0
@@ -157,17 +162,12 @@ def run(server: CacheServer, args: argparse.Namespace) -> int:
 
 
 def parser() -> Parser:
-    made = Parser(
-        prog="python src/launch/cache_server.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    made = Parser(prog="python src/launch/cache_server.py", description=__doc__)
     made.add_argument("--port", type=int, default=PORT, help="of the server (default %(default)s)")
     made.add_argument("--python", default=sys.executable, help="interpreter that MindSpore's tool lies beside")
     actions = made.add_subparsers(dest="action", required=True, metavar="ACTION")
-    running = actions.add_parser("run", allow_abbrev=False, help="run a command with a session, stop what was started")
-    starting = actions.add_parser("start", allow_abbrev=False, help="start the server, or use the one that runs")
+    running = actions.add_parser("run", help="run a command with a session, stop what was started")
+    starting = actions.add_parser("start", help="start the server, or use the one that runs")
     for one in (running, starting):
         one.add_argument("--spill", default="", metavar="FOLDER", help="for what memory cannot hold")
     running.add_argument("--session", default="", metavar="ID", help="one that was kept, instead of a new one")
@@ -179,25 +179,22 @@ def parser() -> Parser:
     return made
 
 
+@reports_errors
 def main(argv: list[str]) -> int:
-    try:
-        args = parser().parse_args(argv)
-        server = CacheServer(args.port, args.python)
-        if args.action == "run":
-            if not args.command:
-                raise UsageError("run has no command; give the one that trains")
-            return run(server, args)
-        if args.action == "start":
-            server.start(args.spill)
-        elif args.action == "session":
-            print(server.new_session())
-        elif args.action == "stop":
-            server.stop()
-        else:
-            server.destroy(args.session)
-    except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.status
+    args = parser().parse_args(argv)
+    server = CacheServer(args.port, args.python)
+    if args.action == "run":
+        if not args.command:
+            raise UsageError("run has no command; give the one that trains")
+        return run(server, args)
+    if args.action == "start":
+        server.start(args.spill)
+    elif args.action == "session":
+        print(server.new_session())
+    elif args.action == "stop":
+        server.stop()
+    else:
+        server.destroy(args.session)
     return 0
 
 

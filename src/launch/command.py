@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 
 from src.engine.config import Parser
 from src.engine.data.stream import usable_cores
 from src.engine.environment import usable_platform
-from src.engine.errors import ZooError
+from src.engine.errors import reports_errors
 from src.launch import plan as plans
 from src.launch import supervise
 
@@ -22,12 +21,7 @@ DEFAULT = plans.Request(script="")
 
 def parser() -> Parser:
     """Options come before the script; everything after it belongs to the script."""
-    made = Parser(
-        prog="python -m src.launch",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    made = Parser(prog="python -m src.launch", description=__doc__)
     add = made.add_argument
     add("--platform", choices=("Ascend", "GPU", "CPU", "auto"), default=DEFAULT.platform, help="auto: what is here")
     add(
@@ -50,19 +44,16 @@ def parser() -> Parser:
     return made
 
 
+@reports_errors
 def main(argv: list[str]) -> int:
-    try:
-        given = vars(parser().parse_args(argv))
-        dry_run = given.pop("dry_run")
-        if given["platform"] == "auto":
-            given["platform"] = usable_platform()
-        request = plans.Request(**{**given, "arguments": tuple(given["arguments"])})
-        plan = plans.make(request, usable_cores(), is_root=os.geteuid() == 0)
-        if dry_run:
-            for row in plan.as_rows():
-                print(json.dumps(row))
-            return 0
-        return supervise.run(plan)
-    except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.status
+    given = vars(parser().parse_args(argv))
+    dry_run = given.pop("dry_run")
+    if given["platform"] == "auto":
+        given["platform"] = usable_platform()
+    request = plans.Request(**{**given, "arguments": tuple(given["arguments"])})
+    plan = plans.make(request, usable_cores(), is_root=os.geteuid() == 0)
+    if dry_run:
+        for row in plan.as_rows():
+            print(json.dumps(row))
+        return 0
+    return supervise.run(plan)

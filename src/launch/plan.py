@@ -116,11 +116,13 @@ def choose_engine(request: Request) -> str:
     return DISTRIBUTED_ENGINE[request.platform]
 
 
+def _given_table(request: Request) -> rank_table.RankTable:
+    return rank_table.checked(Path(request.rank_table).expanduser(), request.any_topology)
+
+
 def _table(request: Request) -> rank_table.RankTable | None:
     """The rank table that was given, checked; None without one."""
-    if request.rank_table in NO_TABLE:
-        return None
-    return rank_table.checked(Path(request.rank_table).expanduser(), request.any_topology)
+    return None if request.rank_table in NO_TABLE else _given_table(request)
 
 
 def _several_servers(request: Request) -> bool:
@@ -208,7 +210,7 @@ def _single(request: Request) -> LaunchPlan:
 
 def _ranktable(request: Request, cores: list[int]) -> LaunchPlan:
     """One process per device of this server, in the table's rank order."""
-    table = _table(request)
+    table = _given_table(request)
     path = rank_table.file_at(Path(request.rank_table).expanduser())
     if table.layout != "1.0":
         raise UsageError(
@@ -311,9 +313,9 @@ def _msrun(request: Request, world: int) -> tuple[str, ...]:
 
 
 def _mpirun(local: int, is_root: bool) -> tuple[str, ...]:
-    """mpirun refuses to run as root unless told; containers usually do."""
+    """mpirun refuses to run as root, as containers do, and to start more ranks than there are cores, unless told."""
     allow = ("--allow-run-as-root",) if is_root else ()
-    return ("mpirun", "-n", str(local), *allow, "--bind-to", "none", sys.executable)
+    return ("mpirun", "-n", str(local), *allow, "--oversubscribe", "--bind-to", "none", sys.executable)
 
 
 def share_cores(cores: list[int], ranks: int) -> list[tuple[int, ...]]:

@@ -161,13 +161,14 @@ def statuses(plan: LaunchPlan, folder: Path) -> dict[int, tuple[int, float]]:
 def first_failure(ended: dict[int, tuple[int, float]]) -> int | None:
     """The local rank that failed before all others."""
     failed = {rank: when for rank, (status, when) in ended.items() if status}
-    return min(failed, key=failed.get) if failed else None
+    return min(failed, key=failed.__getitem__) if failed else None
 
 
 def watch(plan: LaunchPlan, folder: Path, started: list[subprocess.Popen], asked: Asked) -> int:
     """Follow the first log until everything has ended; stop all where one fails or a signal asks for it."""
     follower = Follower(Path(plan.ranks[0].log))
-    deadline, sent, told = float("inf"), 0, set()
+    deadline, sent = float("inf"), 0
+    told: set[int] = set()
     while True:
         follower.copy()
         running = [process for process in started if process.poll() is None]

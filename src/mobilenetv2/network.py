@@ -6,7 +6,7 @@ Shapes: N images, C channels, H x W pixels, K classes. Strides take H and W down
 import math
 
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, float32, nn, ops
 
 # Table 2 of the paper: expansion t, output channels c, repeats n, stride of the first repeat s.
 INVERTED_RESIDUALS = (
@@ -92,7 +92,7 @@ class Backbone(nn.Cell):
 
 
 class Head(nn.Cell):
-    """Feature map (N, C, h, w), or pooled features (N, C), -> logits (N, K)."""
+    """Feature map (N, C, h, w), or pooled features (N, C), -> logits (N, K), float32 in mixed precision too."""
 
     def __init__(self, in_channels: int, num_classes: int):
         super().__init__()
@@ -100,10 +100,10 @@ class Head(nn.Cell):
 
     def construct(self, features: Tensor, keep: Tensor = None) -> Tensor:
         if features.ndim == 4:
-            features = features.mean((2, 3))  # (N, C, h, w) -> (N, C)
+            features = features.astype(float32).mean((2, 3))  # (N, C, h, w) -> (N, C)
         if keep is not None:
             features = features * keep
-        return self.dense(features)
+        return self.dense(features).astype(float32)
 
 
 class MobileNetV2(nn.Cell):

@@ -59,7 +59,7 @@ class Config(config.Config, Quantisation, Export):
 
     model: str = option("which model", "mobilenetv2_quant", choices=("mobilenetv2_quant",))
     amp_level: str = changed(
-        Device, "amp_level", "O0", help="float32; float16 has too few digits for a grid of 8 bits", choices=("O0",)
+        Device, "amp_level", "O0", help="O0 alone, float32; O2 has too few digits for a grid of 8 bits"
     )
     boost_mode: str = changed(
         Training, "boost_mode", "O0", help="off; boost rewrites the network that is quantised", choices=("O0",)
@@ -131,6 +131,11 @@ class Config(config.Config, Quantisation, Export):
             )
 
     def _check_quantisation(self) -> None:
+        if self.amp_level != "O0":
+            raise UsageError(
+                f"amp_level is {self.amp_level}, and float16 (11 binary digits) and bfloat16 (8) are too coarse for "
+                "grids of 8 bits: rounding would move values to other steps than the integer network's; leave it at O0"
+            )
         if self.weight_per_channel and not self.weight_symmetric:
             raise UsageError(
                 "weight_symmetric is False and weight_per_channel True, which no integer kernel runs; change one"

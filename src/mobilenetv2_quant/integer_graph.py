@@ -13,11 +13,11 @@ from src.mobilenetv2_quant.quantiser import RELU6
 
 
 class Writer:
-    """Writes cells into `graph` in the order of computation; `folded` collects the layers."""
+    """Writes cells into `graph` in the order of computation; `folded` collects the layers with integer weights."""
 
     def __init__(self):
         self.graph = Graph()
-        self.folded: list[folding.Folded] = []
+        self.folded: list[folding.FoldedOnGrid] = []
         self.coarser = 0  # channels whose weights were made coarser so that their bias fits
         self.clipped = 0  # ReLU6 that the grid after it does not do, so that no integer kernel runs the layer
 
@@ -88,13 +88,13 @@ class Writer:
     def weight_and_bias(self, x: str, layer: QuantConv | QuantDense, axis: int) -> tuple[str, str]:
         """The layer's tensors, int8 and int32 where it and its input `x` are quantised; output channels on `axis`."""
         folded, name, source = folding.fold(layer), layer.name, self.graph.grids.get(x)
-        if folded.whole is not None and source is not None:
-            folded, changed = folding.with_room_for_bias(folded, source.scale, layer.quantiser.grid)
-            self.coarser += changed
-        self.folded.append(folded)
-        if folded.whole is None:
+        if not isinstance(folded, folding.FoldedOnGrid):
             turned = folded.weight if axis == 0 else folded.weight.T
             return self.graph.constant(f"{name}.weight", turned), self.graph.constant(f"{name}.bias", folded.bias)
+        if source is not None:
+            folded, changed = folding.with_room_for_bias(folded, source.scale)
+            self.coarser += changed
+        self.folded.append(folded)
         turned = folded.whole if axis == 0 else folded.whole.T
         weight = self.graph.dequantised(f"{name}.weight", turned, folded.scale, folded.zero_point, axis)
         if source is None:

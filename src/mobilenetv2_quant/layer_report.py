@@ -21,7 +21,7 @@ from src.engine.io import files
 from src.mobilenetv2_quant.onnx_graph import IMAGE, UNSIGNED
 
 if TYPE_CHECKING:
-    from src.mobilenetv2_quant.folding import Folded
+    from src.mobilenetv2_quant.folding import FoldedOnGrid
     from src.mobilenetv2_quant.integer_graph import Writer
 
 
@@ -76,20 +76,21 @@ def measure(model: onnx.ModelProto, writer: Writer, images: np.ndarray) -> list[
             )
     rows = []
     for grid in grids:
-        *seen, signal, noise = sums[grid.name].tolist()
+        least, greatest, signal, noise = sums[grid.name].tolist()
         scale = float(grid.scale)
-        ends = [(end - UNSIGNED - grid.zero_point) * scale for end in (0, 255)]
-        row = Row(grid.name, "activation", 1, *ends, *seen, scale, scale, grid.zero_point, sqnr_db(signal, noise))
-        rows.append(row)
-    return rows + [weight_row(folded) for folded in writer.folded if folded.whole is not None]
+        low, high = ((end - UNSIGNED - grid.zero_point) * scale for end in (0, 255))
+        ratio, zero_point = sqnr_db(signal, noise), grid.zero_point
+        rows.append(Row(grid.name, "activation", 1, low, high, least, greatest, scale, scale, zero_point, ratio))
+    return rows + [weight_row(folded) for folded in writer.folded]
 
 
-def weight_row(folded: Folded) -> Row:
+def weight_row(folded: FoldedOnGrid) -> Row:
     weight = folded.weight.astype(np.float64)
     ratio = sqnr_db((weight**2).sum(), ((weight - folded.on_grid()) ** 2).sum())
     scale, zero_point = folded.scale, int(folded.zero_point[0])
     low, high = float(scale.min()), float(scale.max())
-    ends = [float(extreme) for values in (folded.on_grid(), weight) for extreme in (values.min(), values.max())]
+    on_grid = folded.on_grid()
+    ends = (float(on_grid.min()), float(on_grid.max()), float(weight.min()), float(weight.max()))
     return Row(f"{folded.name}.weight", "weight", len(scale), *ends, low, high, zero_point, ratio)
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from mindspore import Tensor, nn, ops
 
-from src.cpu_kernels import cells
+from src.cpu_kernels import availability, rewrite
 from src.engine.errors import UsageError
 from src.mobilenetv2 import network
-from src.mobilenetv2_quant import whole_numbers
+from src.mobilenetv2_quant import integer_cells
 from src.mobilenetv2_quant.config import Config
 from src.mobilenetv2_quant.quantiser import (
     ActivationQuantiser,
@@ -79,7 +79,7 @@ class QuantConv(nn.Cell):
         return self.beta - self.moving_mean * fold_factor(self.gamma, self.moving_variance).reshape(-1)
 
     def construct(self, x: Tensor) -> Tensor:
-        if not self.quantising or (self.training and self.delayed):
+        if self.quantiser is None or not self.quantising or (self.training and self.delayed):
             return self.convolve(x, self.weight)
         return self.convolve(x, self.quantiser.through_fold(self.weight, self.gamma, self.moving_variance))
 
@@ -103,8 +103,9 @@ class QuantDense(nn.Cell):
         return self.bias
 
     def construct(self, x: Tensor) -> Tensor:
-        is_float = not self.quantising or (self.training and self.delayed)
-        return self.matmul(x, self.weight if is_float else self.quantiser(self.weight)) + self.bias
+        if self.quantiser is None or not self.quantising or (self.training and self.delayed):
+            return self.matmul(x, self.weight) + self.bias
+        return self.matmul(x, self.quantiser(self.weight)) + self.bias
 
 
 class QuantSum(nn.Cell):
@@ -121,19 +122,19 @@ class QuantSum(nn.Cell):
 class QuantBackbone(nn.Cell):
     """Image (N, 3, H, W) -> pooled features (N, C), with the image and the features quantised (None: left float).
 
-    `whole` computes the same in evaluation, on whole numbers; None without the compiled kernels.
+    `integer` computes the same in evaluation, on whole numbers; None without the compiled kernels.
     """
 
     def __init__(self, backbone: network.Backbone, image: nn.Cell | None, pooled: nn.Cell | None, library: Path | None):
         super().__init__(auto_prefix=False)
         self.features, self.out_channels = backbone.features, backbone.out_channels
         self.image, self.pooled = image, pooled
-        self.whole = whole_backbone(self, library) if library else None
+        self.integer = int_backbone(self, library) if library else None
         self.calibrating = False
 
     def construct(self, image: Tensor) -> Tensor:
-        if self.whole is not None and not self.training and not self.calibrating:
-            return self.whole(image)
+        if self.integer is not None and not self.training and not self.calibrating:
+            return self.integer(image)
         if self.image is not None:
             image = self.image(image)
         features = self.features(image).mean((2, 3))
@@ -143,13 +144,13 @@ class QuantBackbone(nn.Cell):
 def build(num_classes: int, cfg: Config, kernels: str = "off", activation: str = "None") -> network.MobileNetV2:
     """The quantised network; training, evaluation and export all start here.
 
-    `kernels` other than "off" is for platform CPU and not for export; see src.cpu_kernels.cells. With them,
+    `kernels` other than "off" is for platform CPU and not for export; see src.cpu_kernels.rewrite. With them,
     evaluation works on whole numbers, as the exported integer file does.
     """
     net = network.build(num_classes, cfg.width_mult, cfg.seed, activation)
-    library = cells.find_library(kernels)[0]
+    library = availability.find_library(kernels)[0]
     if library:
-        cells.accelerate(net, kernels, weights_vary=True)
+        rewrite.accelerate(net, kernels, weights_vary=True)
     quantisers = Quantisers(cfg, library)
     for name, cell in list(net.backbone.features.cells_and_names()):
         if isinstance(cell, nn.SequentialCell):
@@ -157,10 +158,9 @@ def build(num_classes: int, cfg: Config, kernels: str = "off", activation: str =
     skipped = quantisers.float_layers
     image = quantisers.activation("backbone.image") if FIRST not in skipped else None
     pooled = quantisers.activation("backbone.pooled") if LAST not in skipped else None
-    # Written to `_cells` directly: assigning through the cell would put the prefix into the parameter names again.
-    net._cells["backbone"] = QuantBackbone(net.backbone, image, pooled, library)
+    rewrite.replace_child(net, "backbone", QuantBackbone(net.backbone, image, pooled, library))
     dense = net.head.dense
-    net.head._cells["dense"] = QuantDense(LAST, dense, quantisers.weight(LAST, dense.out_channels))
+    rewrite.replace_child(net.head, "dense", QuantDense(LAST, dense, quantisers.weight(LAST, dense.out_channels)))
     known = {layer.name for layer in layers(net)}
     for name in skipped:
         if name not in known:
@@ -176,45 +176,43 @@ def quantise_sequence(sequence: nn.SequentialCell, name: str, quantisers: Quanti
         layer = name if isinstance(sequence, network.ConvBNReLU6) else f"{name}.{index}"
         if isinstance(part, network.InvertedResidual) and part.has_shortcut:
             part = QuantSum(part, quantisers.activation(f"{layer}.sum"))
-        elif hasattr(following, "moving_variance"):
+        elif following is not None and hasattr(following, "moving_variance"):
             part = QuantConv(layer, part, following, quantisers.weight(layer, following.gamma.shape[0]))
             result_name = f"{layer}.output"
         result.append(part)
     if any(isinstance(part, QuantConv) for part in result):
         result.append(quantisers.activation(result_name, isinstance(sequence, network.ConvBNReLU6)))
-    sequence._cells.clear()
-    sequence._cells.update({str(index): part for index, part in enumerate(result)})
-    sequence.cell_list = result
+    rewrite.replace_parts(sequence, result)
 
 
-def whole_backbone(backbone: QuantBackbone, library: Path) -> whole_numbers.InTurn:
+def int_backbone(backbone: QuantBackbone, library: Path) -> integer_cells.InTurn:
     """Image (N, 3, H, W) -> pooled features (N, C) on whole numbers, with the parameters of `backbone`."""
     parts, source = [], backbone.image
     if source is not None:
-        parts.append(whole_numbers.WholeImage(source, library))
+        parts.append(integer_cells.IntImage(source, library))
     for block in backbone.features.cell_list:
         inner = block.block if isinstance(block, QuantSum) else block
-        convs = whole_convs(inner.conv if isinstance(inner, network.InvertedResidual) else inner, source, library)
+        convs = int_convs(inner.conv if isinstance(inner, network.InvertedResidual) else inner, source, library)
         if isinstance(block, QuantSum):
-            parts.append(whole_numbers.WholeResidual(convs, source, block.quantiser, library))
+            parts.append(integer_cells.IntResidual(convs, source, block.quantiser, library))
             source = block.quantiser
         else:
             parts += convs
             source = convs[-1].target
-    parts.append(whole_numbers.WholeMean(source, backbone.pooled, backbone.out_channels, library))
-    return whole_numbers.InTurn(parts)
+    parts.append(integer_cells.IntMean(source, backbone.pooled, backbone.out_channels, library))
+    return integer_cells.InTurn(parts)
 
 
-def whole_convs(sequence: nn.SequentialCell, source: nn.Cell | None, library: Path) -> list[whole_numbers.WholeConv]:
+def int_convs(sequence: nn.SequentialCell, source: nn.Cell | None, library: Path) -> list[integer_cells.IntConv]:
     """The convolutions of a quantised sequence, whose input is on the grid of `source`."""
     found = []
     for part in sequence.cell_list:
         if isinstance(part, nn.SequentialCell):
-            found += whole_convs(part, source, library)
+            found += int_convs(part, source, library)
             source = found[-1].target
         elif isinstance(part, QuantConv):
             relu6 = isinstance(sequence, network.ConvBNReLU6)
-            found.append(whole_numbers.WholeConv(part, source, sequence.cell_list[-1], relu6, library))
+            found.append(integer_cells.IntConv(part, source, sequence.cell_list[-1], relu6, library))
     return found
 
 

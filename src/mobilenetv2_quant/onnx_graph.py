@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -38,11 +38,11 @@ class Graph:
         self.constants: list[onnx.TensorProto] = []
         self.grids: dict[str, OnGrid] = {}  # by the name of the tensor after quantisation
 
-    def constant(self, name: str, array: np.ndarray) -> str:
+    def constant(self, name: str, array: np.ndarray | np.generic) -> str:
         self.constants.append(numpy_helper.from_array(np.array(array, order="C"), name))
         return name
 
-    def node(self, operator: str, inputs: list[str], output: str, **attributes) -> str:
+    def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(operator, inputs, [output], name=f"{output}:{operator}", **attributes))
         return output
 

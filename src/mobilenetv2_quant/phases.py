@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Phase(NamedTuple):
@@ -40,7 +40,7 @@ class Phases:
     def begin(self, done: int) -> None:
         self._done = done
 
-    def run(self, lr: float, *inputs):
+    def run(self, lr: float, *inputs: Any) -> Any:
         phase = phase_at(self._done, *self._borders)
         if phase not in self._steps:
             self._enter(phase, self._done)

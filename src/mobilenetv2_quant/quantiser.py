@@ -14,11 +14,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from src.cpu_kernels.cells import (
-    fake_quant_operator,
-    folded_fake_quant_operator,
-    range_fake_quant_operator,
-)
+from src.cpu_kernels.custom import custom_operator, settings
 from src.mobilenetv2.network import BN_EPS
 
 LEAST_SCALE = float(np.finfo(np.float32).eps)  # as in PyTorch
@@ -74,8 +70,8 @@ class Snap(nn.Cell):
     def __init__(self, grid: Grid, library: Path | None = None):
         super().__init__(auto_prefix=False)
         self.low, self.high = float(grid.low), float(grid.high)
-        self.limits = Tensor([self.low, self.high], ms.float32)
-        self.kernel = fake_quant_operator(library) if library else None
+        self.limits = settings("FakeQuant", "limits", low=self.low, high=self.high)
+        self.kernel = custom_operator(library, "FakeQuant") if library else None
 
     def construct(self, x: Tensor, scale: Tensor, zero_point: Tensor) -> tuple[Tensor, Tensor]:
         if self.kernel is not None:
@@ -107,8 +103,8 @@ class RangeSnap(nn.Cell):
         super().__init__(auto_prefix=False)
         self.numbers, self.decay = grid.numbers(), decay
         self.snap = Snap(grid)
-        self.settings = Tensor([grid.low, grid.high, grid.symmetric, decay], ms.float32)
-        self.kernel = range_fake_quant_operator(library) if library else None
+        self.settings = settings("RangeFakeQuant", low=grid.low, high=grid.high, symmetric=grid.symmetric, decay=decay)
+        self.kernel = custom_operator(library, "RangeFakeQuant") if library else None
 
     def construct(self, x: Tensor, extent: Tensor) -> tuple[Tensor, Tensor]:
         if self.kernel is not None:
@@ -201,8 +197,11 @@ class WeightQuantiser(nn.Cell):
         self.name, self.grid, self.numbers = name, grid, grid.numbers()
         self.per_channel, self.is_learned = per_channel, False
         self.snap = Snap(grid, library)
-        self.settings = Tensor([grid.low, grid.high, grid.symmetric, per_channel, BN_EPS], ms.float32)
-        self.folded_kernel = folded_fake_quant_operator(library) if library else None
+        self.settings = settings(
+            "FoldedFakeQuant", low=grid.low, high=grid.high, symmetric=grid.symmetric,
+            per_channel=per_channel, eps=BN_EPS,
+        )  # fmt: skip
+        self.folded_kernel = custom_operator(library, "FoldedFakeQuant") if library else None
 
     def scale_and_zero_point(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """(R,), (R,)"""

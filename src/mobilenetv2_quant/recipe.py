@@ -10,7 +10,7 @@ from src.classification import conversion, evaluation, training
 from src.classification.dataset import Loader, bad_files
 from src.classification.recipe import run_settings
 from src.classification.training import Trained
-from src.cpu_kernels import cells
+from src.cpu_kernels import availability
 from src.engine import device
 from src.engine.data.image_folder import TRAIN_FOLDERS, require_classes, scan
 from src.engine.io import checkpoint as files
@@ -18,7 +18,7 @@ from src.engine.io.run import Run, open_run
 from src.engine.loop import Schedule
 from src.engine.steps import step
 from src.engine.steps.step import StepOptions, TrainStep
-from src.engine.training import carry_out
+from src.engine.training import run_training
 from src.mobilenetv2.network import MobileNetV2
 from src.mobilenetv2_quant import calibration, checkpoints, integer_file, network
 from src.mobilenetv2_quant.classifier import MOBILENETV2_QUANT
@@ -30,7 +30,7 @@ CALIBRATED = "mobilenetv2_quant-calibrated.ckpt"
 
 def train(cfg: Config) -> int:
     """Take the activation ranges from a few batches, then train with simulated quantisation."""
-    rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute, cfg.enable_graph_kernel)
+    rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute)
     images = scan(cfg.dataset_path, TRAIN_FOLDERS)
     classes = require_classes(images, cfg.num_classes)
     evaluates = cfg.run_eval and not cfg.calibrate_only
@@ -60,14 +60,14 @@ def train(cfg: Config) -> int:
         def make_step(trained: Trained, planned: Schedule) -> TrainStep:
             return train_step(trained, cfg, run)
 
-        return carry_out(training.full_network(MOBILENETV2_QUANT, net, data, cfg, run, make_step), run)
+        return run_training(training.full_network(MOBILENETV2_QUANT, net, data, cfg, run, make_step), run)
 
 
 def train_step(trained: Trained, cfg: Config, run: Run) -> TrainStep:
     """A momentum step for each phase of the quantisation."""
     net, optimizer = trained.cell, step.momentum_optimizer(trained.cell, cfg.momentum, cfg.weight_decay)
     average = step.moving_average_of(optimizer.parameters) if cfg.ema_decay else None
-    options = StepOptions(clip_norm=cfg.clip_norm, ema_decay=cfg.ema_decay, ranks=run.rank.count)
+    options = StepOptions(1.0, cfg.clip_norm, cfg.ema_decay, run.rank.count, cfg.enable_graph_kernel)
 
     def make() -> TrainStep:
         net.set_train(True)
@@ -92,7 +92,7 @@ def kernels_of(cfg: Config) -> str:
 
 def tell_kernels(cfg: Config, say: Callable[[str], None]) -> None:
     """Say that the compiled kernels are missing, where they are: evaluation then computes in another way."""
-    library, reason = cells.find_library(kernels_of(cfg))
+    library, reason = availability.find_library(kernels_of(cfg))
     if cfg.platform == "CPU" and library is None:
         say(f"CPU kernels off: {reason}; evaluation computes with floats on grids, not with whole numbers")
 

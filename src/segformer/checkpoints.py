@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from src.engine.errors import UsageError, ZooError
 from src.engine.io import checkpoint as files
 from src.engine.io.checkpoint import Checkpoint
 from src.segformer import names
-from src.segformer.class_list import ClassList
 from src.segformer.config import Config
+from src.segformer.data.class_list import ClassList
 from src.segformer.network import SegFormer, build
 from src.segformer.variants import decoder_width
 
@@ -82,7 +83,7 @@ def load(net: SegFormer, checkpoint: Checkpoint, cfg: Config) -> str:
     return files.load(net, files.weights(checkpoint), str(checkpoint.path), skip="" if fits else names.HEAD_PREFIX)
 
 
-def network_of(checkpoint: Checkpoint, cfg: Config, **options) -> SegFormer:
+def network_of(checkpoint: Checkpoint, cfg: Config, **options: Any) -> SegFormer:
     """The network that a checkpoint holds, for evaluation, inference or export; `options` go to network.build."""
     require_backbone(checkpoint, cfg)
     if not has_head(checkpoint):

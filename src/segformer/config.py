@@ -175,7 +175,7 @@ class Device(shared.Device):
         choices=("auto", "Ascend", "GPU", "CPU"),
     )
     amp_level: str = option(
-        "mixed precision: O0 is float32, O2 float16 with a dynamic loss scale; auto is O2 on Ascend and GPU",
+        "mixed precision: O0 is float32, O2 amp_dtype; auto is O2 on Ascend and GPU",
         "auto",
         choices=("auto", "O0", "O2"),
     )
@@ -217,8 +217,10 @@ class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export
         return {"export_name": file.stem}
 
     @property
-    def mixed_precision(self) -> bool:
-        return self.amp_level == "O2" or (self.amp_level == "auto" and self.device != "CPU")
+    def dtype(self) -> str:
+        """What convolutions and matrix products compute in."""
+        is_mixed = self.amp_level == "O2" or (self.amp_level == "auto" and self.device != "CPU")
+        return self.amp_dtype if is_mixed else "float32"
 
     @property
     def has_checkpoints(self) -> bool:
@@ -226,7 +228,7 @@ class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export
         return any(Path(self.checkpoint_path).expanduser().glob("*.ckpt"))
 
     @property
-    def window(self) -> tuple[tuple[int, int], tuple[int, int]]:
+    def window(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Size and stride of the sliding windows."""
         size = self.slide_crop or self.crop_size
         return size, self.slide_stride or (size[0] * 3 // 4, size[1] * 3 // 4)
@@ -252,8 +254,8 @@ class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export
 
     def check_for(self, command: str) -> None:
         """Rules between keys, and the inputs that `command` cannot do without. Raises UsageError."""
-        if self.amp_level == "O2" and self.device == "CPU":
-            raise UsageError("amp_level is O2 and platform CPU; a CPU needs --amp_level O0 or auto")
+        if self.amp_level == "O2":
+            self.require_half_precision()
         checks = {"train": self._check_train, "eval": self._check_eval, "infer": self._check_infer}
         checks.get(command, self._check_export)()
 
@@ -264,6 +266,7 @@ class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export
         evaluated = ("eval_start_epoch", "eval_interval", "save_best_ckpt", "eval_log_interval")
         saved = ("save_checkpoint_epoch_interval", "save_best_ckpt")
         return super().switched_off(command) + [
+            (self.dtype == "float32", ("amp_dtype",), f"amp_level is {self.amp_level}"),
             (train and not self.load_ckpt, ("pretrained_ckpt_path",), "load_ckpt is False"),
             (train and not self.warmup_steps, ("warmup_ratio",), "warmup_steps is 0"),
             (train and not self.run_eval, evaluated, "run_eval is False"),

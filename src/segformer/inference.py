@@ -11,9 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from src.engine.data import images, stream
-from src.segformer import dataset, pictures, prediction, report
-from src.segformer.class_list import ClassList
+from src.segformer import pictures, prediction, report
 from src.segformer.config import Config
+from src.segformer.data import dataset
+from src.segformer.data.class_list import ClassList
 
 
 class Read(NamedTuple):

@@ -100,8 +100,7 @@ def translate(state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list
     best: dict[str, str] = {}
     for dialect in DIALECTS:
         known = owners(dialect)
-        named = {key: our_name(key, dialect, known) for key in state}
-        named = {key: name for key, name in named.items() if name is not None}
+        named = {key: name for key in state if (name := our_name(key, dialect, known)) is not None}
         best = max(best, named, key=len)
     require_distinct(best)
     arrays = {name: in_our_shape(name, state[key]) for key, name in best.items() if not key.endswith(COUNTER)}

@@ -5,9 +5,10 @@ the decode head, K classes. The stages work at 1/4, 1/8, 1/16 and 1/32 of the in
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
-from mindspore import Tensor, float32, nn, ops
+from mindspore import Parameter, Tensor, float32, nn, ops
 
 from src.segformer.variants import HEADS, MLP_RATIO, REDUCTIONS, VARIANTS, decoder_width
 
@@ -59,7 +60,7 @@ def resize(x: Tensor, height: int, width: int) -> Tensor:
 
 
 class Gelu(nn.Cell):
-    """Exact GELU, x times the normal distribution's share below x, any shape.
+    """Exact GELU, x times the normal distribution's share below x, any shape; computed in float32.
 
     `erf` is the operator that computes the error function.
     """
@@ -72,12 +73,14 @@ class Gelu(nn.Cell):
         return self.erf(x * (0.5**0.5)) * 0.5 + 0.5
 
     def construct(self, x: Tensor) -> Tensor:
-        return x * self.share(x)
+        wide = x.astype(float32)
+        return (wide * self.share(wide)).astype(x.dtype)
 
     def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple:
         """The same as the derivative that MindSpore finds, in half its operators."""
-        density = ops.exp(x * x * -0.5) * (0.5 / math.pi) ** 0.5
-        return (dout * (self.share(x) + x * density),)
+        wide = x.astype(float32)
+        density = ops.exp(wide * wide * -0.5) * (0.5 / math.pi) ** 0.5
+        return ((dout.astype(float32) * (self.share(wide) + wide * density)).astype(x.dtype),)
 
 
 def linear(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -121,7 +124,7 @@ class Attention(nn.Cell):
         kv = self.kv(x).reshape(n, x.shape[1], 2, self.heads, -1)
         k = kv[:, :, 0].transpose(0, 2, 3, 1)  # (N, heads, d, M)
         v = kv[:, :, 1].transpose(0, 2, 1, 3)  # (N, heads, M, d)
-        weight = ops.softmax(ops.matmul(q, k), -1)  # (N, heads, L, M)
+        weight = ops.softmax(ops.matmul(q, k).astype(float32), -1).astype(v.dtype)  # (N, heads, L, M)
         return self.proj(ops.matmul(weight, v).transpose(0, 2, 1, 3).reshape(n, length, channels))
 
 
@@ -160,13 +163,25 @@ class Block(nn.Cell):
         return x + dropped(self.mlp(self.norm2(x), height, width), keep_mlp)
 
 
+class StageSizes(NamedTuple):
+    """What differs between the stages; `patch` is kernel, stride and padding of the patch embedding."""
+
+    in_channels: int
+    channels: int
+    patch: tuple[int, int, int]
+    depth: int
+    heads: int
+    reduction: int
+
+
 class Stage(nn.Cell):
     """(N, C_in, H, W) -> (N, C, h, w): patch embedding, `depth` blocks, layer normalisation."""
 
-    def __init__(self, in_channels: int, channels: int, patch: tuple, depth: int, heads: int, reduction: int, erf):
+    def __init__(self, sizes: StageSizes, erf: nn.Cell):
         super().__init__()
-        self.patch_embed = PatchEmbed(in_channels, channels, *patch)
-        self.blocks = nn.CellList([Block(channels, heads, reduction, erf) for _ in range(depth)])
+        channels = sizes.channels
+        self.patch_embed = PatchEmbed(sizes.in_channels, channels, *sizes.patch)
+        self.blocks = nn.CellList([Block(channels, sizes.heads, sizes.reduction, erf) for _ in range(sizes.depth)])
         self.norm = nn.LayerNorm((channels,), epsilon=BLOCK_EPS)
 
     def construct(self, x: Tensor, keep: Tensor = None) -> Tensor:
@@ -184,11 +199,11 @@ class Backbone(nn.Cell):
         variant = VARIANTS[backbone]
         inputs = (3, *variant.channels[:3])
         rows = zip(inputs, variant.channels, PATCHES, variant.depths, HEADS, REDUCTIONS)
-        self.stages = nn.CellList([Stage(*row, erf) for row in rows])
+        self.stages = nn.CellList([Stage(StageSizes(*row), erf) for row in rows])
         self.starts = tuple(sum(variant.depths[:index]) for index in range(5))  # number of each stage's first block
 
     def construct(self, image: Tensor, keep: Tensor = None) -> tuple:
-        maps, x = (), image
+        maps, x = (), image  # type: tuple, Tensor  # as a comment: graph mode compiles no annotation
         for index, stage in enumerate(self.stages):
             x = stage(x, None if keep is None else keep[self.starts[index] : self.starts[index + 1]])
             maps = (*maps, x)
@@ -196,7 +211,7 @@ class Backbone(nn.Cell):
 
 
 class Head(nn.Cell):
-    """The maps of the four stages -> logits (N, K, H / 4, W / 4).
+    """The maps of the four stages -> logits (N, K, H / 4, W / 4), float32 in mixed precision too.
 
     The paper takes each map to E channels (linear_c), resizes all to 1/4, and fuses the 4 E channels with a 1x1
     convolution (linear_fuse). All of that is linear, so its order is free: here the matrices of each stage are
@@ -213,19 +228,19 @@ class Head(nn.Cell):
 
     def construct(self, maps: tuple, keep: Tensor = None) -> Tensor:
         height, width = maps[0].shape[2:]
-        total, bias = 0.0, 0.0
+        total, bias = 0.0, 0.0  # type: Tensor, Tensor  # from the first stage on
         for index, dense in enumerate(self.linear_c):
             n, channels, h, w = maps[index].shape
             start = (len(self.linear_c) - 1 - index) * self.width
             fuse = self.linear_fuse.weight[:, start : start + self.width]  # (E, E)
             weight = ops.matmul(fuse, dense.weight).reshape(self.width, channels, 1, 1)
-            x = ops.conv2d(maps[index], weight.astype(maps[index].dtype))  # float16 in mixed precision
+            x = ops.conv2d(maps[index], weight.astype(maps[index].dtype))
             total = total + resize(x, height, width)  # (N, E, H / 4, W / 4)
             bias = bias + ops.matmul(fuse, dense.bias)  # (E,); resizing leaves constants as they are
         x = ops.relu(self.bn(total + bias.reshape(1, -1, 1, 1)))  # the ONNX exporter gets bias_add wrong
         if keep is not None:
             x = x * keep.reshape(keep.shape[0], keep.shape[1], 1, 1)
-        return self.linear_pred(x)
+        return self.linear_pred(x).astype(float32)
 
 
 class SegFormer(nn.Cell):
@@ -263,7 +278,7 @@ class QuarterLogits(nn.Cell):
         self.net = net
 
     def construct(self, image: Tensor) -> Tensor:
-        return self.net.decode_head(self.net.backbone(image)).astype(float32)
+        return self.net.decode_head(self.net.backbone(image))
 
 
 def init_weights(net: SegFormer, seed: int) -> None:
@@ -274,7 +289,7 @@ def init_weights(net: SegFormer, seed: int) -> None:
     """
     rng = np.random.default_rng(seed)
 
-    def fill(parameter, values: np.ndarray) -> None:
+    def fill(parameter: Parameter, values: np.ndarray) -> None:
         parameter.set_data(Tensor(values.astype(np.float32)))
 
     for _, cell in net.backbone.cells_and_names():

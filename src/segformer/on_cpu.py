@@ -12,7 +12,8 @@ from pathlib import Path
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from src.cpu_kernels import cells, map_operators
+from src.cpu_kernels import availability, cells, rewrite
+from src.cpu_kernels.custom import custom_operator, settings
 from src.segformer.network import Attention, Block, Head, SegFormer, Stage
 
 
@@ -23,8 +24,8 @@ class MapNorm(nn.Cell):
         super().__init__(auto_prefix=False)
         self.gamma = norm.gamma
         self.beta = norm.beta
-        self.eps = Tensor([norm.epsilon], ms.float32)
-        self.operator = map_operators.channel_norm(library)
+        self.eps = settings("ChannelNorm", "eps", eps=norm.epsilon)
+        self.operator = custom_operator(library, "ChannelNorm")
 
     def construct(self, x: Tensor) -> Tensor:
         return self.operator(x, self.gamma, self.beta, self.eps)[0]
@@ -42,10 +43,10 @@ class MapAttention(nn.Cell):
         if attention.reduction > 1:
             self.sr = cells.Conv(attention.sr, library)
             self.norm = MapNorm(attention.norm, library)
-        self.heads = Tensor([attention.heads], ms.float32)
-        self.dense = map_operators.dense(library)
-        self.dense_residual = map_operators.dense_residual(library)
-        self.attention = map_operators.attention(library, attention.heads)
+        self.heads = settings("Attention", "heads", heads=attention.heads)
+        self.dense = custom_operator(library, "Dense")
+        self.dense_residual = custom_operator(library, "DenseResidual")
+        self.attention = custom_operator(library, "Attention", heads=attention.heads)
 
     def construct(self, x: Tensor, normalized: Tensor, keep: Tensor) -> Tensor:
         q = self.dense(normalized, self.q.weight, self.q.bias)
@@ -63,9 +64,9 @@ class MapFeedForward(nn.Cell):
         self.fc1 = mlp.fc1
         self.dwconv = mlp.dwconv
         self.fc2 = mlp.fc2
-        self.dense = map_operators.dense(library)
-        self.dense_residual = map_operators.dense_residual(library)
-        self.depthwise_gelu = map_operators.depthwise_gelu(library)
+        self.dense = custom_operator(library, "Dense")
+        self.dense_residual = custom_operator(library, "DenseResidual")
+        self.depthwise_gelu = custom_operator(library, "DepthwiseGelu")
 
     def construct(self, x: Tensor, normalized: Tensor, keep: Tensor) -> Tensor:
         narrow, wide = x.shape[1], self.dwconv.weight.shape[0]
@@ -119,11 +120,11 @@ class MapHead(nn.Cell):
         self.linear_pred = head.linear_pred
         self.width = head.width
         self.library = library
-        self.dense = map_operators.dense(library)
-        self.resize_sum = map_operators.resize_sum(library)
+        self.dense = custom_operator(library, "Dense")
+        self.resize_sum = custom_operator(library, "ResizeSum")
 
     def construct(self, maps: tuple, keep: Tensor = None) -> Tensor:
-        fused = ()
+        fused = ()  # type: tuple  # as a comment: graph mode compiles no annotation
         for index, layer in enumerate(self.linear_c):
             start = (len(self.linear_c) - 1 - index) * self.width
             fuse = self.linear_fuse.weight[:, start : start + self.width]  # (E, E)
@@ -137,17 +138,17 @@ class MapHead(nn.Cell):
 
 
 def accelerate(net: SegFormer, mode: str = "auto") -> str:
-    """Put the kernels into a network in place; returns one sentence for the log. Modes as in cells.accelerate.
+    """Put the kernels into a network in place; returns one sentence for the log. Modes as in rewrite.accelerate.
 
     Parameter objects, their names and their order stay as they are.
     """
-    library, reason = cells.find_library(mode)
+    library, reason = availability.find_library(mode)
     if library is None:
-        return cells.off_because(reason)
+        return availability.off_because(reason)
     stages = net.backbone.stages
-    for name, stage in list(stages._cells.items()):
-        stages._cells[name] = MapStage(stage, library)
-    net._cells["decode_head"] = MapHead(net.decode_head, library)
+    for name, stage in list(stages.name_cells().items()):
+        rewrite.replace_child(stages, name, MapStage(stage, library))
+    rewrite.replace_child(net, "decode_head", MapHead(net.decode_head, library))
     blocks = sum(len(stage.blocks) for stage in stages)
     return f"CPU kernels: {blocks} transformer blocks, {len(stages)} patch embeddings and the decode head replaced"
 
@@ -159,8 +160,8 @@ def loss_of(net: SegFormer, weights: Tensor, ignore: int) -> Callable | None:
     """
     if not isinstance(net.decode_head, MapHead):
         return None
-    operator = map_operators.pixel_loss(net.decode_head.library)
-    ignored = Tensor([ignore], ms.float32)
+    operator = custom_operator(net.decode_head.library, "PixelLoss")
+    ignored = settings("PixelLoss", "ignore", ignore=ignore)
 
     def loss(image: Tensor, label: Tensor, keep_path: Tensor, keep_channel: Tensor) -> Tensor:
         logits = net.decode_head(net.backbone(image, keep_path), keep_channel)

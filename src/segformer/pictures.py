@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 from src.engine.data.images import IMAGE_SUFFIXES
 from src.engine.errors import UsageError, ZooError
 from src.engine.io.files import files_below, replace_file
-from src.segformer.class_list import ClassList
-from src.segformer.dataset import CITY_IMAGES, IMAGES, MASKS
+from src.segformer.data.class_list import ClassList
+from src.segformer.data.dataset import CITY_IMAGES, IMAGES, MASKS
 
 VAL = "val"  # the split that is shown of Cityscapes
 GRAY, COLOR, OVERLAP, LABEL_IDS = "_gray.png", "_color.png", "_overlap.png", "_labelIds.png"

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from src.segformer.dataset import eval_transform
+from src.segformer.data.dataset import eval_transform
 from src.segformer.variants import SMALLEST_SIDE
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -50,14 +50,15 @@ def sliding_windows(
 ) -> Iterator[np.ndarray]:
     """Logits of each class at the size of the image (3, h, w), the mean of all windows that cover a pixel."""
     _, height, width = image.shape
-    total, times = None, np.zeros((height, width), np.float32)
+    total: list[np.ndarray] = []  # of each class
+    times = np.zeros((height, width), np.float32)
     for top in window_starts(height, window[0], stride[0]):
         for left in window_starts(width, window[1], stride[1]):
             box = np.s_[top : top + window[0], left : left + window[1]]
             part = image[(slice(None), *box)]
             logits = predict(padded(part, *window))[0]
-            if total is None:
-                total = np.zeros((len(logits), height, width), np.float32)
+            if not total:
+                total = [np.zeros((height, width), np.float32) for _ in logits]
             for plane, sum_of_class in zip(logits, total):
                 sum_of_class[box] += resized(plane, *window)[: part.shape[1], : part.shape[2]]
             times[box] += 1
@@ -99,7 +100,7 @@ def class_map(predict: Predict, picture: np.ndarray, image: np.ndarray, cfg: Any
     height, width = picture.shape[:2]
     if len(cfg.multi_scale) == 1 and not cfg.flip:
         return best_class(resized(plane, height, width) for plane in logits_of(predict, image, cfg))
-    total = 0.0
+    total = np.zeros((), np.float32)
     for index, scale in enumerate(cfg.multi_scale):
         view = image if index == 0 else eval_transform(picture, cfg, scale)
         for step in (1, -1) if cfg.flip else (1,):

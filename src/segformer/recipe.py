@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from src.engine import device, loop
+from src.engine import device, loop, precision
 from src.engine.config import to_yaml
 from src.engine.data import stream
 from src.engine.errors import UsageError, ZooError
@@ -13,22 +13,13 @@ from src.engine.export import exporting
 from src.engine.io import files
 from src.engine.io.checkpoint import Checkpoint, Names
 from src.engine.io.run import RunSettings, open_run
-from src.engine.training import carry_out
-from src.segformer import (
-    checkpoints,
-    conversion,
-    dataset,
-    inference,
-    network,
-    on_cpu,
-    pictures,
-    prediction,
-    report,
-    training,
-)
-from src.segformer.class_list import ClassList, read_class_list
+from src.engine.training import run_training
+from src.segformer import checkpoints, inference, network, on_cpu, pictures, prediction, report, training
 from src.segformer.config import Config
-from src.segformer.labels import CITYSCAPES
+from src.segformer.data import dataset
+from src.segformer.data.class_list import ClassList, read_class_list
+from src.segformer.data.labels import CITYSCAPES
+from src.segformer.export import conversion
 
 TRAIN, VAL = "train", "val"
 
@@ -36,7 +27,7 @@ TRAIN, VAL = "train", "val"
 def train(cfg: Config) -> int:
     """Train from pretrained weights or from scratch; returns the exit status."""
     began = time.perf_counter()
-    rank = device.setup(cfg.device, cfg.device_id, cfg.run_distribute)
+    rank = device.setup(cfg.device, cfg.device_id, cfg.run_distribute, cfg.dtype)
     pairs = find(TRAIN, cfg)
     data = training.Data(pairs, find(VAL, cfg) if cfg.run_eval else None)
     dataset.require_filled_crops(pairs, cfg)
@@ -44,6 +35,7 @@ def train(cfg: Config) -> int:
     initial = first_weights(cfg)
     sync_bn = cfg.run_distribute and cfg.device == "Ascend"
     net = network.build(cfg.backbone, cfg.class_num, cfg.decoder_dim, cfg.seed, sync_bn)
+    precision.apply(net, cfg.dtype)
     loaded = checkpoints.load(net, initial, cfg) if initial else "weights start anew"
     settings = run_settings(cfg, checkpoints.metadata(cfg, pairs.classes), initial is not None)
     with open_run(settings, rank) as run:
@@ -56,7 +48,7 @@ def train(cfg: Config) -> int:
             say(padding)
         if cfg.device == "CPU":
             say(on_cpu.accelerate(net, cfg.cpu_kernels))
-        status = carry_out(training.training(net, data, cfg, run), run)
+        status = run_training(training.training(net, data, cfg, run), run)
         if status == 0:
             say(f"all train process done, cost:{time.perf_counter() - began:.0f}s")
         return status
@@ -98,7 +90,7 @@ def find(split: str, cfg: Config) -> dataset.Pairs:
 
 def predictor(checkpoint: Checkpoint, cfg: Config) -> prediction.Predict:
     """Image (1, 3, h, w) -> coarse logits with the network of a checkpoint."""
-    net = checkpoints.network_of(checkpoint, cfg)
+    net = precision.apply(checkpoints.network_of(checkpoint, cfg), cfg.dtype)
     print(f"loaded {checkpoint.path}")
     if cfg.device == "CPU":
         print(on_cpu.accelerate(net, cfg.cpu_kernels))
@@ -108,7 +100,7 @@ def predictor(checkpoint: Checkpoint, cfg: Config) -> prediction.Predict:
 def evaluate(cfg: Config) -> int:
     """Score a checkpoint on every image of the validation split, at the size of the labels."""
     began = time.perf_counter()
-    rank = device.setup(cfg.device, cfg.device_id, cfg.run_distribute)
+    rank = device.setup(cfg.device, cfg.device_id, cfg.run_distribute, cfg.dtype)
     pairs = find(VAL, cfg)
     checkpoint = checkpoints.read(cfg.eval_ckpt_path)
     known = checkpoints.classes_of(checkpoint)
@@ -152,7 +144,7 @@ def classes_to_draw(checkpoint: Checkpoint, cfg: Config) -> ClassList:
 def infer(cfg: Config) -> int:
     """Write pictures of what a checkpoint sees, each at the size of its image."""
     began = time.perf_counter()
-    device.setup(cfg.device, cfg.device_id)
+    device.setup(cfg.device, cfg.device_id, dtype=cfg.dtype)
     output = Path(cfg.infer_output_path).expanduser()
     inputs = pictures.list_inputs(cfg.data_path, str(output))
     checkpoint = checkpoints.read(cfg.infer_ckpt_path)

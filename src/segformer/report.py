@@ -32,8 +32,8 @@ def eval_progress_line(done: int, images: int, ms: float) -> str:
     return f"eval image {done}/{images} done, step cost: {ms:.0f}ms"
 
 
-def result_lines(names: Sequence[str], iou: Sequence[float], miou: float, checkpoint: str) -> list[str]:
-    """The evaluation's result; `checkpoint` is the file's name. A class without pixels has IoU nan."""
+def result_lines(names: Sequence[str], iou: np.ndarray, miou: float, checkpoint: str) -> list[str]:
+    """The evaluation's result; IoU (K,), `checkpoint` is the file's name. A class without pixels has IoU nan."""
     per_class = [f"===> class: {name}, IoU: {float(value)!r}" for name, value in zip(names, iou)]
     return [TITLE, *per_class, RULE, f"===> mIoU: {float(miou)!r}, ckpt: {checkpoint}", RULE]
 

@@ -17,13 +17,14 @@ from src.engine.errors import UsageError, ZooError
 from src.engine.io.run import Run
 from src.engine.metrics import Segmentation
 from src.engine.ranks import Rank
-from src.engine.steps import mixed, step
+from src.engine.steps import step
 from src.engine.steps.adamw import AdamW
+from src.engine.steps.loss_scale import DynamicScale
 from src.engine.steps.step import TrainStep
 from src.segformer import on_cpu, prediction, report
-from src.segformer.class_list import ClassList
 from src.segformer.config import Config
-from src.segformer.dataset import Loader, Pairs
+from src.segformer.data.class_list import ClassList
+from src.segformer.data.dataset import Loader, Pairs
 from src.segformer.drop_masks import keep_masks
 from src.segformer.loss import cross_entropy
 from src.segformer.lr_generator import SCHEDULES, get_lr
@@ -85,21 +86,19 @@ def optimizer(net: SegFormer, cfg: Config) -> AdamW:
 
 
 def train_step(net: SegFormer, classes: ClassList, cfg: Config, rank: Rank) -> TrainStep:
-    """The compiled training step; with mixed precision it computes in float16 with a dynamic loss scale."""
+    """The compiled training step; float16 has a dynamic loss scale, and bfloat16, with float32's range, needs none."""
     weights = Tensor(classes.weights if cfg.class_weights else [1.0] * len(classes), ms.float32)
     ignore, factor = classes.ignore, cfg.loss_weight
-    trained = ms.amp.auto_mixed_precision(net, "O2") if cfg.mixed_precision else net
     net.set_train(True)
     fused = on_cpu.loss_of(net, weights, ignore)
 
     def loss(image: Tensor, label: Tensor, keep_path: Tensor, keep_channel: Tensor) -> Tensor:
         if fused is not None:
             return fused(image, label, keep_path, keep_channel) * factor
-        return cross_entropy(trained(image, keep_path, keep_channel), label, weights, ignore) * factor
+        return cross_entropy(net(image, keep_path, keep_channel), label, weights, ignore) * factor
 
-    options = step.StepOptions(clip_norm=cfg.clip_norm, ranks=rank.count)
-    if cfg.mixed_precision:
-        return mixed.make_step(loss, optimizer(net, cfg), mixed.DynamicScale(), options, net.get_parameters())
+    scale = DynamicScale() if cfg.dtype == "float16" else 1.0
+    options = step.StepOptions(scale, cfg.clip_norm, ranks=rank.count)
     return step.make_step(loss, optimizer(net, cfg), options, net.get_parameters())
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from src.engine.data import images
 from src.mobilenetv2 import dataset
-from src.segformer import transforms
+from src.segformer.data import transforms
 from tests.ascend310.conftest import FOUND, SANITIZED, SANITIZERS, picture, run_program, write
 
 ORIENTATION = 0x0112

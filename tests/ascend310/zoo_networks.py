@@ -23,7 +23,7 @@ from src.mobilenetv2 import network as mobilenetv2
 from src.mobilenetv2.classifier import MOBILENETV2
 from src.segformer import network as segformer
 from src.segformer.checkpoints import class_table
-from src.segformer.class_list import read_class_list
+from src.segformer.data.class_list import read_class_list
 from tests.ascend310.networks import SIZE
 from tests.networks import calm
 

@@ -9,9 +9,11 @@ pytestmark = pytest.mark.needs_mindspore
 
 ms = pytest.importorskip("mindspore")
 
-from mindspore import Tensor, nn  # noqa: E402
+from mindspore import Tensor, nn, ops  # noqa: E402
 
-from src.cpu_kernels import build, cells  # noqa: E402
+from src.cpu_kernels import availability, build, cells, rewrite  # noqa: E402
+from src.cpu_kernels.checking import Refused  # noqa: E402
+from src.cpu_kernels.custom import custom_operator, settings  # noqa: E402
 from src.engine.errors import ZooError  # noqa: E402
 from src.engine.steps import step  # noqa: E402
 from src.mobilenetv2 import network  # noqa: E402
@@ -265,16 +267,87 @@ def test_nan_is_not_hidden(library, activation):
     assert np.isnan(norm.set_train()(Tensor(x)).asnumpy()[:, 2]).all()
 
 
-def test_wrong_input_is_refused(library):
-    with pytest.raises(RuntimeError):
-        cells.DepthwiseConv3x3(make_depthwise(3, 1), library)(Tensor(random((1, 4, 5, 5)))).asnumpy()
+WRONG = "CPU kernel DepthwiseS1: weight must have the shape (c=4, 1, 3, 3), not (3, 1, 3, 3)"
+
+
+@pytest.mark.parametrize("mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE])
+def test_wrong_input_is_refused_while_compiling(library, mode):
+    net = cells.DepthwiseConv3x3(make_depthwise(3, 1), library)
+    ms.set_context(mode=mode)
+    try:
+        with pytest.raises(Refused) as shape:
+            net(Tensor(random((1, 4, 5, 5)))).asnumpy()
+        with pytest.raises(Refused) as dtype:
+            net(Tensor(random((1, 3, 5, 5)), ms.float16)).asnumpy()
+    finally:
+        ms.set_context(mode=ms.GRAPH_MODE)
+    assert WRONG in str(shape.value)
+    assert "CPU kernel DepthwiseS1: x must be of type float32, not float16" in str(dtype.value)
+
+
+def test_wrong_input_is_refused_while_running(library):
+    """Where Python did not look: the kernel's own sentence is in what MindSpore raises."""
+    unchecked = ops.Custom(f"{library}:DepthwiseS1", lambda x, weight: x, lambda x, weight: ms.float32, "aot")
+    with pytest.raises(RuntimeError) as raised:
+        unchecked(Tensor(random((1, 4, 5, 5))), Tensor(random((3, 1, 3, 3)))).asnumpy()
+    assert WRONG in str(raised.value)
+
+
+def test_values_that_no_shape_tells_are_refused_while_running(library):
+    loss = custom_operator(library, "PixelLoss")
+    label = Tensor(np.full((1, 4, 4), 3, np.int32))
+    ignored = settings("PixelLoss", "ignore", ignore=255)
+    inputs = Tensor(random((1, 3, 2, 2))), label, Tensor(np.ones(3, np.float32)), ignored
+    with pytest.raises(RuntimeError, match="CPU kernel PixelLoss: label must hold classes from 0 to 2 or 255, not 3"):
+        loss(*inputs)[0].asnumpy()
+
+
+def test_numbers_and_settings_are_those_of_the_table(library):
+    with pytest.raises(ValueError, match="AttentionBackward has to be told heads, not nothing"):
+        custom_operator(library, "Attention")
+    with pytest.raises(ValueError, match="settings of Conv takes stride, padding, not stride"):
+        settings("Conv", stride=1)
+    assert settings("Conv", padding=3, stride=2).asnumpy().tolist() == [2, 3]
+
+
+def test_operators_that_differ_in_a_number_only_keep_their_own_gradients(library):
+    """MindSpore looks a gradient up by the attributes of its operator."""
+    one, two = (custom_operator(library, "Attention", heads=heads) for heads in (1, 2))
+    of_one, of_two = (settings("Attention", "heads", heads=heads) for heads in (1, 2))
+
+    def first(q, kv):
+        return one(q, kv, of_one)[0].sum()
+
+    def second(q, kv):
+        return two(q, kv, of_two)[0].sum()
+
+    def both(q, kv):
+        return first(q, kv) + second(q, kv)
+
+    tensors = Tensor(random((2, 4, 3, 5))), Tensor(random((2, 8, 2, 2), 1))
+    parts = [ms.grad(function, (0, 1))(*tensors) for function in (first, second)]
+    for found, a, b in zip(ms.grad(both, (0, 1))(*tensors), *parts):
+        assert_close(found.asnumpy(), a.asnumpy() + b.asnumpy())
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_replaced_child_keeps_training_mode_and_order(training):
+    net = nn.SequentialCell([make_norm(2), nn.ReLU()]).set_train(training)
+    names = [p.name for p in net.get_parameters()]
+    rewrite.replace_child(net, "1", nn.SequentialCell([nn.Sigmoid()]))
+    assert [type(cell) for cell in net.cell_list] == [nn.BatchNorm2d, nn.SequentialCell]
+    assert list(net.name_cells()) == ["0", "1"] and net.cell_list[1] is net.name_cells()["1"]
+    assert net[1].training == net[1][0].training == training
+    rewrite.replace_parts(net, [net[0], nn.Tanh(), nn.ReLU()])
+    assert [type(cell) for cell in net.cell_list] == [nn.BatchNorm2d, nn.Tanh, nn.ReLU]
+    assert [p.name for p in net.get_parameters()] == names
 
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_names_of_parameters_stay(library, monkeypatch, slow):
-    monkeypatch.setattr(cells, "stock_convolutions_are_slow", lambda: slow)
+    monkeypatch.setattr(availability, "stock_convolutions_are_slow", lambda: slow)
     stock, fast = Backbone(0.25), Backbone(0.25)
-    sentence = cells.accelerate(fast)
+    sentence = rewrite.accelerate(fast)
     pointwise = "34 pointwise and 1 larger" if slow else "34 pointwise"
     counts = f"17 depthwise and {pointwise} convolutions and 52 batch normalisations replaced, 16 of them joined"
     assert sentence == f"CPU kernels: {counts}"
@@ -292,7 +365,7 @@ def test_relu_after_a_normalisation_becomes_part_of_it(library):
         return nn.SequentialCell([make_norm(6), nn.ReLU(), make_depthwise(6, 1), make_norm(6, 4), nn.Sigmoid()])
 
     stock, fast = make().set_train(), make()
-    assert "2 batch normalisations" in cells.accelerate(fast)
+    assert "2 batch normalisations" in rewrite.accelerate(fast)
     kinds = [type(cell) for cell in fast.cell_list]
     assert kinds == [cells.FusedBatchNorm, nn.Identity, cells.DepthwiseConv3x3, cells.FusedBatchNorm, nn.Sigmoid]
     x = Tensor(random((2, 6, 7, 5), 1))
@@ -315,7 +388,7 @@ def test_a_joined_cell_is_its_two_parts(library, mode):
         net = norm_and_depthwise()
         for index, parameter in enumerate(net.get_parameters()):
             parameter.set_data(Tensor(np.abs(random(parameter.shape, index)) + 0.1))
-        assert ("joined" in cells.accelerate(net, weights_vary=weights_vary)) != weights_vary
+        assert ("joined" in rewrite.accelerate(net, weights_vary=weights_vary)) != weights_vary
         for _, cell in net.cells_and_names():
             if mode == "frozen" and isinstance(cell, cells.FusedBatchNorm):
                 cell.use_batch_statistics = False
@@ -330,7 +403,7 @@ def test_a_joined_cell_is_its_two_parts(library, mode):
 def test_a_sequence_used_twice_is_not_joined(library):
     first, second = norm_and_depthwise().cell_list
     net = nn.SequentialCell([first, second, first, nn.SequentialCell([])])
-    assert "joined" not in cells.accelerate(net)
+    assert "joined" not in rewrite.accelerate(net)
 
 
 @pytest.mark.parametrize("shared", [0, 1])
@@ -341,15 +414,15 @@ def test_a_sequence_used_by_two_others_is_not_joined(library, shared):
     pair = nn.SequentialCell([one.cell_list[shared], other])
     x = Tensor(random((2, 6 if shared else 3, 9, 7), 1))
     expected = pair.set_train(False)(x).asnumpy()
-    assert "joined" not in cells.accelerate(nn.CellList([stock, pair]))
+    assert "joined" not in rewrite.accelerate(nn.CellList([stock, pair]))
     assert_close(pair.set_train(False)(x).asnumpy(), expected)
 
 
 def test_larger_filters_get_a_kernel_where_the_stock_ones_are_slow(library, monkeypatch):
-    monkeypatch.setattr(cells, "stock_convolutions_are_slow", lambda: True)
+    monkeypatch.setattr(availability, "stock_convolutions_are_slow", lambda: True)
     stock = nn.SequentialCell([nn.Conv2d(3, 6, 3, 2, pad_mode="pad", padding=1), nn.Conv2d(6, 4, 2, pad_mode="valid")])
     fast = nn.SequentialCell([*stock.cell_list])
-    assert "2 larger" in cells.accelerate(fast)
+    assert "2 larger" in rewrite.accelerate(fast)
     assert not any(type(cell) is nn.Conv2d for _, cell in fast.cells_and_names())
     x = Tensor(random((2, 3, 9, 12), 3))
     assert_close(fast(x).asnumpy(), stock(x).asnumpy(), 1e-5)
@@ -369,7 +442,7 @@ def test_other_convolutions_are_left_alone(library):
         ]
     )
     expected = "CPU kernels: 0 depthwise and 0 pointwise convolutions and 0 batch normalisations replaced"
-    assert cells.accelerate(net) == expected
+    assert rewrite.accelerate(net) == expected
 
 
 def batch(number, classes=5):
@@ -386,7 +459,7 @@ def train(mode, steps=20):
     """Losses of the whole MobileNetV2 over `steps` steps as train.py takes them, and what it holds before and after."""
     net = calm(network.build(5, 0.35, seed=5))
     before = {parameter.name: parameter.asnumpy().copy() for parameter in net.get_parameters()}
-    assert cells.accelerate(net, mode).startswith("CPU kernels off" if mode == "off" else "CPU kernels: ")
+    assert rewrite.accelerate(net, mode).startswith("CPU kernels off" if mode == "off" else "CPU kernels: ")
     net.set_train()
 
     def loss(image, target):
@@ -411,16 +484,16 @@ def test_twenty_training_steps_agree_with_stock(library):
 @pytest.mark.parametrize("slow", [False, True])
 def test_falls_back_when_there_is_no_compiler(monkeypatch, slow):
     monkeypatch.setenv("CXX", "/nowhere/c++")
-    monkeypatch.setattr(cells, "stock_convolutions_are_slow", lambda: slow)
+    monkeypatch.setattr(availability, "stock_convolutions_are_slow", lambda: slow)
     net = nn.SequentialCell([nn.BatchNorm2d(2), nn.ReLU6()])
-    sentence = cells.accelerate(net, "auto")
+    sentence = rewrite.accelerate(net, "auto")
     assert sentence.startswith("CPU kernels off: ") and "/nowhere/c++" in sentence
     price = f", and MindSpore {ms.__version__}'s own convolutions are many times slower than those of 2.8"
     assert sentence.endswith("stock operators are used" + (price if slow else ""))
     assert type(net[0]) is nn.BatchNorm2d and type(net[1]) is nn.ReLU6
     with pytest.raises(ZooError, match="/nowhere/c"):
-        cells.accelerate(net, "on")
-    assert cells.accelerate(net, "off").startswith("CPU kernels off")
+        rewrite.accelerate(net, "on")
+    assert rewrite.accelerate(net, "off").startswith("CPU kernels off")
 
 
 @pytest.mark.parametrize(

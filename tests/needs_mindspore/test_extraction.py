@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("mindspore")
 
 from src.classification import extraction
-from src.cpu_kernels import cells
+from src.cpu_kernels import rewrite
 from src.engine import device
 from src.engine.config import build, read_yaml
 from src.engine.errors import ZooError
@@ -29,7 +29,7 @@ def test_many_images_go_through_onnxruntime_with_the_same_features(monkeypatch):
     small = {"width_mult": 0.35, "image_height": 32, "image_width": 32}
     cfg = dataclasses.replace(build(Config, read_yaml(ROOT / "default_config_cpu.yaml")), **small)
     net = calm(network.build(3, cfg.width_mult, 1))
-    cells.accelerate(net)
+    rewrite.accelerate(net)
     names, said = [p.name for p in net.get_parameters()], []
     few = extraction.predictor(MOBILENETV2, net, extraction.WORTH_EXPORTING - 1, cfg, said.append)(IMAGES)
     many = extraction.predictor(MOBILENETV2, net, extraction.WORTH_EXPORTING, cfg, said.append)

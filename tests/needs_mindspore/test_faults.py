@@ -53,9 +53,11 @@ def undisturbed(tmp_path_factory) -> Path:
     return folder
 
 
-def test_killed_at_random_moments_and_resumed_it_reaches_the_same_weights(undisturbed, tmp_path):
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_killed_at_random_moments_and_resumed_it_reaches_the_same_weights(undisturbed, tmp_path, in_flight):
     seed = int.from_bytes(os.urandom(3), "big")
-    result = run_command("-m", "tests.fault_training", tmp_path / "run", "--kills", KILLS, "--seed", seed)
+    flags = ("--kills", KILLS, "--seed", seed, "--in_flight", in_flight)
+    result = run_command("-m", "tests.fault_training", tmp_path / "run", *flags)
     assert result.returncode == 0, (seed, result.stderr)
     hits = json.loads(result.stdout)
     finished = hits.pop("finished first")

@@ -17,7 +17,7 @@ from mindspore import Tensor  # noqa: E402
 from onnx import numpy_helper  # noqa: E402
 
 from src.classification import checkpoints as float_checkpoints  # noqa: E402
-from src.cpu_kernels import cells  # noqa: E402
+from src.cpu_kernels import availability, rewrite  # noqa: E402
 from src.engine import config, device  # noqa: E402
 from src.engine.errors import UsageError, ZooError  # noqa: E402
 from src.engine.export import exporting  # noqa: E402
@@ -76,7 +76,7 @@ def plain(arrays: dict[str, np.ndarray]):
     """A float network with these weights, in evaluation mode."""
     net = float_network.build(CLASSES, CFG.width_mult, seed=0)
     checkpoint.assign(net.get_parameters(), arrays, "test")
-    cells.accelerate(net)
+    rewrite.accelerate(net)
     return net.set_train(False)
 
 
@@ -235,7 +235,7 @@ def test_delay_observes_without_quantising_and_frozen_bn_keeps_its_statistics(we
 
 def is_exact_here() -> bool:
     """Whether we have kernels, and onnxruntime those whose arithmetic they repeat: on x86 without clipping of sums."""
-    has_kernels = cells.find_library("auto")[0] is not None
+    has_kernels = availability.find_library("auto")[0] is not None
     return has_kernels and platform.machine() == "x86_64" and "vnni" in Path("/proc/cpuinfo").read_text()
 
 
@@ -329,11 +329,11 @@ def sorted_by_graph(net, rows):
 
 
 def test_bias_that_does_not_fit_makes_weights_coarser():
-    folded = folding.Folded(
+    folded = folding.FoldedOnGrid(
         "x", np.full((2, 1), 1e-20, np.float32), np.float32([3.0, 3.0]), np.float32([1e-7, 0.1]), np.zeros(2),
-        np.zeros((2, 1), np.int8),
+        np.zeros((2, 1), np.int8), network.Grid(8, True, True),
     )  # fmt: skip
-    roomy, changed = folding.with_room_for_bias(folded, 0.01, network.Grid(8, True, True))
+    roomy, changed = folding.with_room_for_bias(folded, 0.01)
     assert changed == 1
     assert (np.abs(roomy.bias / (0.01 * roomy.scale)) < 2**31).all()
     assert roomy.scale[1] == np.float32(0.1)

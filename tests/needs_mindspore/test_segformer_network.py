@@ -11,9 +11,10 @@ ms = pytest.importorskip("mindspore")
 from mindspore import Tensor, nn  # noqa: E402
 
 from mindspore_hub_conf import create_network  # noqa: E402
-from src.engine import loop  # noqa: E402
-from src.engine.steps import mixed, step  # noqa: E402
+from src.engine import loop, precision  # noqa: E402
+from src.engine.steps import step  # noqa: E402
 from src.engine.steps.adamw import AdamW  # noqa: E402
+from src.engine.steps.loss_scale import DynamicScale  # noqa: E402
 from src.segformer import network  # noqa: E402
 from src.segformer.drop_masks import keep_masks  # noqa: E402
 from src.segformer.loss import cross_entropy  # noqa: E402
@@ -226,15 +227,15 @@ class TestAdamW:
     def test_the_loss_scale_follows_overflows_and_changes_nothing_else(self):
         plain, scaled = self.make(True), self.make(True)
         reference = step.make_step(plain[2], plain[1])
-        run = mixed.MixedStep(scaled[2], scaled[1], mixed.DynamicScale(8.0, window=3))
+        run = step.make_step(scaled[2], scaled[1], step.StepOptions(DynamicScale(8.0, window=3)))
         x = np.ones((1, 3), np.float32)
         scales = []
         for number in range(7):
             overflows = number == 4
             loss = float(run(0.01, x * np.inf if overflows else x).asnumpy())
             assert np.isfinite(loss)
-            assert run.overflow == overflows
-            scales.append(run.loss_scale)
+            assert bool(run.scaling()[0]) == overflows
+            scales.append(float(run.scaling()[1]))
             if not overflows:
                 assert loss == pytest.approx(float(reference(0.01, x).asnumpy()), rel=1e-6)
         assert scales == [8, 8, 16, 16, 8, 8, 8]
@@ -262,10 +263,9 @@ class TestSmall:
 
     @pytest.mark.slow
     def test_mixed_precision_trains_and_predicts(self):
-        net = network.build("mit_b0", 5, 0, seed=1)
-        forward = ms.amp.auto_mixed_precision(net, "O2")
-        scale = mixed.DynamicScale()
-        losses = self.train(net, forward, lambda loss, optimizer: mixed.MixedStep(loss, optimizer, scale))
+        net = precision.apply(network.build("mit_b0", 5, 0, seed=1), "float16")
+        options = step.StepOptions(DynamicScale())
+        losses = self.train(net, net, lambda loss, optimizer: step.make_step(loss, optimizer, options))
         assert np.isfinite(losses).all() and losses[-1] < losses[0]
         logits = loop.predictor(network.QuarterLogits(net))(random_image(1, 3, 64, 64))
         assert logits.dtype == np.float32 and np.isfinite(logits).all()

@@ -10,7 +10,7 @@ pytest.importorskip("mindspore")
 import mindspore as ms
 from mindspore import Tensor
 
-from src.cpu_kernels import build, cells
+from src.cpu_kernels import availability, build, rewrite
 from src.engine.errors import ZooError
 from src.engine.steps import step
 from src.segformer import network, on_cpu
@@ -99,9 +99,9 @@ def test_parameters_keep_names_and_order():
 
 def test_no_compiler_leaves_the_network_alone(monkeypatch):
     monkeypatch.setenv("CXX", "/nowhere/c++")
-    monkeypatch.setattr(cells, "stock_convolutions_are_slow", lambda: True)
+    monkeypatch.setattr(availability, "stock_convolutions_are_slow", lambda: True)
     net = network.build("mit_b0", CLASSES, 0, seed=1)
-    assert on_cpu.accelerate(net, "auto") == cells.accelerate(net, "auto")
+    assert on_cpu.accelerate(net, "auto") == rewrite.accelerate(net, "auto")
     assert "/nowhere/c++" in on_cpu.accelerate(net, "auto")
     assert isinstance(net.decode_head, network.Head)
     with pytest.raises(ZooError, match="/nowhere/c"):

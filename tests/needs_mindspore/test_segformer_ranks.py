@@ -15,13 +15,16 @@ import pytest
 pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
 
+from mindspore.nn.layer import normalization  # noqa: E402
+
 from src import zoo  # noqa: E402
 from src.engine import device  # noqa: E402
 from src.engine.data import stream  # noqa: E402
 from src.engine.io import checkpoint  # noqa: E402
 from src.engine.ranks import Rank  # noqa: E402
 from src.engine.steps import step  # noqa: E402
-from src.segformer import dataset, network, recipe, training  # noqa: E402
+from src.segformer import network, recipe, training  # noqa: E402
+from src.segformer.data import dataset  # noqa: E402
 from src.segformer.loss import cross_entropy  # noqa: E402
 from tests.conftest import ROOT, run_command, write_settings  # noqa: E402
 from tests.needs_mindspore.test_ranks import launch, rows  # noqa: E402
@@ -141,6 +144,17 @@ def test_all_ranks_evaluate_with_the_statistics_of_the_first():
         assert (found.asnumpy() == (7.0 if is_statistic else before.asnumpy())).all(), found.name
 
 
+def on_ascend(build):
+    """The same constructor, which takes this machine for an Ascend server."""
+
+    def built(self, *arguments, **options):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(normalization.context, "get_context", lambda key: "Ascend")
+            build(self, *arguments, **options)
+
+    return built
+
+
 class Built(Exception):
     """Ends a training as soon as its network is built; holds the network."""
 
@@ -158,18 +172,19 @@ class Built(Exception):
 def test_only_several_ascend_cards_normalise_together(monkeypatch, settings, data, platform, distribute, synchronous):
     """Which of the two a training builds; the synchronous operator itself runs on Ascend only."""
 
-    class Synchronous(ms.nn.BatchNorm2d):
-        pass
-
     def build_and_stop(*arguments):
         raise Built(network_build(*arguments))
 
     network_build = network.build
-    monkeypatch.setattr(ms.nn, "SyncBatchNorm", Synchronous)
+    for name, value in (("get_rank", 0), ("get_group_size", RANKS)):
+        monkeypatch.setattr(normalization, name, lambda value=value: value)
+    monkeypatch.setattr(ms.nn.SyncBatchNorm, "__init__", on_ascend(ms.nn.SyncBatchNorm.__init__))
     monkeypatch.setattr(recipe.network, "build", build_and_stop)
     monkeypatch.setattr(recipe.device, "setup", lambda *_: Rank(0, RANKS if distribute else 1))
     flags = ["--data_path", data, "--platform", platform, "--run_distribute", distribute]
     cfg = zoo.configure("train", ["--config_path", str(settings), *map(str, flags)])
     with pytest.raises(Built) as caught:
         recipe.train(cfg)
-    assert type(caught.value.args[0].decode_head.bn) is (Synchronous if synchronous else ms.nn.BatchNorm2d)
+    norm = caught.value.args[0].decode_head.bn
+    assert type(norm) is (ms.nn.SyncBatchNorm if synchronous else ms.nn.BatchNorm2d)
+    assert norm.bn_train.name == ("SyncBatchNorm" if synchronous else "BatchNorm")

@@ -27,7 +27,7 @@ from src.engine.io import checkpoint, run  # noqa: E402
 from src.engine.ranks import Rank  # noqa: E402
 from src.engine.steps.step import TrainStep  # noqa: E402
 from src.segformer import checkpoints, names, network, pictures, recipe, training  # noqa: E402
-from src.segformer.labels import CITYSCAPES  # noqa: E402
+from src.segformer.data.labels import CITYSCAPES  # noqa: E402
 from tests.conftest import ROOT, run_command, write_settings  # noqa: E402
 from tests.segmentation_data import write_generic  # noqa: E402
 from tests.waiting import wait_until  # noqa: E402

@@ -12,7 +12,8 @@ from PIL import Image
 
 from src import zoo
 from src.engine.metrics import Segmentation
-from src.segformer import labels, pictures, polygons
+from src.segformer import pictures
+from src.segformer.data import labels, polygons
 from street_scenes.scene import draw
 from tests.conftest import ROOT
 

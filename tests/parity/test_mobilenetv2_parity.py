@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 ms = pytest.importorskip("mindspore")
 pytestmark = pytest.mark.parity
 
-from src.cpu_kernels import build, cells  # noqa: E402
+from src.cpu_kernels import build, rewrite  # noqa: E402
 from src.engine.io import checkpoint  # noqa: E402
 from src.engine.steps import step  # noqa: E402
 from src.mobilenetv2 import network  # noqa: E402
@@ -333,7 +333,7 @@ def test_training_is_that_of_torch(kernels, weight_decay, initial, torch_result)
             pytest.skip(f"the CPU kernels cannot be built here: {reason}")
     expected_losses, expected = torch_result(weight_decay)
     net = calm(network.build(CLASSES, WIDTH, seed=5))
-    cells.accelerate(net, kernels)
+    rewrite.accelerate(net, kernels)
     losses, found = train_ours(net, weight_decay)
 
     assert found.keys() == expected.keys() and len(found) == 262

@@ -113,6 +113,8 @@ def test_platform_chooses_the_yaml(tmp_path):
         (["stray"], "unexpected argument 'stray'"),
         (["--model", "resnet"], "has to be one of 'mobilenetv2'"),
         (["--amp_level", "O2"], "a CPU needs --amp_level O0"),
+        (["--amp_level", "O2", "--amp_dtype", "bfloat16"], "kernels know no bfloat16; a CPU needs --amp_level O0"),
+        (["--amp_dtype", "float8"], "has to be one of 'float16', 'bfloat16'"),
         (["--boost_mode", "O1"], "needs an Ascend machine"),
         (["--batch_size"], "expected one argument"),
     ],
@@ -121,6 +123,16 @@ def test_wrong_flags_are_one_sentence(tmp_path, flags, words):
     with pytest.raises(UsageError, match=words) as caught:
         configure(tmp_path, *flags)
     assert "\n" not in str(caught.value)
+
+
+def test_what_half_precision_a_cpu_evaluates_in(tmp_path):
+    """In float32 what a card has trained in float16; bfloat16 has to be asked for and is refused."""
+    (tmp_path / "x.ckpt").touch()
+    flags = ("--pretrain_ckpt", str(tmp_path / "x.ckpt"), "--amp_level", "O2")
+    assert configure(tmp_path, *flags, command="eval").dtype == "float32"
+    with pytest.raises(UsageError, match="kernels know no bfloat16"):
+        configure(tmp_path, *flags, "--amp_dtype", "bfloat16", command="eval")
+    assert configure(tmp_path, *flags, "--platform", "Ascend", command="eval").dtype == "float16"
 
 
 def test_pretrained_without_freeze_layer_names_both_choices(tmp_path):

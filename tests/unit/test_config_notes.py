@@ -175,6 +175,10 @@ def test_the_checkpoint_of_a_job_has_one_name_for_all_commands(capsys):
             ["--freeze_layer", "none", "--platform", "Ascend", "--boost_mode", "O1", "--enable_profiling", "True"],
             "enable_profiling and boost_mode O1 do not go together",
         ),
+        (
+            ["--freeze_layer", "none", "--platform", "Ascend", "--boost_mode", "O1", "--amp_level", "O0"],
+            "boost_mode O1 leaves normalisations out of training",
+        ),
     ],
 )
 def test_contradictions_are_one_sentence(tmp_path, flags, words):

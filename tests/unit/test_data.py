@@ -2,6 +2,9 @@
 
 import contextlib
 import io
+import itertools
+import threading
+import time
 import zlib
 
 import cv2
@@ -21,6 +24,7 @@ from src.mobilenetv2 import dataset
 from src.mobilenetv2.config import Config
 from tests.conftest import ROOT, write_images
 from tests.loaders import class_batches, class_loader
+from tests.waiting import wait_until
 
 
 def config(**changes) -> Config:
@@ -269,6 +273,125 @@ class TestBatches:
         batches = list(class_loader(folder, config(), stream.BadFiles("error", print)).eval_batches(4))
         assert [label.tolist() for _, label in batches][-1][1:] == [-1, -1, -1]
         assert all(image.shape == (4, 3, 32, 32) for image, _ in batches)
+
+
+class TestStream:
+    """What the threads promise, whatever the samples are."""
+
+    @staticmethod
+    def sample(item: int) -> tuple[np.ndarray, np.int32]:
+        return np.full((2, 3), item, np.float32), np.int32(item)
+
+    @given(st.lists(st.integers(1, 7), max_size=9), st.integers(1, 8))
+    def test_batches_of_any_sizes_are_stacked_samples_in_order(self, sizes, threads):
+        bounds = np.cumsum([0, *sizes])
+        orders = [range(first, end) for first, end in zip(bounds, bounds[1:])]
+        found = list(stream.batches(self.sample, orders, threads))
+        assert len(found) == len(sizes)
+        for (values, numbers), order in zip(found, orders):
+            assert (values == np.stack([self.sample(item)[0] for item in order])).all()
+            assert numbers.tolist() == list(order) and (values.dtype, numbers.dtype) == (np.float32, np.int32)
+
+    def test_every_batch_has_arrays_of_its_own(self):
+        found = list(stream.batches(self.sample, [range(4)] * 5, 2))
+        assert not any(np.shares_memory(a, b) for (a, _), (b, _) in itertools.combinations(found, 2))
+
+    @pytest.mark.parametrize("odd", [np.zeros((1, 3), np.float32), np.zeros((2, 3)), np.zeros(3, np.float32)])
+    def test_samples_that_do_not_fit_each_other_are_an_error(self, odd):
+        def sample(item):
+            return (odd if item == 2 else np.zeros((2, 3), np.float32),)
+
+        with pytest.raises(ValueError, match="in a batch of"):
+            list(stream.batches(sample, [range(4)], 1))
+
+    def test_the_first_sample_that_fails_is_told_after_the_batches_before_it(self):
+        later = threading.Event()
+
+        def sample(item):
+            if item == 6:  # fails last, and is the first in order
+                assert later.wait(20)
+                raise ZooError("sample 6")
+            if item == 7:
+                later.set()
+                raise ZooError("sample 7")
+            return self.sample(item)
+
+        arriving = stream.batches(sample, [range(4), range(4, 8), range(8, 12)], 2)
+        if stream.usable_threads(2) == 1:
+            later.set()
+        assert next(arriving)[1].tolist() == [0, 1, 2, 3]
+        with pytest.raises(ZooError, match="sample 6"):
+            next(arriving)
+        assert not data_threads()
+
+    @pytest.mark.parametrize(("size", "most"), [(8, 24), (1, 3)])
+    def test_two_batches_are_made_while_one_is_used(self, size, most, monkeypatch):
+        """No more, or a slow step would fill the memory; no fewer, or threads would have nothing to do."""
+        monkeypatch.setattr(stream, "usable_threads", lambda wanted: 2)
+        seen = []
+
+        def sample(item):
+            seen.append(item)
+            return self.sample(item)
+
+        arriving = stream.batches(sample, np.arange(20 * size).reshape(20, size), 2)
+        next(arriving)
+        wait_until(lambda: len(seen) >= most, "two batches")
+        time.sleep(0.05)
+        assert len(seen) == most
+        arriving.close()
+        assert not data_threads()
+
+    def test_small_batches_give_every_thread_something_to_do(self, monkeypatch):
+        monkeypatch.setattr(stream, "usable_threads", lambda wanted: 6)
+        together = threading.Barrier(6)
+
+        def sample(item):
+            if 1 <= item <= 6:
+                together.wait(20)
+            return self.sample(item)
+
+        arriving = stream.batches(sample, [[item] for item in range(12)], 6)
+        assert [numbers[0] for _, numbers in arriving] == list(range(12))
+
+    def test_prefetched_items_are_the_same_and_made_one_ahead(self):
+        made = [threading.Event() for _ in range(6)]
+
+        def items():
+            for number, event in enumerate(made):
+                event.set()
+                yield number
+
+        arriving = stream.prefetched(items())
+        for number in range(5):
+            assert next(arriving) == number
+            assert made[number + 1].wait(20)
+            assert number == 4 or not made[number + 2].wait(0.02)
+        assert list(arriving) == [5]
+        assert not data_threads()
+
+    def test_what_making_an_item_raises_is_raised_in_its_turn(self):
+        def items():
+            yield 1
+            raise ZooError("a bad file")
+
+        arriving = stream.prefetched(items())
+        assert next(arriving) == 1
+        with pytest.raises(ZooError, match="a bad file"):
+            next(arriving)
+        assert not data_threads()
+
+    def test_closing_ends_what_the_items_come_from(self):
+        arriving = stream.prefetched(batch for batch in stream.batches(self.sample, [range(4)] * 100, 2))
+        next(arriving)
+        assert data_threads()
+        arriving.close()
+        assert not data_threads()
+
+
+def data_threads() -> list[threading.Thread]:
+    """The threads of the stream that live."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("data")]
 
 
 class TestTransforms:

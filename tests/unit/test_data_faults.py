@@ -20,7 +20,7 @@ from src.engine.data import images as reading
 from src.engine.data import stream
 from src.engine.data.image_folder import scan
 from src.engine.errors import ZooError
-from src.segformer import dataset as segmentation
+from src.segformer.data import dataset as segmentation
 from tests.conftest import CLASSES, write_images
 from tests.loaders import class_batches, class_loader, mask_batches
 from tests.segmentation_data import DataConfig, write_generic

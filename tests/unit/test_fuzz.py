@@ -21,10 +21,10 @@ from src.engine.data.images import BadImage
 from src.engine.data.source import Files
 from src.engine.errors import UsageError, ZooError
 from src.engine.export.result_files import read_labels
-from src.segformer import polygons
-from src.segformer.class_list import read_class_list
-from src.segformer.dataset import read_mask
-from src.segformer.labels import CITYSCAPES
+from src.segformer.data import polygons
+from src.segformer.data.class_list import read_class_list
+from src.segformer.data.dataset import read_mask
+from src.segformer.data.labels import CITYSCAPES
 
 CONFIGS = {
     "mobilenetv2": zoo.ROOT / "default_config_cpu.yaml",

@@ -140,7 +140,7 @@ class TestMpirun:
         )
         assert (made.engine, made.world) == ("mpirun", 8)
         root = ["--allow-run-as-root"] if is_root else []
-        start = ["mpirun", "-n", "8", *root, "--bind-to", "none", sys.executable]
+        start = ["mpirun", "-n", "8", *root, "--oversubscribe", "--bind-to", "none", sys.executable]
         assert list(made.starter) == [*start, str(plan.RANK_SCRIPT), "PLAN.json"]
         assert column(made, "RANK_ID", "DEVICE_ID", "RANK_SIZE", "CUDA_VISIBLE_DEVICES") == [
             (str(index), str(index), "8", "0,1,2,3,4,5,6,7") for index in range(8)

@@ -22,18 +22,20 @@ SCRIPTS = sorted(path for folder in ("tools", "examples") for path in (ROOT / fo
 WITHOUT_MINDSPORE = """
 src.classification.classifier src.classification.config src.classification.dataset src.classification.targets
 src.cloud.copies src.cloud.inputs src.cloud.job src.cloud.job_environment src.cloud.once src.cloud.storage
-src.cloud.stores src.cloud.uploads src.cloud.zips src.cpu_kernels.build src.engine.config src.engine.config.flags
-src.engine.config.notes src.engine.config.options src.engine.config.paths src.engine.config.shared
-src.engine.config.values src.engine.config.yaml_files src.engine.data.augment src.engine.data.image_folder
-src.engine.data.images src.engine.data.source src.engine.data.stream src.engine.environment src.engine.errors
-src.engine.export.onnx_model src.engine.export.result_files src.engine.io.files src.engine.io.journal
-src.engine.io.torch_file src.engine.job_keys src.engine.metrics src.engine.plots src.engine.report
-src.engine.steps.profiling src.launch.cache_memory src.launch.cache_server src.launch.hccl src.launch.plan
-src.launch.rank src.launch.rank_table src.launch.supervise src.mobilenetv2.config src.mobilenetv2.dataset
-src.mobilenetv2.lr_generator src.mobilenetv2.names src.mobilenetv2_quant.config src.mobilenetv2_quant.layer_report
-src.mobilenetv2_quant.onnx_graph src.mobilenetv2_quant.phases src.segformer.class_list src.segformer.config
-src.segformer.dataset src.segformer.drop_masks src.segformer.labels src.segformer.lr_generator src.segformer.names
-src.segformer.pictures src.segformer.polygons src.segformer.prediction src.segformer.report src.segformer.transforms
+src.cloud.stores src.cloud.uploads src.cloud.zips src.cpu_kernels.build src.cpu_kernels.checking
+src.cpu_kernels.declaration src.cpu_kernels.expressions src.cpu_kernels.gradients src.cpu_kernels.header
+src.cpu_kernels.operators src.engine.config src.engine.config.flags src.engine.config.notes src.engine.config.options
+src.engine.config.paths src.engine.config.shared src.engine.config.values src.engine.config.yaml_files
+src.engine.data.augment src.engine.data.image_folder src.engine.data.images src.engine.data.source
+src.engine.data.stream src.engine.environment src.engine.errors src.engine.export.onnx_model
+src.engine.export.result_files src.engine.io.files src.engine.io.journal src.engine.io.torch_file src.engine.job_keys
+src.engine.metrics src.engine.plots src.engine.report src.engine.steps.profiling src.launch.cache_memory
+src.launch.cache_server src.launch.hccl src.launch.plan src.launch.rank src.launch.rank_table src.launch.supervise
+src.mobilenetv2.config src.mobilenetv2.dataset src.mobilenetv2.lr_generator src.mobilenetv2.names
+src.mobilenetv2_quant.config src.mobilenetv2_quant.layer_report src.mobilenetv2_quant.onnx_graph
+src.mobilenetv2_quant.phases src.segformer.config src.segformer.data.class_list src.segformer.data.dataset
+src.segformer.data.labels src.segformer.data.polygons src.segformer.data.transforms src.segformer.drop_masks
+src.segformer.lr_generator src.segformer.names src.segformer.pictures src.segformer.prediction src.segformer.report
 src.segformer.variants src.zoo
 """.split()  # noqa: SIM905 (a list of words reads better)
 ENVIRONMENT_READERS = {
@@ -49,6 +51,7 @@ FOREIGN_CODE = {
     "eval", "exec", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "pickle.load", "pickle.loads",
     "tempfile.mktemp", "torch.load", "subprocess.getoutput",
 }  # fmt: skip
+MOST_FILES = 16  # of a folder, so that a newcomer finds a thing by walking; about a dozen is the aim
 COMMAND_LINES = {f"src/launch/{name}.py" for name in ("__main__", "cache_memory", "cache_server", "rank")}
 
 
@@ -97,6 +100,13 @@ def test_imports_go_in_no_circle():
         name: {part for found in names for part in (found, found.rpartition(".")[0])} for name, names in imports.items()
     }
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in SOURCES}), ids=relative)
+def test_rooms_stay_small(folder):
+    """A package with more modules needs inner rooms, as src/engine has."""
+    modules = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+    assert len(modules) <= MOST_FILES, f"{relative(folder)} holds {len(modules)} modules; give some a room of their own"
 
 
 def test_entries_only_call_zoo():

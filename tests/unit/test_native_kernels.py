@@ -17,13 +17,13 @@ from src.cpu_kernels import build
 from tests import native_kernels
 from tests.aarch64 import emulation
 from tests.conftest import ROOT
-from tests.native_kernels import Kernels, random
+from tests.native_kernels import KERNELS, Kernels, random
 
 # One pixel, odd sizes, planes wider than a block of pixels, one image and more.
 MAPS = [(1, 1, 1, 1), (2, 5, 9, 7), (1, 19, 33, 14), (3, 8, 2, 3)]
 
 
-# Vectors of 16 floats (where this machine has AVX-512), 8 (what compilers call x86-64-v3) and 4 (x86-64), see common.h.
+# Vectors of 16 floats (where this machine has AVX-512), 8 (what compilers call x86-64-v3) and 4 (x86-64): vectors.h.
 BUILDS = {"native": (), "avx2": ("-march=x86-64", "-mavx2", "-mfma"), "sse2": ("-march=x86-64",)}
 AARCH64 = pytest.param("aarch64", marks=pytest.mark.slow)  # 4 floats as well, under emulation
 
@@ -56,7 +56,7 @@ def library(request, native, tmp_path_factory) -> Path:
 def compiled(path: Path, *flags: str, without: str = "-march=native", compiler: list[str] | None = None) -> Path:
     """A library with other flags than `library_path` uses."""
     usual = [flag for flag in build.FLAGS if flag != without]
-    command = [*(compiler or build._compiler()), *usual, *flags, *map(str, build.SOURCES), "-o", str(path)]
+    command = build.compile_command(compiler or build._compiler(), [*usual, *flags], path.parent, path)
     subprocess.run(command, check=True)
     return path
 
@@ -104,7 +104,7 @@ def test_layer_norm(kernels, shape):
     n, c, h, w = shape
     x, gamma, beta, dy = random(*shape) + 3, random(c, seed=1), random(c, seed=2), random(*shape, seed=3)
     sizes = [shape, (n, h, w), (n, h, w)]
-    y, mean, scale = kernels("ChannelNormForward", [x, gamma, beta, np.array([1e-5], np.float32)], sizes)
+    y, mean, scale = kernels("ChannelNorm", [x, gamma, beta, np.array([1e-5], np.float32)], sizes)
     assert_close(y, normalize(x, gamma, beta, 1e-5))
     if c == 1:
         return  # nothing but eps decides the scale; the gradient is 0
@@ -122,9 +122,9 @@ def test_dense(kernels, shape, out):
     residual, dy = random(*y_shape, seed=2), random(*y_shape, seed=3)
     keep = np.linspace(0, 1.25, n).astype(np.float32)
     branch = np.einsum("oc,nchw->nohw", weight.astype(np.float64), x) + bias[:, None, None]
-    assert_close(kernels("DenseForward", [x, weight, bias], [y_shape])[0], branch)
+    assert_close(kernels("Dense", [x, weight, bias], [y_shape])[0], branch)
     expected = residual + keep[:, None, None, None] * branch
-    assert_close(kernels("DenseResidualForward", [x, weight, bias, residual, keep], [y_shape])[0], expected)
+    assert_close(kernels("DenseResidual", [x, weight, bias, residual, keep], [y_shape])[0], expected)
     shapes = [shape, weight.shape, bias.shape]
     for found, arrived in (
         (kernels("DenseBackward", [x, weight, dy], shapes), dy.astype(np.float64)),
@@ -154,7 +154,7 @@ def attend(q, kv, heads):
 def test_attention(kernels, queries, keys, channels, heads):
     q, kv = random(2, channels, *queries) * 2, random(2, 2 * channels, *keys)
     dy, settings = random(*q.shape, seed=1), np.array([heads], np.float32)
-    y, logs = kernels("AttentionForward", [q, kv, settings], [q.shape, (2, heads, queries[0] * queries[1])])
+    y, logs = kernels("Attention", [q, kv, settings], [q.shape, (2, heads, queries[0] * queries[1])])
     assert_close(y, attend(q, kv, heads))
     gradients = kernels("AttentionBackward", [q, kv, settings, y, logs, dy], [q.shape, kv.shape])
     assert_slopes(gradients, lambda q, kv: (attend(q, kv, heads) * dy).sum(), [q, kv])
@@ -162,7 +162,7 @@ def test_attention(kernels, queries, keys, channels, heads):
 
 def test_attention_to_far_keys_does_not_overflow(kernels):
     q, kv, settings = random(1, 8, 3, 3) * 300, random(1, 16, 2, 2) * 30, np.array([1], np.float32)
-    y, logs = kernels("AttentionForward", [q, kv, settings], [q.shape, (1, 1, 9)])
+    y, logs = kernels("Attention", [q, kv, settings], [q.shape, (1, 1, 9)])
     assert_close(y, attend(q, kv, 1), 1e-3)
     for gradient in kernels("AttentionBackward", [q, kv, settings, y, logs, q], [q.shape, kv.shape]):
         assert np.isfinite(gradient).all()
@@ -184,9 +184,7 @@ def gelu_of_depthwise(x, weight, bias):
 def test_depthwise_gelu(kernels, shape):
     c = shape[1]
     x, weight, bias, dy = random(*shape), random(c, 1, 3, 3), random(c, seed=1), random(*shape, seed=2)
-    assert_close(
-        kernels("DepthwiseGeluForward", [x, weight, bias], [shape])[0], gelu_of_depthwise(x, weight, bias), 3e-6
-    )
+    assert_close(kernels("DepthwiseGelu", [x, weight, bias], [shape])[0], gelu_of_depthwise(x, weight, bias), 3e-6)
     gradients = kernels("DepthwiseGeluBackward", [x, weight, bias, dy], [shape, weight.shape, (c,)])
     assert_slopes(gradients, lambda *arrays: (gelu_of_depthwise(*arrays) * dy).sum(), [x, weight, bias])
 
@@ -203,7 +201,7 @@ def convolve(x, weight, bias, stride, padding):
 def test_convolution(kernels, shape, kernel, stride, padding):
     x, weight, bias = random(*shape), random(10, shape[1], kernel, kernel), random(10, seed=1)
     settings, expected = np.array([stride, padding], np.float32), convolve(x, weight, bias, stride, padding)
-    assert_close(kernels("ConvForward", [x, weight, bias, settings], [expected.shape])[0], expected)
+    assert_close(kernels("Conv", [x, weight, bias, settings], [expected.shape])[0], expected)
     dy = random(*expected.shape, seed=2)
     gradients = kernels("ConvBackward", [x, weight, settings, dy], [shape, weight.shape, (10,)])
     assert_slopes(
@@ -227,7 +225,7 @@ def resized(x: np.ndarray, height: int, width: int) -> np.ndarray:
 )
 def test_resize_sum(kernels, sizes):
     maps = [random(2, 3, *size, seed=number) for number, size in enumerate(sizes)]
-    (found,) = kernels("ResizeSumForward", maps, [maps[0].shape])
+    (found,) = kernels("ResizeSum", maps, [maps[0].shape])
     assert_close(found, sum(resized(m, *sizes[0]) for m in maps))
     dy = random(*maps[0].shape, seed=9)
     gradients = kernels("ResizeSumBackward", [*maps, dy], [m.shape for m in maps[1:]])
@@ -265,7 +263,8 @@ def test_pixel_loss_of_nothing_is_zero_and_of_no_class_is_refused(kernels):
     loss, gradient = kernels("PixelLoss", [logits, label, weights, ignore], [(1,), logits.shape])
     assert loss[0] == 0 and not gradient.any()
     label[0, 3, 3] = 3
-    with pytest.raises(ValueError, match="PixelLoss"):
+    sentence = "CPU kernel PixelLoss: label must hold classes from 0 to 2 or 255, not 3"
+    with pytest.raises(ValueError, match=sentence):
         kernels("PixelLoss", [logits, label, weights, ignore], [(1,), logits.shape])
 
 
@@ -331,7 +330,7 @@ def test_joined_normalisation_and_depthwise_convolution(kernels, shape, stride):
     between, *expected = kernels("BatchNormTrainReLU6", [x, *vectors], [shape, *sizes])
     y, *found = kernels(f"NormDepthwiseS{stride}", [x, *vectors, weight], [small, *sizes])
     np.testing.assert_array_equal(found, expected)
-    assert_close(y, kernels(f"DepthwiseForwardS{stride}", [between, weight], [small])[0], 1e-6)
+    assert_close(y, kernels(f"DepthwiseS{stride}", [between, weight], [small])[0], 1e-6)
 
     dy, mean_and_scale = random(*small, seed=3), expected[:2]
     dbetween, dweight = kernels(f"DepthwiseBackwardS{stride}", [between, weight, dy], [shape, weight.shape])
@@ -353,7 +352,7 @@ def test_fake_quantisation(kernels, rows):
     x, scale = random(7, 33, 5), np.float32([0.02, 0.013, 0.5, 0.007, 0.1, 1.0, 0.03])[:rows]
     zero_point, limits = np.float32([3, 0, -128, 127, 1, 2, -5])[:rows], np.float32([-128, 127])
     columns = scale.reshape(-1, 1, 1), zero_point.reshape(-1, 1, 1)
-    y, extremes = kernels("FakeQuantForward", [x, scale, zero_point, limits], [x.shape, (2,)])
+    y, extremes = kernels("FakeQuant", [x, scale, zero_point, limits], [x.shape, (2,)])
     np.testing.assert_array_equal(y, snapped(x, *columns, -128, 127))
     np.testing.assert_array_equal(extremes, [x.min(), x.max()])
     dy = random(*x.shape, seed=1)
@@ -373,7 +372,7 @@ def test_whole_filters(kernels):
     source, target = np.float32([0.02]), np.float32([0.05])
     settings = np.float32([-127, 127, 1, 1, eps, 0])
     inputs = [weight, gamma, beta, mean, variance, np.ones(1, np.float32), source, target, settings]
-    whole, bias, factor = kernels("WholeFilters", inputs, [weight.shape, (c,), (c,)])
+    whole, bias, factor = kernels("IntFilters", inputs, [weight.shape, (c,), (c,)])
     fold = gamma * (np.float32(1) / np.sqrt(variance + eps))
     folded, expected_bias = weight * fold.reshape(-1, 1, 1, 1), beta - mean * fold
     scale = np.maximum(np.abs(folded).max((1, 2, 3)) * np.float32(2) / np.float32(254), np.finfo(np.float32).eps)
@@ -389,7 +388,7 @@ def test_requantisation(kernels, shape):
     c = shape[1]
     x, bias = np.rint(random(*shape) * 5000), np.rint(random(c) * 500)
     factor, limits = np.abs(random(c, seed=1)) / 20, np.float32([0, 100])
-    found = kernels("WholeRequantise", [x, bias, factor, limits], [shape])[0]
+    found = kernels("IntRequantise", [x, bias, factor, limits], [shape])[0]
     by_channel = (-1, *[1] * (len(shape) - 2))
     np.testing.assert_array_equal(
         found, np.clip(np.rint((x + bias.reshape(by_channel)) * factor.reshape(by_channel)), 0, 100)
@@ -409,7 +408,7 @@ def test_whole_sum_is_that_of_onnxruntime(kernels):
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         numbers = np.float32([*zeros[:2], scales[0] / scales[2], scales[1] / scales[2], zeros[2], 0, 255])
         inputs = [side.astype(np.float32) - zero for side, zero in zip((a, b), zeros.astype(np.float32))]
-        (found,) = kernels("WholeSum", [*inputs, numbers], [a.shape])
+        (found,) = kernels("IntSum", [*inputs, numbers], [a.shape])
         np.testing.assert_array_equal(found + zeros[2], session.run(None, {"a": a, "b": b})[0])
 
 
@@ -438,9 +437,9 @@ def test_nan_is_not_hidden(kernels):
     assert np.isnan(loss[0])
     x = random(1, 2, 5, 5)
     x[0, 0, 2, 2] = np.nan
-    (y,) = kernels("DepthwiseGeluForward", [x, random(2, 1, 3, 3), random(2)], [x.shape])
+    (y,) = kernels("DepthwiseGelu", [x, random(2, 1, 3, 3), random(2)], [x.shape])
     assert np.isnan(y[0, 0]).sum() == 9 and not np.isnan(y[0, 1]).any()
-    y, _ = kernels("AttentionForward", [x, random(1, 4, 2, 2), np.array([1], np.float32)], [x.shape, (1, 1, 25)])
+    y, _ = kernels("Attention", [x, random(1, 4, 2, 2), np.array([1], np.float32)], [x.shape, (1, 1, 25)])
     assert np.isnan(y[0, :, 2, 2]).all() and np.isnan(y).sum() == 2
 
 
@@ -449,17 +448,52 @@ def good_calls(kernels) -> dict[str, list[np.ndarray]]:
     return native_kernels.good_calls(kernels)
 
 
+def test_every_kernel_of_the_table_is_called(good_calls):
+    assert set(good_calls) == set(native_kernels.KERNELS)
+    assert all(not native_kernels.expected_refusal(name, arrays) for name, arrays in good_calls.items())
+
+
 def test_tensors_of_another_shape_or_type_are_refused(kernels, good_calls):
-    assert all(kernels.status(name, arrays) == 0 for name, arrays in good_calls.items())
-    assert not native_kernels.bad_calls_taken(kernels, good_calls)
+    """By the check in C++ with the sentences of the check in Python."""
+    assert all(kernels.refusal(name, arrays) == "" for name, arrays in good_calls.items())
+    for name, kind, arrays in native_kernels.bad_calls(good_calls):
+        sentence = kernels.refusal(name, arrays)
+        assert sentence.startswith(f"CPU kernel {name}: "), f"{name} takes what is {kind}"
+        assert sentence == native_kernels.expected_refusal(name, arrays)
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "changed", "sentence"),
+    [
+        ("DepthwiseS2", 1, random(18, 1, 3, 3), "weight must have the shape (c=19, 1, 3, 3), not (18, 1, 3, 3)"),
+        ("DepthwiseS2", 2, random(2, 9, 9, 7), "y must have the shape (n=2, c=19, out_h=5, out_w=7), not (2, 9, 9, 7)"),
+        ("DepthwiseS1", 0, random(19, 9, 13), "x must have the shape (n, c, h, w), not (19, 9, 13)"),
+        ("Dense", 0, random(2, 0, 9, 13), "x must have the shape (n, c, h, w) without a side of 0, not (2, 0, 9, 13)"),
+        ("Conv", 1, random(6, 19, 3, 5), "weight must have the shape (out, c=19, kernel, kernel), not (6, 19, 3, 5)"),
+        ("Attention", 1, random(2, 38, 3, 4), "kv must have the shape (n=2, 2*c=76, key_h, key_w), not (2, 38, 3, 4)"),
+        ("Attention", 2, np.float32([3]), "c % heads == 0 has to hold, with c=38 and heads=3"),
+        ("Conv", 3, np.float32([0.5, 0]), "stride must be a whole number from 0 to 1048575, not 0.5"),
+        ("IntSum", 1, random(2, 19, 9), "b must have the shape (c=2, 19, 9, 13), not (2, 19, 9)"),
+        ("FakeQuant", 1, np.ones(3, np.float32), "rows == 1 or rows == c has to hold, with rows=3 and c=2"),
+        ("BatchNormTrainReLU", 5, np.ones(3, np.float32), "settings must have the shape (2,), not (3,)"),
+        ("PixelLoss", 1, np.zeros((2, 33, 50), np.int64), "label must be of type int32, not int64"),
+    ],
+)  # fmt: skip
+def test_a_refusal_names_kernel_argument_expected_and_found(kernels, good_calls, name, number, changed, sentence):
+    arrays = list(good_calls[name])
+    arrays[number] = changed
+    assert kernels.refusal(name, arrays) == f"CPU kernel {name}: {sentence}"
+    assert kernels.refusal(name, arrays[:-1]).endswith(
+        f", {KERNELS[name][0].arguments[-1].name}), not {len(arrays) - 1}"
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "number", "values"),
     [
-        ("AttentionForward", 2, [[0], [-2], [3], [np.nan]]),
+        ("Attention", 2, [[0], [-2], [3], [np.nan]]),
         ("AttentionBackward", 2, [[0], [-2], [3], [np.nan]]),
-        ("ConvForward", 3, [[0, 0], [-1, 0], [4, -1], [np.nan, 0], [4, np.nan]]),
+        ("Conv", 3, [[0, 0], [-1, 0], [4, -1], [np.nan, 0], [4, np.nan]]),
         ("ConvBackward", 2, [[0, 0], [-1, 0], [4, -1], [np.nan, 0], [4, np.nan]]),
     ],
 )
@@ -468,17 +502,19 @@ def test_settings_that_fit_no_tensor_are_refused(kernels, good_calls, name, numb
     for value in values:
         arrays = list(good_calls[name])
         arrays[number] = np.array(value, np.float32)
-        assert kernels.status(name, arrays) != 0, value
+        sentence = kernels.refusal(name, arrays)
+        assert sentence.startswith(f"CPU kernel {name}: "), value
+        assert sentence == native_kernels.expected_refusal(name, arrays)
 
 
 def test_shapes_that_do_not_fit_each_other_are_refused(kernels):
     x = random(1, 4, 3, 3)
-    with pytest.raises(ValueError, match="DenseForward"):
-        kernels("DenseForward", [x, random(2, 5), random(2)], [(1, 2, 3, 3)])
-    with pytest.raises(ValueError, match="AttentionForward"):
-        kernels("AttentionForward", [x, random(1, 6, 2, 2), np.array([1], np.float32)], [x.shape, (1, 1, 9)])
-    with pytest.raises(ValueError, match="ConvForward"):  # a filter larger than the image and its border
-        kernels("ConvForward", [x, random(2, 4, 6, 6), random(2), np.array([4, 1], np.float32)], [(1, 2, 1, 1)])
+    with pytest.raises(ValueError, match="Dense"):
+        kernels("Dense", [x, random(2, 5), random(2)], [(1, 2, 3, 3)])
+    with pytest.raises(ValueError, match="Attention"):
+        kernels("Attention", [x, random(1, 6, 2, 2), np.array([1], np.float32)], [x.shape, (1, 1, 9)])
+    with pytest.raises(ValueError, match="Conv"):  # a filter larger than the image and its border
+        kernels("Conv", [x, random(2, 4, 6, 6), random(2), np.array([4, 1], np.float32)], [(1, 2, 1, 1)])
     maps = [random(1, 2, *size) for size in ((6, 6), (3, 3), (2, 2), (1, 1))]
     for dy, third in (((5, 6), (2, 2)), ((6, 6), (2, 3))):
         with pytest.raises(ValueError, match="ResizeSumBackward"):
@@ -516,5 +552,13 @@ def test_sanitizers_find_nothing(native, tmp_path):
         pytest.skip(f"{compiler[0]} comes without its address sanitizer")
     checks = ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     checked = compiled(tmp_path / "checked.so", *checks, without="-O3")
-    extra = {"LD_PRELOAD": found.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
+    # The sanitizer has to find what throws C++ exceptions when it starts.
+    standard = subprocess.run(
+        [*compiler, "-print-file-name=libstdc++.so.6"], capture_output=True, text=True, check=True
+    )
+    extra = {
+        "LD_PRELOAD": f"{found.stdout.strip()} {standard.stdout.strip()}",
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "PYTHONMALLOC": "malloc",
+    }
     assert len(results(checked, 2, **extra).strip()) == 64

@@ -13,8 +13,8 @@ from PIL import Image
 from src.engine.data import stream
 from src.engine.data.stream import ALONE, Shard
 from src.engine.errors import UsageError, ZooError
-from src.segformer import dataset, transforms
-from src.segformer.polygons import convert
+from src.segformer.data import dataset, transforms
+from src.segformer.data.polygons import convert
 from tests.loaders import mask_batches, mask_samples
 from tests.segmentation_data import DataConfig, write_city, write_generic
 

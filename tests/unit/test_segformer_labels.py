@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from src.engine.errors import UsageError, ZooError
-from src.segformer import labels, polygons
-from src.segformer.class_list import read_class_list
-from src.segformer.dataset import find_pairs
+from src.segformer.data import labels, polygons
+from src.segformer.data.class_list import read_class_list
+from src.segformer.data.dataset import find_pairs
 from tests.conftest import ROOT, run_command
 from tests.segmentation_data import CLASS_FILE, write_city
 from tests.waiting import wait_until

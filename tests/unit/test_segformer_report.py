@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from src.engine.metrics import Segmentation
 from src.segformer import report
-from src.segformer.labels import CITYSCAPES
+from src.segformer.data.labels import CITYSCAPES
 
 IOU = [
     *(0.9660652483316745, 0.7492563854504648, 0.8866242816349342, 0.31656804931621124, 0.3411113046083727),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import quickstart_segformer
-from src.segformer import dataset, polygons
-from src.segformer.labels import BY_NAME
+from src.segformer.data import dataset, polygons
+from src.segformer.data.labels import BY_NAME
 from street_scenes.scene import draw
 from tests.conftest import run_command
 

@@ -6,34 +6,28 @@
 // (FlashAttention, https://arxiv.org/abs/2205.14135). A block is kColumns queries, one per lane, so that maxima and
 // sums over the keys stay within lanes.
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "common.h"
 #include "matrix.h"
+#include "operators.h"
 
 namespace {
 
 constexpr int kPair = 2 * kLanes;  // channels at a time in the gradients of keys and values
 
-// `count` arguments, of which the first are q, kv (N, 2 C, h, w), (heads,); heads divides C.
-bool IsAttention(const Arguments& args, int count) {
-  if (!HasImages(args) || args.count != count || !IsMap(args, 1) || !HasSize(args, 2, 1)) return false;
-  const float heads = args[2][0];
-  const int64_t c = args.shapes[0][1];
-  return heads >= 1 && heads <= c && c % static_cast<int64_t>(heads) == 0;  // false for NaN
-}
-
 struct Sizes {
   int64_t n, c, queries, keys, heads, d, rows, pairs, blocks;
 
   // rows: keys, rounded up to whole tiles; pairs: d in units of kPair; blocks: of queries
-  Sizes(const Arguments& args, int64_t heads)
-      : n(args.shapes[0][0]),
-        c(args.shapes[0][1]),
-        queries(args.shapes[0][2] * args.shapes[0][3]),
-        keys(args.shapes[1][2] * args.shapes[1][3]),
-        heads(heads),
+  template <typename Args>
+  explicit Sizes(const Args& args)
+      : n(args.n),
+        c(args.c),
+        queries(args.h * args.w),
+        keys(args.key_h * args.key_w),
+        heads(args.heads),
         d(c / heads),
         rows(CeilDiv(keys, kRows) * kRows),
         pairs(CeilDiv(d, kPair)),
@@ -94,40 +88,34 @@ void Exponentials(float* scores, int64_t keys, Vector* highest, Vector* sums) {
   }
 }
 
-// q, kv, (heads,) -> y (N, C, H, W), log2 of the sum of a query's exponentials (N, heads, L)
-int Forward(const Arguments& args) {
-  if (!IsAttention(args, 5)) return kBadArguments;
-  const Sizes s(args, static_cast<int64_t>(args[2][0]));
-  const int64_t h = args.shapes[0][2], w = args.shapes[0][3], kh = args.shapes[1][2], kw = args.shapes[1][3];
-  const Shape map = {s.n, s.c, h, w};
-  if (!Matches(args, {map, {s.n, 2 * s.c, kh, kw}, {1}, map, {s.n, s.heads, s.queries}})) return kBadArguments;
+void Forward(const AttentionArgs& args) {
+  const Sizes s(args);
   const int64_t items = s.n * s.heads, padded = CeilDiv(s.d, kRows) * kRows;
   std::vector<std::vector<float>> keys(items), values(items);
 #pragma omp parallel
   {
 #pragma omp for schedule(static)
     for (int64_t item = 0; item < items; ++item) {
-      keys[item] = PackMatrix(args[1] + s.Key(item), s.keys, s.d, 1, s.keys);
-      values[item] = PackMatrix(args[1] + s.Value(item), s.d, s.keys, s.keys, 1);
+      keys[item] = PackMatrix(args.kv + s.Key(item), s.keys, s.d, 1, s.keys);
+      values[item] = PackMatrix(args.kv + s.Value(item), s.d, s.keys, s.keys, 1);
     }
     std::vector<float> panel(s.d * kColumns), weights(s.rows * kColumns), out(padded * kColumns);
 #pragma omp for schedule(static)
     for (int64_t at = 0; at < items * s.blocks; ++at) {
       const int64_t item = at / s.blocks, block = at % s.blocks;
-      PackBlock(args[0] + s.Query(item), s, block, s.Scale() * kLog2E, panel.data());
+      PackBlock(args.q + s.Query(item), s, block, s.Scale() * kLog2E, panel.data());
       TimesPanel(keys[item].data(), panel.data(), s.rows, s.d, weights.data());
       Vector highest[kVectors], sums[kVectors];
       Exponentials(weights.data(), s.keys, highest, sums);
       TimesPanel(values[item].data(), weights.data(), padded, s.keys, out.data());
       for (int column = 0; column < s.Width(block); ++column) {
         const int v = column / kLanes, lane = column % kLanes;
-        args[4][item * s.queries + block * kColumns + column] = highest[v][lane] + std::log2(sums[v][lane]);
+        args.logs[item * s.queries + block * kColumns + column] = highest[v][lane] + std::log2(sums[v][lane]);
       }
       for (Vector& sum : sums) sum = 1.0f / sum;
-      CopyOut(out.data(), s, block, sums, args[3] + s.Query(item));
+      CopyOut(out.data(), s, block, sums, args.y + s.Query(item));
     }
   }
-  return 0;
 }
 
 // transposed [pair][kColumns][kPair] of a panel [d][kColumns]; channels past the end stay 0
@@ -189,13 +177,14 @@ void ScoreGradients(const Sizes& s, const Vector* logs, const Vector* means, flo
   std::fill(dweights + s.keys * kColumns, dweights + s.rows * kColumns, 0.0f);
 }
 
-struct Tensors {
+// The tensors of one image and head, for the backward kernel.
+struct Head {
   const float *q, *y, *logs, *dy;
   float* dq;
 };
 
-// One block of queries: its dq, and its share of dk and dv added to `dk` and `dv` [pair][rows][kPair].
-void BackwardBlock(const Sizes& s, const Packed& packed, const Tensors& t, int64_t block, Scratch& z, float* dk,
+// One block of queries: its dq, and its part of dk and dv added to `dk` and `dv` [pair][rows][kPair].
+void BackwardBlock(const Sizes& s, const Packed& packed, const Head& t, int64_t block, Scratch& z, float* dk,
                    float* dv) {
   PackBlock(t.q, s, block, s.Scale() * kLog2E, z.query.data());
   PackBlock(t.dy, s, block, 1.0f, z.grad.data());
@@ -235,13 +224,8 @@ void AddSlices(const float* sums, int64_t slices, int64_t pitch, const Sizes& s,
   }
 }
 
-// q, kv, (heads,), y, logs, dy -> dq, dkv
-int Backward(const Arguments& args) {
-  if (!IsAttention(args, 8)) return kBadArguments;
-  const Sizes s(args, static_cast<int64_t>(args[2][0]));
-  const int64_t h = args.shapes[0][2], w = args.shapes[0][3], kh = args.shapes[1][2], kw = args.shapes[1][3];
-  const Shape map = {s.n, s.c, h, w}, keys = {s.n, 2 * s.c, kh, kw};
-  if (!Matches(args, {map, keys, {1}, map, {s.n, s.heads, s.queries}, map, map, keys})) return kBadArguments;
+void Backward(const AttentionBackwardArgs& args) {
+  const Sizes s(args);
   constexpr float kLn2 = 0.69314718f;
   // The sums over queries are cut into slices whose number depends on the shapes alone, not on the threads.
   const int64_t items = s.n * s.heads, slices = std::min(s.blocks, CeilDiv(16, items));
@@ -252,14 +236,13 @@ int Backward(const Arguments& args) {
   {
 #pragma omp for schedule(static)
     for (int64_t item = 0; item < items; ++item) {
-      packed[item] = Packed(args[1] + s.Key(item), args[1] + s.Value(item), s);
+      packed[item] = Packed(args.kv + s.Key(item), args.kv + s.Value(item), s);
     }
     Scratch scratch(s);
 #pragma omp for schedule(static)
     for (int64_t at = 0; at < items * slices; ++at) {
       const int64_t item = at / slices, slice = at % slices, query = s.Query(item);
-      const Tensors t = {args[0] + query, args[3] + query, args[4] + item * s.queries, args[5] + query,
-                         args[6] + query};
+      const Head t = {args.q + query, args.y + query, args.logs + item * s.queries, args.dy + query, args.dq + query};
       float* dk = &sums[(item * 2 * slices + slice) * floats];
       for (int64_t block = slice * s.blocks / slices; block < (slice + 1) * s.blocks / slices; ++block) {
         BackwardBlock(s, packed[item], t, block, scratch, dk, dk + slices * floats);
@@ -268,14 +251,13 @@ int Backward(const Arguments& args) {
 #pragma omp for schedule(static)
     for (int64_t item = 0; item < items; ++item) {
       const float* dk = &sums[item * 2 * slices * floats];
-      AddSlices(dk, slices, floats, s, kLn2, args[7] + s.Key(item));
-      AddSlices(dk + slices * floats, slices, floats, s, 1.0f, args[7] + s.Value(item));
+      AddSlices(dk, slices, floats, s, kLn2, args.dkv + s.Key(item));
+      AddSlices(dk + slices * floats, slices, floats, s, 1.0f, args.dkv + s.Value(item));
     }
   }
-  return 0;
 }
 
 }  // namespace
 
-EXPORT(AttentionForward, Forward)
+EXPORT(Attention, Forward)
 EXPORT(AttentionBackward, Backward)

@@ -1,30 +1,29 @@
 // Dense convolution with a filter larger than 1 x 1: patches become the columns of a matrix, image by image.
 
+#include <algorithm>
 #include <numeric>
 #include <vector>
 
-#include "common.h"
 #include "matrix.h"
+#include "operators.h"
 
 namespace {
-
-constexpr float kMostSetting = 1 << 20;  // a stride or padding below it can be made a whole number
 
 struct Geometry {
   int64_t n, c, h, w, out, kernel, stride, padding, out_h, out_w;
 
-  // x (N, C, H, W), weight (O, C, k, k), (stride, padding)
-  Geometry(const Arguments& args, const float* settings)
-      : n(args.shapes[0][0]),
-        c(args.shapes[0][1]),
-        h(args.shapes[0][2]),
-        w(args.shapes[0][3]),
-        out(args.shapes[1][0]),
-        kernel(args.shapes[1][2]),
-        stride(static_cast<int64_t>(settings[0])),
-        padding(static_cast<int64_t>(settings[1])),
-        out_h((h + 2 * padding - kernel) / stride + 1),
-        out_w((w + 2 * padding - kernel) / stride + 1) {}
+  template <typename Args>
+  explicit Geometry(const Args& args)
+      : n(args.n),
+        c(args.c),
+        h(args.h),
+        w(args.w),
+        out(args.out),
+        kernel(args.kernel),
+        stride(args.stride),
+        padding(args.padding),
+        out_h(args.out_h),
+        out_w(args.out_w) {}
 
   int64_t Depth() const { return c * kernel * kernel; }
   int64_t Size() const { return out_h * out_w; }
@@ -80,70 +79,45 @@ void AddPatches(const Geometry& g, const float* patches, float* image) {
   }
 }
 
-// `count` arguments, of which the first are x and a filter of equal sides; (stride, padding) is argument `settings`.
-bool IsConvolution(const Arguments& args, int count, int settings) {
-  if (!HasImages(args) || args.count != count || !IsMap(args, 1) || !HasSize(args, settings, 2)) return false;
-  const float stride = args[settings][0], padding = args[settings][1];
-  const bool sane = stride >= 1 && stride < kMostSetting && padding >= 0 && padding < kMostSetting;  // false for NaN
-  if (!sane || args.shapes[1][2] != args.shapes[1][3]) return false;
-  const int64_t smaller = std::min(args.shapes[0][2], args.shapes[0][3]);
-  return smaller + 2 * static_cast<int64_t>(padding) >= args.shapes[1][2];
-}
-
-// x, weight, bias (O,), (stride, padding) -> y
-int Forward(const Arguments& args) {
-  if (!IsConvolution(args, 5, 3)) return kBadArguments;
-  const Geometry g(args, args[3]);
-  if (!Matches(
-          args,
-          {{g.n, g.c, g.h, g.w}, {g.out, g.c, g.kernel, g.kernel}, {g.out}, {2}, {g.n, g.out, g.out_h, g.out_w}})) {
-    return kBadArguments;
-  }
-  const std::vector<float> packed = PackMatrix(args[1], g.out, g.Depth(), g.Depth(), 1);
+void Forward(const ConvArgs& args) {
+  const Geometry g(args);
+  const std::vector<float> packed = PackMatrix(args.weight, g.out, g.Depth(), g.Depth(), 1);
   std::vector<float> patches(g.Depth() * g.Size());
   for (int64_t image = 0; image < g.n; ++image) {
-    TakePatches(g, args[0] + image * g.c * g.h * g.w, patches.data());
-    float* y = args[4] + image * g.out * g.Size();
-    const float* bias = args[2];
+    TakePatches(g, args.x + image * g.c * g.h * g.w, patches.data());
+    float* y = args.y + image * g.out * g.Size();
+    const float* bias = args.bias;
     Multiply(packed.data(), patches.data(), y, 1, g.out, g.Depth(), g.Size(),
              [=](int64_t, int64_t row, int64_t pixel, int64_t length, const float* products) {
                for (int64_t i = 0; i < length; ++i) y[row * g.Size() + pixel + i] = products[i] + bias[row];
              });
   }
-  return 0;
 }
 
-// x, weight, (stride, padding), dy -> dx, dweight, dbias
-int Backward(const Arguments& args) {
-  if (!IsConvolution(args, 7, 2)) return kBadArguments;
-  const Geometry g(args, args[2]);
-  const Shape x_shape = {g.n, g.c, g.h, g.w}, filter = {g.out, g.c, g.kernel, g.kernel};
-  if (!Matches(args, {x_shape, filter, {2}, {g.n, g.out, g.out_h, g.out_w}, x_shape, filter, {g.out}})) {
-    return kBadArguments;
-  }
+void Backward(const ConvBackwardArgs& args) {
+  const Geometry g(args);
   const int64_t depth = g.Depth(), size = g.Size();
-  const std::vector<float> packed = PackMatrix(args[1], depth, g.out, 1, depth);
+  const std::vector<float> packed = PackMatrix(args.weight, depth, g.out, 1, depth);
   std::vector<float> patches(depth * size);
   for (int64_t image = 0; image < g.n; ++image) {
-    const float* dy = args[3] + image * g.out * size;
-    TakePatches(g, args[0] + image * g.c * g.h * g.w, patches.data());
-    Products(dy, patches.data(), args[5], 1, g.out, depth, size, depth, 1, image > 0);
+    const float* dy = args.dy + image * g.out * size;
+    TakePatches(g, args.x + image * g.c * g.h * g.w, patches.data());
+    Products(dy, patches.data(), args.dweight, 1, g.out, depth, size, depth, 1, image > 0);
     Multiply(packed.data(), dy, patches.data(), 1, depth, g.out, size);
-    AddPatches(g, patches.data(), args[4] + image * g.c * g.h * g.w);
+    AddPatches(g, patches.data(), args.dx + image * g.c * g.h * g.w);
   }
 #pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < g.out; ++row) {
     double sum = 0;
     for (int64_t image = 0; image < g.n; ++image) {
-      const float* from = args[3] + (image * g.out + row) * size;
+      const float* from = args.dy + (image * g.out + row) * size;
       sum += std::accumulate(from, from + size, 0.0);
     }
-    args[6][row] = static_cast<float>(sum);
+    args.dbias[row] = static_cast<float>(sum);
   }
-  return 0;
 }
 
 }  // namespace
 
-EXPORT(ConvForward, Forward)
+EXPORT(Conv, Forward)
 EXPORT(ConvBackward, Backward)

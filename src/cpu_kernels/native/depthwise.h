@@ -6,10 +6,11 @@
 
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cstdint>
+#include <cstring>
 #include <vector>
-
-#include "common.h"
 
 namespace {
 

@@ -1,19 +1,21 @@
-// Grids of quantisation, and weights with batch normalisation folded in.
+// Grids of quantisation, and tensors on them.
 
 #pragma once
 
+#include <algorithm>
 #include <cmath>
-#include <functional>
+#include <cstdint>
 #include <limits>
-#include <numeric>
 #include <vector>
 
-#include "common.h"
+#include "vectors.h"
 
 namespace {
 
-inline int64_t SizeOf(const Arguments& args, int index) {
-  return std::accumulate(args.shapes[index], args.shapes[index] + args.ndims[index], int64_t{1}, std::multiplies<>());
+// A product as float32: no sum that follows is contracted with it.
+inline float Rounded(float product) {
+  volatile float rounded = product;
+  return rounded;
 }
 
 // Fake quantisation: x is moved to the nearest (q - zero_point) * scale with a whole q from low to high, in float32.
@@ -21,14 +23,14 @@ inline int64_t SizeOf(const Arguments& args, int index) {
 struct Grid {
   float scale, zero_point, low, high;
 
-  float Whole(float x) const { return std::nearbyint(x / scale) + zero_point; }
-  bool Holds(float whole) const { return whole >= low && whole <= high; }
+  float Quantised(float x) const { return std::nearbyint(x / scale) + zero_point; }
+  bool Holds(float q) const { return q >= low && q <= high; }
   // Both comparisons are false for NaN, so NaN passes through.
-  float Nearest(float whole) const {
-    whole = whole < low ? low : whole;
-    return whole > high ? high : whole;
+  float Clamped(float q) const {
+    q = q < low ? low : q;
+    return q > high ? high : q;
   }
-  float Snapped(float x) const { return (Nearest(Whole(x)) - zero_point) * scale; }
+  float Snapped(float x) const { return (Clamped(Quantised(x)) - zero_point) * scale; }
 };
 
 // The grid that spans a range and 0, by the arithmetic of grid_over in quantiser.py.
@@ -41,33 +43,46 @@ inline Grid GridOverRange(float least, float greatest, float low, float high, bo
   return {scale, std::min(std::max(low - std::nearbyint(least / scale), low), high), low, high};
 }
 
-// A weight (channels, ...) times its batch normalisation's factor gamma / std, and the grids that span the product.
-struct FoldedWeight {
-  int64_t channels, size;
-  std::vector<float> product;
-  std::vector<Grid> grids;
+// A tensor as rows that share one scale each.
+struct Rows {
+  int64_t rows, size;
 
-  // settings: low, high, symmetric, per channel, ...
-  FoldedWeight(const Arguments& args, const float* gamma, const float* inverse_std, const float* settings)
-      : channels(args.shapes[0][0]), size(SizeOf(args, 0) / channels), product(channels * size), grids(channels) {
-    std::vector<float> least(channels), greatest(channels);
+  // Calls work(item, row, offset, length); one item is never shared by threads, and items depend on the shape alone.
+  template <typename Work>
+  void ForEachItem(Work work) const {
+    const int64_t parts = Parts();
 #pragma omp parallel for schedule(static)
-    for (int64_t channel = 0; channel < channels; ++channel) {
-      const float factor = gamma[channel] * inverse_std[channel];
-      const float* from = args[0] + channel * size;
-      float* to = &product[channel * size];
-      for (int64_t i = 0; i < size; ++i) to[i] = from[i] * factor;
-      least[channel] = *std::min_element(to, to + size);
-      greatest[channel] = *std::max_element(to, to + size);
-    }
-    const float all_least = *std::min_element(least.begin(), least.end());
-    const float all_greatest = *std::max_element(greatest.begin(), greatest.end());
-    const bool symmetric = settings[2] != 0, own = settings[3] != 0;
-    for (int64_t channel = 0; channel < channels; ++channel) {
-      grids[channel] = GridOverRange(own ? least[channel] : all_least, own ? greatest[channel] : all_greatest,
-                                     settings[0], settings[1], symmetric);
+    for (int64_t item = 0; item < rows * parts; ++item) {
+      const int64_t row = item / parts, first = item % parts * kItem;
+      work(item, row, row * size + first, std::min(kItem, size - first));
     }
   }
+  int64_t Parts() const { return CeilDiv(size, kItem); }
+
+  static constexpr int64_t kItem = 1 << 15;
 };
+
+// y = x on the grids grid_of(row); extremes = (least, greatest x).
+template <typename GridOfRow>
+void SnapRows(const Rows& rows, GridOfRow grid_of, const float* x, float* y, float* extremes) {
+  const int64_t items = rows.rows * rows.Parts();
+  std::vector<float> least(items), greatest(items);
+  rows.ForEachItem([&](int64_t item, int64_t row, int64_t offset, int64_t length) {
+    const Grid grid = grid_of(row);
+    const float* from = x + offset;
+    float* __restrict to = y + offset;
+    float low = from[0], high = from[0];
+#pragma omp simd reduction(min : low) reduction(max : high)
+    for (int64_t i = 0; i < length; ++i) {
+      low = std::min(low, from[i]);
+      high = std::max(high, from[i]);
+      to[i] = grid.Snapped(from[i]);
+    }
+    least[item] = low;
+    greatest[item] = high;
+  });
+  extremes[0] = *std::min_element(least.begin(), least.end());
+  extremes[1] = *std::max_element(greatest.begin(), greatest.end());
+}
 
 }  // namespace

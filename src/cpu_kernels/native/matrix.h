@@ -4,10 +4,12 @@
 
 #pragma once
 
+#include <algorithm>
+#include <cstring>
 #include <type_traits>
 #include <vector>
 
-#include "common.h"
+#include "vectors.h"
 
 namespace {
 

@@ -1,11 +1,13 @@
 // Cross entropy of logits that are resized to the labels first. The large logits exist for a few rows at a time only,
 // and the gradient is formed in the same pass.
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include "bilinear.h"
-#include "common.h"
+#include "operators.h"
+#include "vectors.h"
 
 namespace {
 
@@ -49,7 +51,7 @@ struct Scratch {
 
 // Softmax of one row of pixels into z.probability; returns the row's sum of weighted cross entropies.
 double Row(const Problem& p, int64_t y, const int32_t* labels, Scratch& z) {
-  const float share = p.rows.share[y];
+  const float upper = p.rows.weight[y];
   const int64_t width = p.width;
   float *highest = z.highest.data(), *sums = z.sums.data();
   for (int64_t k = 0; k < p.classes; ++k) {
@@ -57,7 +59,7 @@ double Row(const Problem& p, int64_t y, const int32_t* labels, Scratch& z) {
     float* __restrict logit = &z.probability[k * width];
 #pragma omp simd
     for (int64_t x = 0; x < width; ++x) {
-      logit[x] = low[x] + (high[x] - low[x]) * share;
+      logit[x] = low[x] + (high[x] - low[x]) * upper;
       highest[x] = k == 0 || logit[x] > highest[x] ? logit[x] : highest[x];
     }
   }
@@ -99,7 +101,7 @@ double BandLoss(const Problem& p, const Band& band, float factor, Scratch& z, fl
   for (int64_t y = band.first; y < band.last; ++y) {
     const int32_t* labels = p.labels + (band.image * p.height + y) * width;
     loss += Row(p, y, labels, z);
-    const float upper = p.rows.share[y] * factor, lower = factor - upper;
+    const float upper = p.rows.weight[y] * factor, lower = factor - upper;
     for (int64_t k = 0; k < p.classes; ++k) {
       const float *row = &z.probability[k * width], *sums = z.sums.data();
       float *to_low = &z.dlow[k * width], *to_high = &z.dhigh[k * width];
@@ -123,46 +125,38 @@ double BandLoss(const Problem& p, const Band& band, float factor, Scratch& z, fl
   return loss;
 }
 
-// The sum of the weights of all pixels that count; false where a label is no class.
-bool TotalWeight(const Problem& p, double* total) {
-  *total = 0;
+// The sum of the weights of all pixels that count.
+double TotalWeight(const Problem& p) {
+  double total = 0;
   const int64_t pixels = p.height * p.width;
   for (int64_t image = 0; image < p.n; ++image) {
     for (int64_t i = image * pixels; i < (image + 1) * pixels; ++i) {
       const int32_t label = p.labels[i];
       if (label == p.ignore) continue;
-      if (label < 0 || label >= p.classes) return false;
-      *total += p.weights[label];
+      if (label < 0 || label >= p.classes) {
+        throw Refused("CPU kernel PixelLoss: label must hold classes from 0 to " + std::to_string(p.classes - 1) +
+                      " or " + std::to_string(p.ignore) + ", not " + std::to_string(label));
+      }
+      total += p.weights[label];
     }
   }
-  return true;
+  return total;
 }
 
-bool IsProblem(const Arguments& args) {
-  if (!HasImages(args) || args.count != 6 || args.ndims[1] != 3 || args.shapes[1][0] != args.shapes[0][0]) return false;
-  if (!IsFloat(args, 0) || std::strcmp(args.dtypes[1], "int32") != 0 || !IsFloat(args, 5)) return false;
-  if (!HasSize(args, 2, args.shapes[0][1]) || !HasSize(args, 3, 1)) return false;
-  return HasSize(args, 4, 1) && AreAlike(args, 0, 5);
-}
-
-// logits (N, K, h, w), label (N, H, W) int32, weights (K,), (ignored label,) -> loss (1,), its gradient (N, K, h, w)
-int Forward(const Arguments& args) {
-  if (!IsProblem(args)) return kBadArguments;
-  const int64_t *logits = args.shapes[0], *label = args.shapes[1];
-  const Problem p = {logits[0],
-                     logits[1],
-                     logits[2],
-                     logits[3],
-                     label[1],
-                     label[2],
-                     args[0],
-                     args[2],
-                     static_cast<const int32_t*>(args.params[1]),
-                     static_cast<int32_t>(args[3][0]),
-                     Taps(logits[2], label[1]),
-                     Taps(logits[3], label[2])};
-  double total = 0;
-  if (!TotalWeight(p, &total)) return kBadArguments;
+void Forward(const PixelLossArgs& args) {
+  const Problem p = {args.n,
+                     args.classes,
+                     args.h,
+                     args.w,
+                     args.height,
+                     args.width,
+                     args.logits,
+                     args.weights,
+                     args.label,
+                     static_cast<int32_t>(args.ignore),
+                     Taps(args.h, args.height),
+                     Taps(args.w, args.width)};
+  const double total = TotalWeight(p);
   const double factor = 1.0 / std::max(total, 1e-6);
   const std::vector<Band> bands = BandsOf(p);
   const int64_t count = static_cast<int64_t>(bands.size()), floats = p.classes * p.w;
@@ -179,8 +173,8 @@ int Forward(const Arguments& args) {
   }
   double loss = 0;
   for (double part : losses) loss += part;
-  args[4][0] = static_cast<float>(loss * factor);
-  float* out = args[5];
+  args.loss[0] = static_cast<float>(loss * factor);
+  float* out = args.dlogits;
   std::fill(out, out + p.n * p.classes * p.h * p.w, 0.0f);
   for (int64_t band = 0; band < count; ++band) {
     for (int side = 0; side < 2; ++side) {
@@ -192,7 +186,6 @@ int Forward(const Arguments& args) {
       }
     }
   }
-  return 0;
 }
 
 }  // namespace

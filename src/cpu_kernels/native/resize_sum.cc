@@ -1,107 +1,102 @@
 // The sum of four maps of different sizes, resized bilinearly to the size of the first: SegFormer's decode head.
 
+#include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "bilinear.h"
-#include "common.h"
+#include "operators.h"
 
 namespace {
-
-constexpr int kMaps = 4;
 
 struct Axes {
   Taps rows, columns;
 };
 
-std::vector<Axes> AxesOf(const Arguments& args, int64_t h, int64_t w) {
-  std::vector<Axes> axes;
-  for (int map = 1; map < kMaps; ++map) axes.push_back({Taps(args.shapes[map][2], h), Taps(args.shapes[map][3], w)});
-  return axes;
+// A map that is resized, with what resizes it.
+struct Source {
+  const float* data;
+  int64_t h, w;
+  Axes axes;
+
+  const float* Plane(int64_t plane) const { return data + plane * h * w; }
+};
+
+// All maps but the first.
+template <typename Args>
+std::vector<Source> Sources(const Args& args) {
+  const auto source = [&](const float* data, int64_t h, int64_t w) {
+    return Source{data, h, w, {Taps(h, args.h), Taps(w, args.w)}};
+  };
+  return {source(args.second, args.h2, args.w2), source(args.third, args.h3, args.w3),
+          source(args.fourth, args.h4, args.w4)};
 }
 
-// True for `count` float32 arguments, first four maps (N, C, h_i, w_i).
-bool HasMaps(const Arguments& args, int count) {
-  if (args.count != count || !AreFloats(args)) return false;
-  for (int map = 0; map < kMaps; ++map) {
-    const int64_t* shape = args.shapes[map];
-    if (!IsMap(args, map) || shape[0] != args.shapes[0][0] || shape[1] != args.shapes[0][1]) return false;
-  }
-  return true;
-}
-
-// to += the plane `from` (h_i, w_i), resized; `wide` holds its rows at the width of the target.
-void AddResized(const float* from, int64_t h, int64_t w, const Axes& axes, std::vector<float>& wide, float* to) {
+// to += one plane of a map, resized; `wide` holds its rows at the width of the target.
+void AddResized(const Source& map, int64_t plane, std::vector<float>& wide, float* to) {
+  const Axes& axes = map.axes;
+  const float* from = map.Plane(plane);
   const int64_t width = axes.columns.Size();
-  wide.resize(std::max<size_t>(wide.size(), h * width));
-  for (int64_t y = 0; y < h; ++y) axes.columns.Widen(from + y * w, &wide[y * width]);
+  wide.resize(std::max<size_t>(wide.size(), map.h * width));
+  for (int64_t y = 0; y < map.h; ++y) axes.columns.Widen(from + y * map.w, &wide[y * width]);
   for (int64_t y = 0; y < axes.rows.Size(); ++y) {
     const float *low = &wide[axes.rows.low[y] * width], *high = &wide[axes.rows.high[y] * width];
-    const float share = axes.rows.share[y];
+    const float weight = axes.rows.weight[y];
     float* __restrict row = to + y * width;
 #pragma omp simd
-    for (int64_t x = 0; x < width; ++x) row[x] += low[x] + (high[x] - low[x]) * share;
+    for (int64_t x = 0; x < width; ++x) row[x] += low[x] + (high[x] - low[x]) * weight;
   }
 }
 
-// The transpose of AddResized: to (h, w) = the gradient of the plane.
-void Gradient(const float* dy, int64_t h, int64_t w, const Axes& axes, std::vector<float>& wide, float* to) {
+// The transpose of AddResized: to (h, w) = the gradient of one plane of a map.
+void Gradient(const float* dy, const Source& map, std::vector<float>& wide, float* to) {
+  const Axes& axes = map.axes;
   const int64_t width = axes.columns.Size();
-  wide.assign(h * width, 0.0f);
+  wide.assign(map.h * width, 0.0f);
   for (int64_t y = 0; y < axes.rows.Size(); ++y) {
     float *low = &wide[axes.rows.low[y] * width], *high = &wide[axes.rows.high[y] * width];
-    const float upper = axes.rows.share[y], lower = 1.0f - upper, *row = dy + y * width;
+    const float upper = axes.rows.weight[y], lower = 1.0f - upper, *row = dy + y * width;
     for (int64_t x = 0; x < width; ++x) low[x] += row[x] * lower;
     for (int64_t x = 0; x < width; ++x) high[x] += row[x] * upper;
   }
-  std::fill(to, to + h * w, 0.0f);
-  for (int64_t y = 0; y < h; ++y) axes.columns.AddNarrowed(&wide[y * width], to + y * w);
+  std::fill(to, to + map.h * map.w, 0.0f);
+  for (int64_t y = 0; y < map.h; ++y) axes.columns.AddNarrowed(&wide[y * width], to + y * map.w);
 }
 
-// four maps -> their sum at the size of the first
-int Forward(const Arguments& args) {
-  if (!HasMaps(args, kMaps + 1) || !AreAlike(args, 0, kMaps)) return kBadArguments;
-  const int64_t n = args.shapes[0][0], c = args.shapes[0][1], h = args.shapes[0][2], w = args.shapes[0][3];
-  const std::vector<Axes> axes = AxesOf(args, h, w);
+void Forward(const ResizeSumArgs& args) {
+  const std::vector<Source> sources = Sources(args);
+  const int64_t size = args.h * args.w;
 #pragma omp parallel
   {
     std::vector<float> wide;
 #pragma omp for schedule(static)
-    for (int64_t plane = 0; plane < n * c; ++plane) {
-      float* to = args[kMaps] + plane * h * w;
-      std::memcpy(to, args[0] + plane * h * w, h * w * sizeof(float));
-      for (int map = 1; map < kMaps; ++map) {
-        const int64_t rows = args.shapes[map][2], columns = args.shapes[map][3];
-        AddResized(args[map] + plane * rows * columns, rows, columns, axes[map - 1], wide, to);
-      }
+    for (int64_t plane = 0; plane < args.n * args.c; ++plane) {
+      float* to = args.y + plane * size;
+      std::memcpy(to, args.first + plane * size, size * sizeof(float));
+      for (const Source& map : sources) AddResized(map, plane, wide, to);
     }
   }
-  return 0;
 }
 
-// the four maps (for their sizes), dy -> the gradients of the last three; that of the first is dy
-int Backward(const Arguments& args) {
-  if (!HasMaps(args, 2 * kMaps)) return kBadArguments;
-  for (int map = 0; map < kMaps; ++map) {
-    if (!AreAlike(args, map, kMaps + map)) return kBadArguments;
-  }
-  const int64_t n = args.shapes[0][0], c = args.shapes[0][1], h = args.shapes[0][2], w = args.shapes[0][3];
-  const std::vector<Axes> axes = AxesOf(args, h, w);
+// The maps are read for their sizes only.
+void Backward(const ResizeSumBackwardArgs& args) {
+  const std::vector<Source> sources = Sources(args);
+  float* const gradients[] = {args.dsecond, args.dthird, args.dfourth};
+  const int64_t size = args.h * args.w;
 #pragma omp parallel
   {
     std::vector<float> wide;
 #pragma omp for schedule(static)
-    for (int64_t plane = 0; plane < n * c; ++plane) {
-      for (int map = 1; map < kMaps; ++map) {
-        const int64_t rows = args.shapes[map][2], columns = args.shapes[map][3];
-        Gradient(args[kMaps] + plane * h * w, rows, columns, axes[map - 1], wide,
-                 args[kMaps + map] + plane * rows * columns);
+    for (int64_t plane = 0; plane < args.n * args.c; ++plane) {
+      for (size_t i = 0; i < sources.size(); ++i) {
+        const Source& map = sources[i];
+        Gradient(args.dy + plane * size, map, wide, gradients[i] + plane * map.h * map.w);
       }
     }
   }
-  return 0;
 }
 
 }  // namespace
 
-EXPORT(ResizeSumForward, Forward)
+EXPORT(ResizeSum, Forward)
 EXPORT(ResizeSumBackward, Backward)

@@ -15,7 +15,13 @@ NOT_KEYS = ("config_path", "debug")  # flags of every command
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that raises UsageError, so that a wrong flag is one sentence and exit status 2."""
+    """argparse that raises UsageError, so that a wrong flag is one sentence and exit status 2.
+
+    The description keeps its lines, and half a flag stands for none.
+    """
+
+    def __init__(self, **rules: Any):
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False, **rules})
 
     def error(self, message: str) -> typing.NoReturn:
         raise UsageError(f"{message[0].lower()}{message[1:]}; --help lists the flags of this command")
@@ -66,9 +72,7 @@ def flag_parser(config_class: type, file_values: dict[str, Value], prog: str, de
         usage="%(prog)s [--config_path FILE] [--KEY VALUE ...] [--help [WORD]]",
         description=description,
         argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
         add_help=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     general = parser.add_argument_group("every command")
     general.add_argument("--config_path", metavar="FILE", help="YAML file with the values of the keys below")

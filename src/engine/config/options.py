@@ -60,7 +60,7 @@ class Value:
     source: str
 
 
-def option(help: str, default: Any = REQUIRED, **rules) -> Any:
+def option(help: str, default: Any = REQUIRED, **rules: Any) -> Any:
     """Declare one key of a configuration dataclass; `rules` are the fields of `Option`."""
     return dataclasses.field(default=default, metadata={"option": Option(help, **rules)})
 
@@ -70,7 +70,7 @@ def unused(default: Any, why: str) -> Any:
     return option(f"no effect: {why}", default, unused=why)
 
 
-def changed(owner: type, key: str, default: Any, **rules) -> Any:
+def changed(owner: type, key: str, default: Any, **rules: Any) -> Any:
     """The key that `owner` declares, with another default and, in `rules`, other fields of its `Option`."""
     return dataclasses.field(default=default, metadata={"option": dataclasses.replace(options_of(owner)[key], **rules)})
 

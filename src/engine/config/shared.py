@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from src.engine.config.options import option, unused
 from src.engine.environment import usable_platform
+from src.engine.errors import UsageError
 from src.engine.job_keys import JobKeys
 
 SAVING = ("save_checkpoint_steps", "keep_checkpoint_max")
@@ -53,11 +54,24 @@ class Device:
     )
     seed: int = option("fixes initial weights, data order, augmentation and dropout", 1, low=0, high=2**31 - 1)
     cpu_kernels: str = option("compiled kernels on CPU", "auto", choices=("auto", "on", "off"))
+    amp_dtype: str = option(
+        "what amp_level O2 computes in; float16 needs a loss scale, bfloat16 has float32's range and fewer digits",
+        "float16",
+        choices=("float16", "bfloat16"),
+    )
 
     @property
     def device(self) -> str:
         """The platform; "auto" stands for the best of this machine."""
         return usable_platform() if self.platform == "auto" else self.platform
+
+    def require_half_precision(self) -> None:
+        """Raise UsageError where the device does not train in amp_dtype."""
+        if self.device == "CPU":
+            why = (
+                "which computes float16 no faster" if self.amp_dtype == "float16" else "whose kernels know no bfloat16"
+            )
+            raise UsageError(f"amp_level is O2 and platform CPU, {why}; a CPU needs --amp_level O0")
 
 
 @dataclass(frozen=True)

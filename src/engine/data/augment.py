@@ -92,7 +92,7 @@ def center_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     pad_y, pad_x = max(height - image.shape[0], 0), max(width - image.shape[1], 0)
     if pad_y or pad_x:
         top, left = pad_y // 2, pad_x // 2
-        image = cv2.copyMakeBorder(image, top, pad_y - top, left, pad_x - left, cv2.BORDER_CONSTANT, value=0)
+        image = cv2.copyMakeBorder(image, top, pad_y - top, left, pad_x - left, cv2.BORDER_CONSTANT, value=(0, 0, 0))
     top, left = round((image.shape[0] - height) / 2), round((image.shape[1] - width) / 2)
     return np.ascontiguousarray(image[top : top + height, left : left + width])
 
@@ -164,7 +164,7 @@ def _identity(image: np.ndarray, magnitude: float) -> np.ndarray:
     return image
 
 
-def _warp(image: np.ndarray, matrix: list[list[float]]) -> np.ndarray:
+def _warp(image: np.ndarray, matrix: list[list[float]] | np.ndarray) -> np.ndarray:
     """Sample the image bilinearly at matrix @ (x, y, 1) for every output pixel; black outside."""
     height, width = image.shape[:2]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

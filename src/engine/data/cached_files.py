@@ -7,13 +7,13 @@ decoding and augmentation stay ours and a cached run sees the same pixels as an 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import mindspore.dataset as ds
 import numpy as np
 
-from src.engine.data.source import Source
+from src.engine.data.source import Indices, Source
 from src.engine.errors import ZooError, first_line
 
 
@@ -49,7 +49,7 @@ class CachedFiles:
     def stamp(self, index: int) -> tuple[int, int]:
         return self._files.stamp(index)
 
-    def select(self, indices: Sequence[int]) -> Source:
+    def select(self, indices: Indices) -> Source:
         return self._files.select(indices)
 
     def rows(self, order: np.ndarray) -> Iterator[list[tuple[int, bytes | None]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ MAX_PIXELS = 64_000_000  # larger pictures are refused before they are unpacked 
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG", b"IEND"
 ORIENTATION = 0x0112  # tag of EXIF
-UPRIGHT = {  # what to do with the pixels, by its value; 1 is upright
+UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # what to do with the pixels, by its value; 1 is upright
     2: np.fliplr,
     3: lambda image: np.rot90(image, 2),
     4: np.flipud,
@@ -58,7 +59,7 @@ def check_complete(data: bytes) -> None:
 def upright(image: np.ndarray, header: Image.Image) -> np.ndarray:
     """(H, W, 3) pixels turned and mirrored as the EXIF data of their file say, if those can be read."""
     try:
-        turn = UPRIGHT.get(header.getexif().get(ORIENTATION))
+        turn = UPRIGHT.get(header.getexif().get(ORIENTATION, 1))
     except Exception:  # whatever Pillow meets in damaged EXIF data; the pixels are whole
         return image
     return image if turn is None else np.ascontiguousarray(turn(image))

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Union
 
 import numpy as np
 
 from src.engine.data.images import BadImage
+
+Indices = Union[Sequence[int], np.ndarray]
 
 
 class Source(Protocol):
@@ -40,7 +42,7 @@ class Source(Protocol):
         """For each row of `order` (steps, batch) its (index, bytes); None where `read` has them."""
         ...
 
-    def select(self, indices: Sequence[int]) -> Source:
+    def select(self, indices: Indices) -> Source:
         """Some of the samples, in the order of `indices`."""
         ...
 
@@ -72,11 +74,11 @@ class Files:
             return -1, -1
         return status.st_size, status.st_mtime_ns
 
-    def rows(self, order: np.ndarray) -> Iterator[list[tuple[int, None]]]:
+    def rows(self, order: np.ndarray) -> Iterator[list[tuple[int, bytes | None]]]:
         for row in order:
             yield [(int(index), None) for index in row]
 
-    def select(self, indices: Sequence[int]) -> Files:
+    def select(self, indices: Indices) -> Files:
         return Files(self.where, tuple(self.names[index] for index in indices))
 
 
@@ -104,5 +106,5 @@ class LabelledImages:
     def class_names(self) -> list[str]:
         return sorted(self.class_to_index, key=self.class_to_index.__getitem__)
 
-    def select(self, indices: Sequence[int]) -> LabelledImages:
+    def select(self, indices: Indices) -> LabelledImages:
         return LabelledImages(self.source.select(indices), self.labels[indices], self.class_to_index)

@@ -6,19 +6,23 @@ resumed in the middle of an epoch goes on with exactly the batch it would have s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, NamedTuple
+from dataclasses import dataclass
+from typing import Callable, TypeVar
 
 import numpy as np
 
 from src.engine.data.images import BadImage
 from src.engine.errors import ZooError
 
+AHEAD = 2  # batches that are made while one is used
 ORDER, SAMPLE, BATCH, DROPOUT = 0, 1, 2, 3  # independent random streams of one seed
+_END = object()
 NO_SAMPLE = -1  # index of nothing, where a rank has nothing to evaluate while others have
 
 
@@ -37,7 +41,8 @@ def usable_threads(wanted: int) -> int:
     return max(1, min(wanted, len(usable_cores())))
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True)
+class Shard:
     """Which of `count` ranks a batch is for; see engine/ranks.py."""
 
     index: int = 0
@@ -95,10 +100,13 @@ def skipped(count: int) -> str:
 
 
 MOST_IN_A_ROW = 200  # bad files; more are no accident, but a folder that is gone
+Loaded = TypeVar("Loaded")
 
 
-def first_good(load: Callable[[int], np.ndarray], index: int, count: int, bad: BadFiles, name: Callable) -> tuple:
-    """(index, image) of the sample at `index`, or of the next readable one, so that a batch is always full."""
+def first_good(
+    load: Callable[[int], Loaded], index: int, count: int, bad: BadFiles, name: Callable[[int], str]
+) -> tuple[int, Loaded]:
+    """(index, image or pair) of the sample at `index`, or of the next readable one, so that a batch is always full."""
     for candidate in range(index, index + min(count, MOST_IN_A_ROW)):
         try:
             return candidate % count, load(candidate % count)
@@ -108,40 +116,81 @@ def first_good(load: Callable[[int], np.ndarray], index: int, count: int, bad: B
     raise ZooError(f"{what} is a usable image ({name(index)}: {reason}); check the data folder")
 
 
-def ordered_map(function: Callable, items: Iterable, threads: int, ahead: int = 256) -> Iterator:
-    """`map` on a pool of threads: results in order, at most `ahead` of them computed in advance."""
+@contextlib.contextmanager
+def workers(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of threads, none of which outlives the block; what has not begun then is given up."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="data")
-    waiting: deque = deque()
     try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def ordered_map(function: Callable, items: Iterable, threads: int, ahead: int) -> Iterator:
+    """`map` on a pool of threads: results in order, at most `ahead` of them computed in advance."""
+    waiting: deque = deque()
+    with workers(threads) as pool:
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) >= ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
-def batches(
-    sample: Callable, orders: Iterable[Sequence], threads: int, ahead: int = 256
-) -> Iterator[tuple[np.ndarray, ...]]:
-    """Stack `sample(item) -> tuple of arrays` into one tuple of arrays per row of items that `orders` yields.
+class _Batch:
+    """Arrays that the threads of a pool fill, a row per sample; the first one that is ready tells their shapes."""
 
-    At most `ahead` samples are prepared in advance.
+    def __init__(self, sample: Callable, items: Collection, pool: ThreadPoolExecutor):
+        self._size, self._lock = len(items), threading.Lock()
+        self._arrays: tuple[np.ndarray, ...] = ()
+        self._rows = [pool.submit(self._fill, sample, row, item) for row, item in enumerate(items)]
+
+    def __len__(self) -> int:
+        return self._size
+
+    def _fill(self, sample: Callable, row: int, item: object) -> None:
+        values = [np.asarray(value) for value in sample(item)]
+        with self._lock:
+            if not self._arrays:
+                self._arrays = tuple(np.empty((self._size, *value.shape), value.dtype) for value in values)
+        for array, value in zip(self._arrays, values):
+            if (value.shape, value.dtype) != (array.shape[1:], array.dtype):
+                raise ValueError(f"{value.dtype} {value.shape} in a batch of {array.dtype} {array.shape[1:]}")
+            array[row] = value
+
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """The full arrays, which are waited for. Raises what the first sample that failed did."""
+        for row in self._rows:
+            row.result()
+        return self._arrays
+
+
+def batches(sample: Callable, orders: Iterable[Collection], threads: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """Put `sample(item) -> tuple of arrays` together into one tuple of arrays per row of items that `orders` yields.
+
+    The arrays are new ones for every batch. While a batch is used, the next AHEAD are made, and more only where those
+    hold fewer samples than there are threads.
     """
-    sizes: deque[int] = deque()
     threads = usable_threads(threads)
-
-    def flat() -> Iterator:
+    waiting: deque[_Batch] = deque()
+    with workers(threads) as pool:
         for order in orders:
-            sizes.append(len(order))
-            yield from order
+            waiting.append(_Batch(sample, order, pool))
+            while len(waiting) > AHEAD and sum(map(len, waiting)) - len(waiting[0]) >= threads:
+                yield waiting.popleft().arrays()
+        while waiting:
+            yield waiting.popleft().arrays()
 
-    buffer = []
-    for result in ordered_map(sample, flat(), threads, ahead):
-        buffer.append(result)
-        if len(buffer) == sizes[0]:
-            sizes.popleft()
-            yield tuple(np.stack(column) for column in zip(*buffer))
-            buffer = []
+
+def prefetched(items: Generator, count: int = 1) -> Generator:
+    """The same items, made by a thread that is `count` of them ahead; what making one raises is raised in its turn.
+
+    The thread ends with the last item or when this is closed, and then closes `items`.
+    """
+    with contextlib.closing(items), workers(1) as thread:
+        waiting = deque(thread.submit(next, items, _END) for _ in range(count))
+        while (item := waiting.popleft().result()) is not _END:
+            waiting.append(thread.submit(next, items, _END))
+            yield item
+            del item  # a batch takes much memory, and the next one may be long in coming

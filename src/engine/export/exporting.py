@@ -12,13 +12,12 @@ import numpy as np
 import onnx
 from mindspore import nn
 
-from src.engine.errors import ZooError
+from src.engine import precision
+from src.engine.errors import ZooError, first_line
 from src.engine.export import onnx_model
 from src.engine.io import files
 
 SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
-TOLERANCE = 1e-4  # largest difference between an output of a file and of its network
-CARD_TOLERANCE = 1e-3  # the same on Ascend and GPU, which may multiply with fewer digits
 BATCH_NAME = "batch"  # symbolic first dimension of an ONNX file with dynamic batch
 
 
@@ -51,7 +50,11 @@ def export(
 
     def write(temporary: Path) -> None:
         zeros = ms.Tensor(np.zeros(shape, np.float32))
-        ms.export(written, zeros, file_name=str(temporary), file_format=target.file_format)
+        try:
+            ms.export(written, zeros, file_name=str(temporary), file_format=target.file_format)
+        except RuntimeError as error:
+            reason = first_line(error)
+            raise ZooError(f"MindSpore cannot export {path} as {target.file_format}: {reason}") from error
         temporary.chmod(files.FILE_MODE)  # the framework writes read-only files
         if target.file_format == "ONNX":
             finish_onnx(temporary, target)
@@ -117,7 +120,7 @@ def random_input(shape: tuple[int, ...], seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def reload(path: Path, threads: int = 1):
+def reload(path: Path, threads: int = 1) -> Callable[[np.ndarray], np.ndarray]:
     """numpy -> numpy inference with the written file."""
     if path.suffix == ".onnx":
         return onnx_model.load(path, threads).predict
@@ -128,11 +131,11 @@ def reload(path: Path, threads: int = 1):
 def differences(net: nn.Cell, path: Path, inputs: dict[str, np.ndarray]) -> dict[str, float]:
     """Largest absolute difference between network and file per named input; AIR cannot be read back and gives {}.
 
-    Raises ZooError above the tolerance.
+    Raises ZooError above the device's tolerance.
     """
     if path.suffix == ".air":
         return {}
-    tolerance = TOLERANCE if ms.get_context("device_target") == "CPU" else CARD_TOLERANCE
+    tolerance = precision.TOLERANCES[ms.get_context("device_target")]
     again = reload(path)
     found = {}
     for kind, array in inputs.items():

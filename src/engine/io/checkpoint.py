@@ -15,7 +15,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.engine.errors import ZooError
+from src.engine.errors import ZooError, first_line
 from src.engine.io.files import checkpoint_number, replace_file
 
 META_KEY = "zoo_meta"
@@ -40,7 +40,10 @@ def save(path: Path, arrays: dict[str, np.ndarray], meta: dict) -> None:
         # First in the file, so that no truncated file lacks the number of entries it should have.
         entries = {META_KEY: np.frombuffer(text, np.uint8), **arrays}
         data = [{"name": name, "data": ms.Tensor(array)} for name, array in entries.items()]
-        ms.save_checkpoint(data, str(temporary), crc_check=True)
+        try:
+            ms.save_checkpoint(data, str(temporary), crc_check=True)
+        except RuntimeError as error:  # all that MindSpore says about a file it cannot write
+            raise OSError(first_line(error)) from error
 
     replace_file(path, write)
 

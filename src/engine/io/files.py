@@ -27,7 +27,7 @@ def checkpoint_number(name: str, prefix: str = "") -> tuple[str, int, float] | N
     return (match[1], int(match[2]), float(match[3] or "inf")) if match else None
 
 
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary path)`, flush the result to disk and move it to `path` in one step.
 
     The temporary file lies in the same folder and has the same suffix. Raises ZooError where the disk is full or the
@@ -47,8 +47,8 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
+    except OSError as error:
+        reason = error.strerror or first_line(error)
         raise ZooError(f"cannot write {path}: {reason}; make room or choose another folder") from error
 
 
@@ -78,17 +78,24 @@ def locked(path: Path, while_taken: Callable[[], object] | None = None) -> Itera
     Raises OSError where the file cannot be opened for writing (what NFS asks of a lock) or locks do not exist.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
-    how = fcntl.LOCK_EX | (fcntl.LOCK_NB if while_taken else 0)
     try:
-        while True:
-            try:
-                fcntl.flock(descriptor, how)
-                break
-            except BlockingIOError:
+        if while_taken is None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        else:
+            while not _taken_at_once(descriptor):
                 while_taken()
         yield
     finally:
         os.close(descriptor)
+
+
+def _taken_at_once(descriptor: int) -> bool:
+    """Whether the lock was free, and is held from now on."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ class Journal:
 
     def __init__(self, folder: Path | None):
         self._folder = folder
-        self._bar = None
+        self._bar: tqdm | None = None
 
     def __enter__(self) -> Journal:
         if self._folder:
@@ -79,8 +79,9 @@ class Journal:
     def bar(self, steps: Iterable, first: int, total: int, title: str) -> Iterator:
         """Iterate with a progress bar (on a terminal only) that shows rate and remaining time."""
         hidden = not (self._folder and sys.stderr.isatty())
-        with tqdm(steps, initial=first, total=total, desc=title, unit="step", disable=hidden, leave=False) as self._bar:
-            yield from self._bar
+        with tqdm(steps, initial=first, total=total, desc=title, unit="step", disable=hidden, leave=False) as bar:
+            self._bar = bar
+            yield from bar
 
     def on_bar(self, **values: str) -> None:
         if self._bar is not None:

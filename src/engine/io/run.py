@@ -16,6 +16,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
+from src.engine import precision
 from src.engine.errors import ZooError
 from src.engine.io import checkpoint, files, journal
 from src.engine.io.checkpoint import Checkpoint, Names
@@ -167,7 +168,7 @@ def require_same(resumed: Checkpoint, metadata: dict) -> None:
     if "position" not in resumed.meta:
         raise ZooError(f"{resumed.path} holds weights only, no state of a run; start a new run from it")
     for key, value in metadata.items():
-        before = resumed.meta.get(key)
+        before = resumed.meta.get(key, value)  # a key that is younger than the checkpoint says nothing
         if before != value:
             raise ZooError(f"{resumed.path} was made with another {key} ({before}); give the same or start a new run")
 
@@ -224,9 +225,9 @@ def _still_needed(settings: RunSettings) -> set[str]:
 
 
 def versions() -> dict[str, str]:
-    """What the run was made with."""
+    """What the run was made with, the precision of its device included."""
     found = {"python": platform.python_version(), "machine": platform.platform()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
-    return found
+    return {**found, **precision.in_force()}

@@ -149,7 +149,7 @@ def _is_pickle(name: str) -> bool:
 def _check_memo(program: bytes) -> None:
     """Refuse memo indices that no honest pickle reaches: the C unpickler allocates a table up to the largest one."""
     for opcode, argument, _ in pickletools.genops(program):
-        if opcode.name == "LONG_BINPUT" and argument > len(program):
+        if opcode.name == "LONG_BINPUT" and argument is not None and argument > len(program):
             raise ValueError(f"memo index {argument} in a pickle of {len(program)} bytes")
 
 
@@ -172,7 +172,9 @@ class _Unpickler(pickle.Unpickler):
         self._path = path
 
         # Local functions: a pickle may set attributes on any object it holds, and these die with the unpickler.
-        def rebuild_tensor(storage, offset, size, stride, requires_grad, hooks, metadata=None):
+        def rebuild_tensor(  # noqa: PLR0913 (torch says what a pickle passes)
+            storage, offset, size, stride, requires_grad, hooks, metadata=None
+        ):
             if metadata:
                 raise ValueError("a tensor with metadata (a conjugate or negative view)")
             return _Tensor(storage, offset, size, stride)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 FIRST, LAST = 3, 7  # steps that are profiled; the ones before compile and warm up
 FOLDER = "profile"
@@ -13,16 +14,17 @@ def profiled(step: Callable, folder: Path, say: Callable[[str], None]) -> Callab
     """The same step, whose calls FIRST to LAST are recorded under `folder`/profile."""
     from mindspore import Profiler
 
-    state = {"calls": 0, "profiler": None}
+    calls, profiler = 0, None
 
-    def run(*arguments):
-        state["calls"] += 1
-        if state["calls"] == FIRST:
-            state["profiler"] = Profiler(output_path=str(folder / FOLDER))
+    def run(*arguments: Any) -> Any:
+        nonlocal calls, profiler
+        calls += 1
+        if calls == FIRST:
+            profiler = Profiler(output_path=str(folder / FOLDER))
         result = step(*arguments)
-        if state["calls"] == LAST:
+        if calls == LAST and profiler is not None:
             result.asnumpy()
-            state["profiler"].analyse()
+            profiler.analyse()
             say(
                 f"profile of steps {FIRST} to {LAST} in {folder / FOLDER}: cpu_op_type_info_0.csv sums the time per "
                 "operator, trace_view.json opens in chrome://tracing or https://ui.perfetto.dev"

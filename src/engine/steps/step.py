@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
-from mindspore.ops.auto_generate import SplitWithSize  # ops.split unrolls a loop and fails with 150 parts
 
 from src.engine.io.checkpoint import EMA_PREFIX
+from src.engine.steps.collective import mean_over_ranks
+from src.engine.steps.loss_scale import DynamicScale, FixedScale, GuardedStep, Parts
 
 
 def _no_scaling() -> tuple[bool, float]:
@@ -23,14 +26,16 @@ class TrainStep:
     """`step(lr, *inputs)` trains on one batch and returns the loss (scalar, float32); `state` is all that it changes.
 
     `begin(done)` is called once, with the number of steps that the run has behind it. `averaged` puts the moving
-    average of the weights in their place. `scaling` tells whether the last step overflowed, and the loss scale.
+    average of the weights in their place. `scaling` tells whether the last step overflowed, and the loss scale, as
+    numbers or as tensors that are read later; `skipped` how many steps overflowed and so changed nothing.
     """
 
     run: Callable[..., Tensor]
     state: list[Parameter]
     begin: Callable[[int], object] = int
     averaged: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
-    scaling: Callable[[], tuple[bool, float]] = _no_scaling
+    scaling: Callable[[], tuple[Any, Any]] = _no_scaling
+    skipped: Callable[[], int] = int
 
     def __call__(self, lr: float, *inputs: np.ndarray) -> Tensor:
         return self.run(lr, *inputs)
@@ -40,25 +45,37 @@ class TrainStep:
 class StepOptions:
     """What a training step does beside loss, gradients and update; 0 is off."""
 
-    loss_scale: float = 1.0  # fixed
+    loss_scale: float | DynamicScale = 1.0  # a fixed one, or one that follows what the gradients can bear
     clip_norm: float = 0.0  # largest global norm of the gradients
     ema_decay: float = 0.0  # of the moving average of the weights
     ranks: int = 1
+    fuse: bool = False  # operators, where the device's compiler can
+
+    @property
+    def jit_level(self) -> str:
+        """O1 fuses operators, in place of the old context's enable_graph_kernel; O0 is what MindSpore takes unasked."""
+        return "O1" if self.fuse else "O0"
 
 
-def momentum_optimizer(net: nn.Cell, momentum: float, weight_decay: float, lr: np.ndarray | float = 0.0) -> nn.Momentum:
+def momentum_optimizer(
+    net: nn.Cell,
+    momentum: float,
+    weight_decay: float,
+    parameters: list[Parameter] | None = None,
+    kind: type[nn.Momentum] = nn.Momentum,
+) -> nn.Momentum:
     """v = momentum * v + g, w -= lr * v; decay on matrices and filters only, not on BN or biases (rank 1).
 
-    `make_step` sets the learning rate of each step itself; `lr` is for steps that leave it to the optimizer.
+    `parameters` are those to train (None: all that can be). The step sets the learning rate.
     """
-    parameters = net.trainable_params()
+    parameters = net.trainable_params() if parameters is None else parameters
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         {"order_params": parameters},
     ]
     groups = [group for group in groups if group.get("params", parameters)]
-    return nn.Momentum(groups, learning_rate=lr if isinstance(lr, float) else Tensor(lr), momentum=momentum)
+    return kind(groups, learning_rate=0.0, momentum=momentum)
 
 
 def moving_average_of(parameters: list[Parameter]) -> ParameterTuple:
@@ -69,8 +86,15 @@ def moving_average_of(parameters: list[Parameter]) -> ParameterTuple:
 
 
 def state_of(*owners: Iterable[Parameter]) -> list[Parameter]:
-    """The parameters of all owners, each once: what a checkpoint has to hold for a training to go on."""
-    return list({p.name: p for parameters in owners for p in parameters}.values())
+    """The parameters of all owners, each once: what a checkpoint has to hold for a training to go on.
+
+    Raises ValueError where two have one name, because a checkpoint would lose one of them.
+    """
+    found = list({id(p): p for parameters in owners for p in parameters}.values())
+    names = Counter(p.name for p in found)
+    if len(names) < len(found):
+        raise ValueError(f"two parameters of the training are called '{names.most_common(1)[0][0]}'")
+    return found
 
 
 @contextlib.contextmanager
@@ -92,33 +116,9 @@ def averaged(parameters: ParameterTuple, average: ParameterTuple | None) -> Iter
             ops.assign(parameter, Tensor(value))
 
 
-def mean_over_ranks(parameters: ParameterTuple, ranks: int) -> Callable:
-    """Gradients -> their means over all ranks, to be used inside a compiled step.
-
-    On CPU they are sent as one vector, in one exchange per step instead of one per parameter; on other devices
-    MindSpore's reducer bundles them by itself.
-    """
-    if ms.get_context("device_target") != "CPU":
-        return nn.DistributedGradReducer(parameters)
-    sizes = tuple(int(np.prod(p.shape)) for p in parameters)
-    all_reduce, each, split = ops.AllReduce(), ops.HyperMap(), SplitWithSize()
-
-    def flat(gradient):
-        return gradient.reshape(-1)
-
-    def like(part, gradient):
-        return part.reshape(gradient.shape)
-
-    def mean(gradients):
-        total = all_reduce(ops.concat(each(flat, gradients))) / ranks
-        return each(like, split(total, sizes, 0), gradients)
-
-    return mean
-
-
 def make_step(
     loss_fn: Callable,
-    optimizer: nn.Optimizer,
+    optimizer: nn.Cell,
     options: StepOptions = StepOptions(),
     weights: Iterable[Parameter] = (),
     average: ParameterTuple | None = None,
@@ -128,53 +128,48 @@ def make_step(
     Gradients are averaged over ranks, unscaled, clipped and applied. `weights` are all of the network, of which the
     optimizer may train a part only. `average` is a moving average that several steps share.
     """
-    parameters = optimizer.parameters
+    weights, parameters, scale = list(weights), optimizer.parameters, options.loss_scale
     if options.ema_decay and average is None:
         average = moving_average_of(parameters)
-    compiled = _compiled(loss_fn, optimizer, options, average)
+    parts = Parts(loss_fn, optimizer, average or (), [p for p in weights if not p.requires_grad])
+    state = [weights, optimizer.get_parameters(), average or ()]
+    made = TrainStep(_unguarded(parts, options), state_of(*state), averaged=lambda: averaged(parameters, average))
+    if scale == 1.0:
+        return made
+    scale = scale if isinstance(scale, nn.Cell) else FixedScale(scale)
+    guarded = GuardedStep(parts, scale, options)
+    state = state_of(made.state, scale.state())
+    return replace(made, run=guarded, state=state, scaling=guarded.scaling, skipped=guarded.skipped)
+
+
+def _unguarded(parts: Parts, options: StepOptions) -> Callable[..., Tensor]:
+    """The step of float32 and bfloat16, whose range is so wide that a loss needs no scale."""
+    compiled = _compiled(parts, options)
 
     def run(lr: float, *inputs: np.ndarray) -> Tensor:
         return compiled(Tensor(lr, ms.float32), *(Tensor(array) for array in inputs))
 
-    state = state_of(weights, optimizer.get_parameters(), average or ())
-    return TrainStep(run, state, averaged=lambda: averaged(parameters, average))
+    return run
 
 
-def _compiled(
-    loss_fn: Callable, optimizer: nn.Optimizer, options: StepOptions, average: ParameterTuple | None
-) -> Callable[..., Tensor]:
+def _compiled(parts: Parts, options: StepOptions) -> Callable[..., Tensor]:
     """One graph: (learning rate, *inputs) -> loss."""
-    parameters = optimizer.parameters
-    loss_scale, clip_norm, decay = options.loss_scale, options.clip_norm, options.ema_decay
+    loss_fn, optimizer, average, _ = parts
+    parameters, clip_norm, decay = optimizer.parameters, options.clip_norm, options.ema_decay
     reduce = mean_over_ranks(parameters, options.ranks) if options.ranks > 1 else None
+    loss_and_gradients = ms.value_and_grad(loss_fn, None, parameters)
 
-    def scaled_loss(*inputs):
-        return loss_fn(*inputs) * loss_scale
-
-    divide = ops.HyperMap()
-
-    def divided(gradient):
-        return gradient / loss_scale
-
-    def unscale(gradients):
-        return divide(divided, gradients)
-
-    loss_and_gradients = ms.value_and_grad(scaled_loss, None, parameters)
-
-    @ms.jit
+    @ms.jit(jit_level=options.jit_level)
     def step(lr, *inputs):
         ops.assign(optimizer.learning_rate, lr)
         loss, gradients = loss_and_gradients(*inputs)
         if reduce is not None:
             gradients = reduce(gradients)
-        if loss_scale != 1.0:
-            gradients = unscale(gradients)
         if clip_norm > 0:
             gradients = ops.clip_by_global_norm(gradients, clip_norm)
         loss = ops.depend(loss, optimizer(gradients))
-        if average is not None:
-            for mean, value in zip(average, parameters):
-                loss = ops.depend(loss, ops.assign(mean, mean * decay + value * (1.0 - decay)))
-        return loss / loss_scale
+        for mean, value in zip(average, parameters):
+            loss = ops.depend(loss, ops.assign(mean, mean * decay + value * (1.0 - decay)))
+        return loss
 
     return step

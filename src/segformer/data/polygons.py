@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -15,8 +16,8 @@ from PIL import Image, ImageDraw
 from src.engine.data.images import MAX_PIXELS
 from src.engine.errors import ZooError, first_line
 from src.engine.io.files import replace_file
-from src.segformer.class_list import IGNORE
-from src.segformer.labels import LABELS
+from src.segformer.data.class_list import IGNORE
+from src.segformer.data.labels import LABELS
 
 POLYGONS, TRAIN_IDS = "_polygons.json", "_labelTrainIds.png"
 FEWEST_POINTS = 2  # a polygon of two points is a line
@@ -33,7 +34,7 @@ def require_known(name: str) -> str:
     return single
 
 
-def points(polygon: object, name: str) -> list[tuple[float, float]]:
+def points(polygon: Any, name: str) -> list[tuple[float, float]]:
     """Check the points of one object; they may lie outside the image."""
     try:
         checked = [(point[0], point[1]) for point in polygon]

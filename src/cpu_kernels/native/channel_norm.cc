@@ -1,10 +1,12 @@
 // Layer normalisation over the channels of a map: (N, C, H, W), each pixel on its own. Pixels fill the vectors, so no
 // sum runs across lanes, and nothing has to be transposed to tokens.
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "common.h"
+#include "operators.h"
+#include "vectors.h"
 
 namespace {
 
@@ -18,18 +20,15 @@ struct Map {
   int64_t Length(int64_t block) const { return std::min(kPixels, size - block % parts * kPixels); }
 };
 
-// x (N, C, H, W), gamma, beta, (eps) -> y, mean (N, H, W), 1 / std (N, H, W)
-int Forward(const Arguments& args) {
-  if (!HasImages(args)) return kBadArguments;
-  const int64_t n = args.shapes[0][0], c = args.shapes[0][1], h = args.shapes[0][2], w = args.shapes[0][3];
-  if (!Matches(args, {{n, c, h, w}, {c}, {c}, {1}, {n, c, h, w}, {n, h, w}, {n, h, w}})) return kBadArguments;
-  const Map map{n, c, h * w};
-  const float *gamma = args[1], *beta = args[2], eps = args[3][0];
+void Forward(const ChannelNormArgs& args) {
+  const int64_t c = args.c;
+  const Map map{args.n, c, args.h * args.w};
+  const float *gamma = args.gamma, *beta = args.beta, eps = args.eps;
 #pragma omp parallel for schedule(static)
   for (int64_t block = 0; block < map.blocks; ++block) {
     const int64_t length = map.Length(block);
-    const float* x = args[0] + map.Offset(block);
-    float* y = args[4] + map.Offset(block);
+    const float* x = args.x + map.Offset(block);
+    float* y = args.y + map.Offset(block);
     float mean[kPixels] = {}, scale[kPixels] = {};
     for (int64_t k = 0; k < c; ++k) {
 #pragma omp simd
@@ -50,13 +49,12 @@ int Forward(const Arguments& args) {
 #pragma omp simd
       for (int64_t i = 0; i < length; ++i) to[i] = (from[i] - mean[i]) * scale[i] * factor + shift;
     }
-    std::copy(mean, mean + length, args[5] + map.PixelOffset(block));
-    std::copy(scale, scale + length, args[6] + map.PixelOffset(block));
+    std::copy(mean, mean + length, args.mean + map.PixelOffset(block));
+    std::copy(scale, scale + length, args.inverse_std + map.PixelOffset(block));
   }
-  return 0;
 }
 
-// One block's dx, and its share of dgamma and dbeta added to `sums` (2, C).
+// One block's dx, and its part of dgamma and dbeta added to `sums` (2, C).
 void BackwardBlock(const float* x, const float* gamma, const float* mean, const float* scale, const float* dy,
                    float* dx, int64_t c, int64_t size, int64_t length, double* sums) {
   float total[kPixels] = {}, product[kPixels] = {};
@@ -89,33 +87,28 @@ void BackwardBlock(const float* x, const float* gamma, const float* mean, const 
   }
 }
 
-// x, gamma, mean, 1 / std, dy -> dx, dgamma, dbeta
-int Backward(const Arguments& args) {
-  if (!HasImages(args)) return kBadArguments;
-  const int64_t n = args.shapes[0][0], c = args.shapes[0][1], h = args.shapes[0][2], w = args.shapes[0][3];
-  if (!Matches(args, {{n, c, h, w}, {c}, {n, h, w}, {n, h, w}, {n, c, h, w}, {n, c, h, w}, {c}, {c}})) {
-    return kBadArguments;
-  }
-  const Map map{n, c, h * w};
+void Backward(const ChannelNormBackwardArgs& args) {
+  const int64_t c = args.c;
+  const Map map{args.n, c, args.h * args.w};
   const int64_t slices = std::min<int64_t>(map.blocks, 32);
   std::vector<double> sums(slices * 2 * c);
 #pragma omp parallel for schedule(static)
   for (int64_t slice = 0; slice < slices; ++slice) {
     for (int64_t block = slice * map.blocks / slices; block < (slice + 1) * map.blocks / slices; ++block) {
       const int64_t at = map.Offset(block), pixel = map.PixelOffset(block);
-      BackwardBlock(args[0] + at, args[1], args[2] + pixel, args[3] + pixel, args[4] + at, args[5] + at, c, map.size,
-                    map.Length(block), &sums[slice * 2 * c]);
+      BackwardBlock(args.x + at, args.gamma, args.mean + pixel, args.inverse_std + pixel, args.dy + at, args.dx + at, c,
+                    map.size, map.Length(block), &sums[slice * 2 * c]);
     }
   }
   for (int64_t k = 0; k < 2 * c; ++k) {
     double sum = 0;
     for (int64_t slice = 0; slice < slices; ++slice) sum += sums[slice * 2 * c + k];
-    args[k < c ? 6 : 7][k % c] = static_cast<float>(sum);
+    float* to = k < c ? args.dgamma : args.dbeta;
+    to[k % c] = static_cast<float>(sum);
   }
-  return 0;
 }
 
 }  // namespace
 
-EXPORT(ChannelNormForward, Forward)
+EXPORT(ChannelNorm, Forward)
 EXPORT(ChannelNormBackward, Backward)

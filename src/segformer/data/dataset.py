@@ -26,10 +26,10 @@ from src.engine.data.images import IMAGE_SUFFIXES
 from src.engine.data.source import Files, Source
 from src.engine.errors import UsageError, ZooError
 from src.engine.io.files import files_below
-from src.segformer import transforms
-from src.segformer.class_list import COLUMNS, ClassList, read_class_list
-from src.segformer.labels import CITYSCAPES
-from src.segformer.polygons import POLYGONS, TRAIN_IDS
+from src.segformer.data import transforms
+from src.segformer.data.class_list import COLUMNS, ClassList, read_class_list
+from src.segformer.data.labels import CITYSCAPES
+from src.segformer.data.polygons import POLYGONS, TRAIN_IDS
 
 CITY_IMAGES, CITY_MASKS = "leftImg8bit", "gtFine"
 IMAGE_END, MASK_START = "_leftImg8bit.png", "_gtFine"
@@ -250,8 +250,9 @@ def train_transform(
 def eval_transform(image: np.ndarray, cfg: Any, scale: float | None = 1.0) -> np.ndarray:
     """(H, W, 3) uint8 -> (3, h, w) float32, fitted to `scale` times base_size; at its own size where that is None."""
     if scale is not None:
+        height, width = image.shape[:2]
         box = (cfg.base_size[0] * scale, cfg.base_size[1] * scale)
-        image = transforms.resize_image(image, *transforms.fitted_size(*image.shape[:2], box))
+        image = transforms.resize_image(image, *transforms.fitted_size(height, width, box))
     return transforms.normalise(image, cfg.img_norm_mean, cfg.img_norm_std)
 
 
@@ -269,18 +270,17 @@ class Loader:
         """SegFormer's batch_size is that of all ranks together."""
         return self.cfg.batch_size // self.shard.count
 
-    def train_batches(self, epoch: int, first_step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def train_batches(self, epoch: int, first_step: int = 0) -> Iterator[tuple[np.ndarray, ...]]:
         """Images (N, 3, h, w) float32 and masks (N, h, w) int32 of one epoch, from `first_step` on."""
         pairs, cfg = self.pairs, self.cfg
 
         def sample(index: int) -> tuple[np.ndarray, np.ndarray]:
-            found = stream.first_good(pairs.read, int(index), len(pairs), self.bad, pairs.images.name)
+            _, (image, mask) = stream.first_good(pairs.read, int(index), len(pairs), self.bad, pairs.images.name)
             rng = stream.generator(cfg.seed, stream.SAMPLE, epoch, int(index))
-            return train_transform(*found[1], rng, cfg, pairs.classes.ignore)
+            return train_transform(image, mask, rng, cfg, pairs.classes.ignore)
 
         order = stream.training_order(len(pairs), self.batch_per_rank, cfg.seed, epoch, self.shard)[first_step:]
-        workers = cfg.dataset_num_parallel_workers
-        yield from stream.batches(sample, order, workers, ahead=max(2 * self.batch_per_rank, workers + 1))
+        yield from stream.batches(sample, order, cfg.dataset_num_parallel_workers)
 
     def eval_samples(self, scale: float | None = 1.0) -> Iterator[Sample | None]:
         """Every image of this rank in order, one at a time; only a few are prepared in advance.

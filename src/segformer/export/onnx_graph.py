@@ -6,6 +6,8 @@ that of network.py, with its parameter names; batch normalisation and the head's
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -28,7 +30,7 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def constant(self, array: np.ndarray) -> str:
+    def constant(self, array: np.ndarray | np.generic) -> str:
         name = f"constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.array(array, order="C"), name))
         return name
@@ -36,15 +38,15 @@ class Graph:
     def numbers(self, *values: int) -> str:
         return self.constant(np.array(values, np.int64))
 
-    def node(self, operator: str, *inputs: str, output: str = "", **attributes) -> str:
+    def node(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         output = output or f"{operator}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
-    def add(self, x: str, array: np.ndarray) -> str:
+    def add(self, x: str, array: np.ndarray | np.generic) -> str:
         return self.node("Add", x, self.constant(array))
 
-    def times(self, x: str, array: np.ndarray) -> str:
+    def times(self, x: str, array: np.ndarray | np.generic) -> str:
         return self.node("Mul", x, self.constant(array))
 
     def layer_norm(self, x: str, name: str, epsilon: float) -> str:

@@ -21,7 +21,7 @@ LEVELS = np.arange(256, dtype=np.float32)
 Pair = tuple[np.ndarray, np.ndarray]
 
 
-def fitted_size(height: int, width: int, box: tuple[float, float]) -> tuple[int, int]:
+def fitted_size(height: int, width: int, box: Sequence[float]) -> tuple[int, int]:
     """Size (height, width) of an image whose longer side fits `box`'s longer one and whose shorter its shorter."""
     factor = min(max(box) / max(height, width), min(box) / min(height, width))
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
@@ -45,7 +45,8 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 def random_resize(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, base_size: Sequence[int]) -> Pair:
     """Resize both to fit `base_size` (height, width) times a uniform ratio, keeping the aspect."""
     ratio = rng.uniform(*RATIO)
-    size = fitted_size(*image.shape[:2], (base_size[0] * ratio, base_size[1] * ratio))
+    height, width = image.shape[:2]
+    size = fitted_size(height, width, (base_size[0] * ratio, base_size[1] * ratio))
     return resize_image(image, *size), resize_mask(mask, *size)
 
 

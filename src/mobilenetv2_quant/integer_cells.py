@@ -13,12 +13,13 @@ than ONNX and other platforms stay with floats on grids.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.cpu_kernels.custom import custom_operator
+from src.cpu_kernels.custom import custom_operator, settings
 from src.mobilenetv2.network import BN_EPS
 from src.mobilenetv2_quant.quantiser import MAXIMUM, MINIMUM, RELU6, ROUND
 
@@ -33,15 +34,10 @@ class OnGrid(nn.Cell):
         super().__init__(auto_prefix=False)
         self.target = target
         self.zeros, self.ones = Tensor(np.zeros(channels), ms.float32), Tensor(np.ones(channels), ms.float32)
-        self.requantise = requantise_operator(library)
+        self.requantise = custom_operator(library, "IntRequantise")
 
     def construct(self, exact: Tensor) -> Tensor:
         return self.requantise(exact, self.zeros, self.ones, limits(self.target, False))
-
-
-def requantise_operator(library: Path) -> ops.Custom:
-    """x (N, C, ...), bias (C,), factor (C,), limits (2,) -> (x + bias) * factor, whole and within the limits."""
-    return custom_operator(library, "WholeRequantise", lambda x, bias, factor, limits: x)
 
 
 def limits(target: nn.Cell, relu6: bool) -> Tensor:
@@ -53,7 +49,7 @@ def limits(target: nn.Cell, relu6: bool) -> Tensor:
     return CONCATENATED((least, greatest))
 
 
-class WholeImage(nn.Cell):
+class IntImage(nn.Cell):
     """Image (N, 3, H, W) float -> whole numbers on the grid of `target`."""
 
     def __init__(self, target: nn.Cell, library: Path):
@@ -64,7 +60,7 @@ class WholeImage(nn.Cell):
         return self.on_grid(image / self.target.scale_and_zero_point()[0])
 
 
-class WholeConv(nn.Cell):
+class IntConv(nn.Cell):
     """Whole numbers (N, C_in, H, W) -> whole numbers (N, C_out, h, w): convolution, BN as a bias, ReLU6 if `relu6`.
 
     `source` and `target` are the quantisers of what goes in and out; `source` None stands for a float image.
@@ -72,24 +68,26 @@ class WholeConv(nn.Cell):
 
     def __init__(self, layer: nn.Cell, source: nn.Cell | None, target: nn.Cell, relu6: bool, library: Path):
         super().__init__(auto_prefix=False)
-        self.layer, self.source, self.target, self.relu6 = layer, source, target, relu6
+        self.layer, self.target, self.relu6 = layer, target, relu6
+        self.source: Any = source  # None goes with `is_float` only, which graph mode need not be told again
         self.is_float = layer.quantiser is None or source is None
-        self.requantise = requantise_operator(library)
+        self.requantise = custom_operator(library, "IntRequantise")
         if self.is_float:
             return
-        self.filters = custom_operator(
-            library, "WholeFilters", lambda weight, gamma, *_others: (weight, gamma, gamma), outputs=3
-        )
+        self.filters = custom_operator(library, "IntFilters")
         quantiser, grid = layer.quantiser, layer.quantiser.grid
-        settings = [grid.low, grid.high, grid.symmetric, quantiser.per_channel, BN_EPS, quantiser.is_learned]
-        self.settings, self.not_learned = Tensor(settings, ms.float32), Tensor([1.0], ms.float32)
+        self.settings = settings(
+            "IntFilters", low=grid.low, high=grid.high, symmetric=grid.symmetric,
+            per_channel=quantiser.per_channel, eps=BN_EPS, learned=quantiser.is_learned,
+        )  # fmt: skip
+        self.not_learned = Tensor([1.0], ms.float32)
 
     def construct(self, x: Tensor) -> Tensor:
-        weight, bias, factor = self.float_filters() if self.is_float else self.whole_filters()
+        weight, bias, factor = self.float_filters() if self.is_float else self.int_filters()
         sums = self.layer.convolve(x, weight)
         return self.requantise(sums, bias, factor, limits(self.target, self.relu6))
 
-    def whole_filters(self) -> tuple[Tensor, Tensor, Tensor]:
+    def int_filters(self) -> tuple[Tensor, Tensor, Tensor]:
         """Whole weight (C_out, ...), whole bias (C_out,), and their factor (C_out,) for the grid of the output."""
         layer, source, target = self.layer, self.source, self.target
         learned = (
@@ -108,14 +106,14 @@ class WholeConv(nn.Cell):
         return self.layer.folded_weight(), bias / source, ops.ones_like(bias) * (source / step)
 
 
-class WholeSum(nn.Cell):
+class IntSum(nn.Cell):
     """Whole numbers a, b of two grids, same shape -> their sum on the grid of `target`."""
 
     def __init__(self, a: nn.Cell, b: nn.Cell, target: nn.Cell, library: Path):
         super().__init__(auto_prefix=False)
         self.a, self.b, self.target = a, b, target
         self.limits = Tensor([target.grid.low + UNSIGNED, target.grid.high + UNSIGNED], ms.float32)
-        self.operator = custom_operator(library, "WholeSum", lambda a, b, numbers: a)
+        self.operator = custom_operator(library, "IntSum")
 
     def construct(self, a: Tensor, b: Tensor) -> Tensor:
         scale_a, zero_a = self.a.scale_and_zero_point()
@@ -126,7 +124,7 @@ class WholeSum(nn.Cell):
         return self.operator(a, b, numbers)
 
 
-class WholeMean(nn.Cell):
+class IntMean(nn.Cell):
     """Whole numbers (N, C, h, w) -> pooled features (N, C) as float, on the grid of `target` unless that is None."""
 
     def __init__(self, source: nn.Cell, target: nn.Cell | None, channels: int, library: Path):
@@ -137,7 +135,7 @@ class WholeMean(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         area, step = float(x.shape[2] * x.shape[3]), self.source.scale_and_zero_point()[0]
         sums = SUM_OF(x, (2, 3))
-        if self.target is None:
+        if self.target is None or self.on_grid is None:
             return sums * step / area
         scale = self.target.scale_and_zero_point()[0]
         return self.on_grid(sums * (step / (scale * area))) * scale
@@ -156,12 +154,12 @@ class InTurn(nn.Cell):
         return x
 
 
-class WholeResidual(nn.Cell):
+class IntResidual(nn.Cell):
     """Whole numbers on the grid of `source` -> their sum with what `convs` make of them, on that of `target`."""
 
-    def __init__(self, convs: list[WholeConv], source: nn.Cell, target: nn.Cell, library: Path):
+    def __init__(self, convs: list[IntConv], source: nn.Cell, target: nn.Cell, library: Path):
         super().__init__(auto_prefix=False)
-        self.convs, self.total = InTurn(convs), WholeSum(source, convs[-1].target, target, library)
+        self.convs, self.total = InTurn(convs), IntSum(source, convs[-1].target, target, library)
 
     def construct(self, x: Tensor) -> Tensor:
         return self.total(x, self.convs(x))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from src.segformer.class_list import IGNORE, ClassList, Colour
+from src.segformer.data.class_list import IGNORE, ClassList, Colour
 
 
 class Label(NamedTuple):

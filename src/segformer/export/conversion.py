@@ -10,8 +10,9 @@ from mindspore import ops
 
 from src.engine.export import exporting
 from src.engine.io.checkpoint import Checkpoint
-from src.segformer import checkpoints, onnx_graph
+from src.segformer import checkpoints
 from src.segformer.config import Config
+from src.segformer.export import onnx_graph
 from src.segformer.variants import SMALLEST_SIDE
 
 ERF_STAND_IN = {"Sin": "Erf"}  # MindSpore's ONNX export lacks Erf; Sin, which the network does not use, is put instead

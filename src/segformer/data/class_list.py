@@ -127,8 +127,8 @@ def read_class_list(path: Path) -> ClassList:
             raise UsageError(f"the name {shown(name)} in {where} is empty or a second one; give each class its own")
         if index in classes:
             raise UsageError(f"index {index} in {where} is there twice; give each class its own")
-        colour = tuple(number(row, column, where, 0, 255) for column in ("red", "green", "blue"))
-        classes[index] = (name, colour, weight(row, where))
+        red, green, blue = (number(row, column, where, 0, 255) for column in ("red", "green", "blue"))
+        classes[index] = (name, (red, green, blue), weight(row, where))
     count = len(classes)
     if count < 2 or set(classes) != set(range(count)):
         raise UsageError(f"{path} gives {count} classes the indices {sorted(classes)}; number two or more from 0 on")

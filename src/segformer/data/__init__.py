@@ -1,0 +1,1 @@
+"""Images and their masks, and what the values of a mask mean."""
