@@ -1,8 +1,8 @@
 // Calls the kernels of a library for another process: call_kernels LIBRARY < requests > answers.
 //
 // A request is a kernel's name, the number of its tensors and of each the type, the rank, the sides and the bytes. An
-// answer is the sentence with which the kernel refuses them (empty if it does not) and the bytes of all tensors. Numbers
-// are int64 in this machine's order; a text, and the bytes of a tensor, follow their length.
+// answer is the sentence with which the kernel refuses them (empty if it does not) and the bytes of all tensors.
+// Numbers are int64 in this machine's order; a text, and the bytes of a tensor, follow their length.
 
 #include <dlfcn.h>
 
