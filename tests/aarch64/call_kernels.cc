@@ -1,8 +1,8 @@
 // Calls the kernels of a library for another process: call_kernels LIBRARY < requests > answers.
 //
 // A request is a kernel's name, the number of its tensors and of each the type, the rank, the sides and the bytes. An
-// answer is the kernel's status, what it threw (empty if nothing) and the bytes of all tensors. Numbers are int64 in
-// this machine's order; a text, and the bytes of a tensor, follow their length.
+// answer is the sentence with which the kernel refuses them (empty if it does not) and the bytes of all tensors.
+// Numbers are int64 in this machine's order; a text, and the bytes of a tensor, follow their length.
 
 #include <dlfcn.h>
 
@@ -38,10 +38,9 @@ std::string ReadText() {
   return text;
 }
 
-void WriteNumber(int64_t number) { std::fwrite(&number, sizeof(number), 1, stdout); }
-
 void WriteText(const std::string& text) {
-  WriteNumber(static_cast<int64_t>(text.size()));
+  const auto length = static_cast<int64_t>(text.size());
+  std::fwrite(&length, sizeof(length), 1, stdout);
   std::fwrite(text.data(), 1, text.size(), stdout);
 }
 
@@ -81,15 +80,14 @@ void Answer(void* library, const std::string& name) {
   if (kernel == nullptr) Fail("the library has no kernel " + name);
   std::vector<Tensor> tensors(ReadNumber());
   for (Tensor& tensor : tensors) tensor = ReadTensor();
-  int status = 1;
-  std::string thrown;
+  std::string refusal;
   try {
-    status = Call(kernel, &tensors);
+    const int status = Call(kernel, &tensors);
+    if (status != 0) refusal = name + " returned " + std::to_string(status);
   } catch (const std::exception& failure) {
-    thrown = failure.what();
+    refusal = failure.what();
   }
-  WriteNumber(status);
-  WriteText(thrown);
+  WriteText(refusal);
   for (const Tensor& tensor : tensors) WriteText(tensor.data);
   std::fflush(stdout);
 }

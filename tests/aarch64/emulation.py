@@ -57,18 +57,18 @@ class Process:
         command = [*EMULATOR, str(_caller()), str(library)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def call(self, name: str, arrays: list[np.ndarray]) -> tuple[int, str]:
-        """Run one kernel, which writes into the last arrays; its status and what it threw."""
+    def call(self, name: str, arrays: list[np.ndarray]) -> str:
+        """Run one kernel, which writes into the last arrays; the sentence with which it refuses them, or nothing."""
         request = [_text(name.encode()), _number(len(arrays))]
         for array in arrays:
             request += [_text(array.dtype.name.encode()), _number(array.ndim), *map(_number, array.shape)]
             request += [_text(array.tobytes())]
         self._process.stdin.write(b"".join(request))
         self._process.stdin.flush()
-        status, thrown = self._read_number(), self._read_text().decode()
+        refusal = self._read_text().decode()
         for array in arrays:
             np.copyto(array, np.frombuffer(self._read_text(), array.dtype).reshape(array.shape))
-        return status, thrown
+        return refusal
 
     def close(self) -> None:
         self._process.stdin.close()
@@ -81,11 +81,8 @@ class Process:
             raise RuntimeError(f"the emulated process ended with status {self._process.wait(60)}")
         return data
 
-    def _read_number(self) -> int:
-        return struct.unpack("<q", self._read(8))[0]
-
     def _read_text(self) -> bytes:
-        return self._read(self._read_number())
+        return self._read(struct.unpack("<q", self._read(8))[0])
 
 
 def _number(number: int) -> bytes:

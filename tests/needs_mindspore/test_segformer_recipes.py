@@ -339,7 +339,9 @@ def test_exported_files_give_the_networks_answers(best, tiny, tmp_path, capsys):
         assert difference <= (0, 1e-4)[number]
         assert (tmp_path / "a.b.onnx").is_file()  # beside MINDIR too
         (tmp_path / "a.b.onnx").rename(tmp_path / f"{number}.onnx")
-    assert (tmp_path / "0.onnx").read_bytes() == (tmp_path / "1.onnx").read_bytes()
+    image = exporting.random_input((1, 3, 32, 64), 3)
+    beside, alone = (onnx_model.load(tmp_path / f"{number}.onnx", threads=1) for number in (0, 1))
+    assert (beside.predict(image) == alone.predict(image)).all() and beside.meta == alone.meta
     (tmp_path / "1.onnx").rename(tmp_path / "a.b.onnx")
     model = onnx_model.load(tmp_path / "a.b.onnx", threads=1)
     assert {node.op_type for node in exporting.onnx.load(str(tmp_path / "a.b.onnx")).graph.node} >= {"Erf", "MatMul"}
