@@ -71,6 +71,8 @@ def test_onnx_refuses_grids_that_it_cannot_say(tmp_path):
     for more in (("--activation_bits", "4"), ("--activation_narrow_range", "True")):
         with pytest.raises(UsageError, match="use --file_format MINDIR"):
             configure(tmp_path, *flags, *more, command="export")
+        assert not configure(tmp_path, *flags[:2], *more, command="export").writes_integers()
+    assert configure(tmp_path, *flags[:2], command="export").writes_integers()
 
 
 def test_learning_rate_goes_on_where_float_training_stopped():
