@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -303,3 +305,20 @@ class TestBoost:
 
 def names(net: nn.Cell) -> set[str]:
     return {p.name for p in net.get_parameters()}
+
+@pytest.mark.parametrize("options", [StepOptions(), StepOptions(loss_scale=SCALE)], ids=["plain", "scaled"])
+def test_waiting_for_a_step_takes_no_core_from_it(options):
+    """A loss that is there before the gradients would be waited for in a loop that never sleeps."""
+    net = nn.SequentialCell([nn.Dense(1024, 1024, has_bias=False) for _ in range(4)])
+
+    def loss(x: Tensor) -> Tensor:
+        return net(x).mean()
+
+    one = step.make_step(loss, step.momentum_optimizer(net, 0.9, 0.0), options, net.get_parameters())
+    x = np.ones((256, 1024), np.float32)
+    one(0.0, x).asnumpy()
+    wall, busy = time.perf_counter(), time.thread_time()
+    for _ in range(10):
+        one(0.0, x).asnumpy()
+    wall, busy = time.perf_counter() - wall, time.thread_time() - busy
+    assert busy < 0.3 * wall, f"the main thread computed for {busy:.3f} of {wall:.3f} s"

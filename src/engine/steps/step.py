@@ -170,6 +170,8 @@ def _compiled(parts: Parts, options: StepOptions) -> Callable[..., Tensor]:
         loss = ops.depend(loss, optimizer(gradients))
         for mean, value in zip(average, parameters):
             loss = ops.depend(loss, ops.assign(mean, mean * decay + value * (1.0 - decay)))
-        return loss
+        # An operator that comes last. The loss itself is there before the gradients are, and on CPU, reading it keeps
+        # a core busy with waiting for the rest: a step of MobileNetV2 took 1.5 times as long (MindSpore 2.8.0).
+        return loss * 1.0
 
     return step
