@@ -16,6 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- tree: ([^\n]*) -->\n```text\n)(.*?)(```)", re.S)
 INDENT, COLUMN = 2, 34  # of the sentences
+# Files that can say nothing of themselves.
+FILES = {"LICENSE": "Apache-2.0", "NOTICE": "Whose work this is, and the terms of others' weights"}
 FOLDERS = {  # that hold no file which says what they are
     ".ci": "What continuous integration runs",
     "ascend310_infer": "The C++ application for Ascend 310: core, AscendCL layer, tests of the core",
@@ -44,6 +46,8 @@ def sentence(text: str) -> str:
 
 def of_file(path: Path) -> str:
     """What a file says it is: its docstring, its first comment or its heading."""
+    if path.name in FILES:
+        return FILES[path.name]
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         return sentence(ast.get_docstring(ast.parse(text)) or "")
