@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train MobileNetV2 on one or several Ascend cards, GPUs, or a CPU; see usage below and README.md, "Several devices".
+# Train MobileNetV2 on one or several Ascend cards, GPUs, or a CPU; see usage below and docs/several_devices.md.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # sh run_train.sh
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"

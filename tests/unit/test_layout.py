@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import ast
 import graphlib
-import importlib
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from src.engine import config
 from src.zoo import MODELS
 from tests.conftest import ROOT
-from tools import source_tree
+from tools import documents
 
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 SCRIPTS = sorted(path for folder in ("tools", "examples") for path in (ROOT / folder).rglob("*.py"))
@@ -160,58 +157,6 @@ def test_functions_stay_short(path):
             assert node.end_lineno - node.lineno < 60, f"{relative(path)}: {node.name}"
 
 
-@pytest.mark.parametrize("document", [name for name in source_tree.DOCUMENTS if (ROOT / name).is_file()])
-def test_trees_in_the_documents_are_those_of_the_files(document):
-    """They follow from the first sentence of every module: python tools/source_tree.py --write."""
-    text = (ROOT / document).read_text(encoding="utf-8")
-    assert source_tree.BLOCK.search(text)
-    assert source_tree.with_trees(text) == text
-
-
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_every_module_says_what_it_is(path):
-    assert source_tree.of_file(path)
-
-
-def test_tests_that_the_documents_name_are_there():
-    """README's table of what a run survives and SECURITY.md name the test of every promise."""
-    names = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
-    for document in ("README.md", "SECURITY.md"):
-        text = (ROOT / document).read_text(encoding="utf-8")
-        assert set(re.findall(r"\btest_\w+\.py", text)) <= names
-        for path in re.findall(r"`(tests/[\w/]+\.py)`", text):
-            assert (ROOT / path).is_file(), f"{document} names {path}"
-
-
-def known_flags(line: str) -> set[str]:
-    """The flags of the model whose configuration a command names."""
-    given = re.search(r"--config_path[ =](\S+)", line)
-    path = ROOT / given[1] if given else ROOT / "default_config.yaml"
-    model = "segformer" if "segformer" in path.name else "mobilenetv2"
-    if path.is_file():
-        model = config.read_yaml(path).get("model", config.Value("mobilenetv2", "")).raw
-    config_class = importlib.import_module(f"src.{model}.config").Config
-    parser = config.flag_parser(config_class, {}, "", "")
-    return {flag for action in parser._actions for flag in action.option_strings}
-
-
-def test_job_parameters_in_the_readme_are_keys():
-    table = re.search(r"\| job \|.*?\n\n", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[0]
-    named = set(re.findall(r"\b(\w+)=", table))
-    assert len(named) > 10
-    assert {f"--{name}" for name in named} <= known_flags("")
-
-
-def test_commands_in_the_documents_parse():
-    """Flags of `python train.py|eval.py|infer.py|export.py ...` lines exist, and so do the files that are named."""
-    checked = 0
-    for document in [ROOT / "README.md", *ROOT.glob("configs/*/README.md")]:
-        text = document.read_text(encoding="utf-8").replace("\\\n", " ")
-        for line in re.findall(r"^ *(?:\$ )?(python (?:train|eval|infer|export)\.py .*)$", text, re.M):
-            known = known_flags(line)
-            for flag in re.findall(r"(?<!\S)--\w+", line.split("#")[0]):
-                assert flag in known, f"{document.name}: {line}"
-                checked += 1
-        for path in re.findall(r"\b(?:scripts|configs|tools|examples)/[\w./]+\.(?:sh|yaml|py)\b", text):
-            assert (ROOT / path).is_file(), f"{document.name} names {path}"
-    assert checked > 10
+    assert documents.of_file(path)

@@ -1,4 +1,4 @@
-"""The shell commands of the README, as plans: every one is accepted as it stands there."""
+"""The shell commands of the documents, as plans: every one is accepted as it stands there."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import pytest
 
 from tests.conftest import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
     command
-    for command in re.findall(r"`((?:[A-Z_]+=\S+ )*bash scripts/run_(?:train|eval)\S*\.sh [^`]+)`", README)
+    for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+    for command in re.findall(
+        r"`((?:[A-Z_]+=\S+ )*bash scripts/run_(?:train|eval)\S*\.sh [^`]+)`", page.read_text(encoding="utf-8")
+    )
     if "_DIR" in command  # the others only name a script
 ]
 

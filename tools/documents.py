@@ -1,20 +1,27 @@
-"""Print the source tree with the first sentence of every module, or write it into the documents that show it.
+"""Write the parts of the documents that follow from the code: trees of modules, tables of keys.
 
-python tools/source_tree.py [--write]
+python tools/documents.py [--check]
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import importlib
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from src.engine.config.flags import title_of, type_name
+from src.engine.config.options import REQUIRED, Option, fields_of, types_of
+from src.engine.config.values import shown
+
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"(<!-- tree: ([^\n]*) -->\n```text\n)(.*?)(```)", re.S)
+TREE = re.compile(r"(<!-- tree: ([^\n]*) -->\n```text\n)(.*?)(```)", re.S)
+KEYS = re.compile(r"(<!-- keys -->\n)(.*?)(<!-- end of keys -->)", re.S)
+MODELS = {"MobileNetV2": "mobilenetv2", "quant": "mobilenetv2_quant", "SegFormer": "segformer"}
 INDENT, COLUMN = 2, 34  # of the sentences
 # Files that can say nothing of themselves.
 FILES = {"LICENSE": "Apache-2.0", "NOTICE": "Whose work this is, and the terms of others' weights"}
@@ -30,7 +37,6 @@ FOLDERS = {  # that hold no file which says what they are
     "tests": "Tests, by what they need",
     "tools": "Programs beside the training: conversion, rank tables, label files",
 }
-DOCUMENTS = ("README.md", "docs/architecture.md")
 
 
 def tracked_files() -> list[str]:
@@ -88,21 +94,61 @@ def tree(wanted: str) -> str:
     return "\n".join(lines(tracked_files(), "" if folder == "." else folder, int(depth))) + "\n"
 
 
-def with_trees(text: str) -> str:
-    """A document with its trees as they are now."""
-    return BLOCK.sub(lambda block: block[1] + tree(block[2]) + block[4], text)
+def keys() -> str:
+    """A table per group of keys, as in --help: the default in each model ("-": it has no such key), type, meaning."""
+    configs = {name: importlib.import_module(f"src.{folder}.config").Config for name, folder in MODELS.items()}
+    found: dict[str, dict[str, dict[str, str]]] = {}  # title, key, column
+    for model, config in configs.items():
+        types = types_of(config)
+        for field in fields_of(config):
+            row = found.setdefault(title_of(config, field.name), {}).setdefault(field.name, {})
+            rule = field.metadata["option"]
+            row[model] = "*" if field.default is REQUIRED else shown(field.default)
+            row.setdefault("type", type_name(types[field.name]))
+            row.setdefault("meaning", meaning(rule))
+    return "\n".join(key_table(title, rows) for title, rows in found.items())
+
+
+def meaning(rule: Option) -> str:
+    choices = f" ({', '.join(str(choice) or repr('') for choice in rule.choices)})" if rule.choices else ""
+    return (rule.help + choices).replace("|", "\\|")
+
+
+def key_table(title: str, rows: dict[str, dict[str, str]]) -> str:
+    head = f"| key | {' | '.join(MODELS)} | type | meaning |\n|---|{'---|' * len(MODELS)}---|---|\n"
+    lines = (
+        f"| `{key}` | {' | '.join(row.get(model, '-') for model in MODELS)} | {row['type']} | {row['meaning']} |\n"
+        for key, row in rows.items()
+    )
+    return f"### {title[0].upper()}{title[1:]}\n\n{head}{''.join(lines)}"
+
+
+def renewed(text: str) -> str:
+    """A document whose parts are as the code is now."""
+    text = TREE.sub(lambda block: block[1] + tree(block[2]) + block[4], text)
+    return KEYS.sub(lambda block: f"{block[1]}\n{keys()}\n{block[3]}", text)
+
+
+def documents() -> Iterator[Path]:
+    """The documents that have such parts."""
+    for name in tracked_files():
+        text = (ROOT / name).read_text(encoding="utf-8") if name.endswith(".md") else ""
+        if TREE.search(text) or KEYS.search(text):
+            yield ROOT / name
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="into the documents, instead of printing")
-    if not parser.parse_args().write:
-        print(tree("src 3"), end="")
-        return 0
-    for path in (ROOT / name for name in DOCUMENTS):
-        if path.is_file():
-            path.write_text(with_trees(path.read_text(encoding="utf-8")), encoding="utf-8")
-    return 0
+    parser.add_argument("--check", action="store_true", help="write nothing; status 1 if one is older than the code")
+    only_check, old = parser.parse_args().check, []
+    for path in documents():
+        text = path.read_text(encoding="utf-8")
+        if renewed(text) != text:
+            old.append(path.relative_to(ROOT).as_posix())
+            if not only_check:
+                path.write_text(renewed(text), encoding="utf-8")
+    print("\n".join(old))
+    return 1 if old and only_check else 0
 
 
 if __name__ == "__main__":
