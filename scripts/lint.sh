@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Check style and types: ruff (lint and format) and mypy on Python, ShellCheck on bash, clang-format on C++. Makes .venv.
+# Check style and types: ruff (lint and format) and mypy on Python, ShellCheck on bash, clang-format on C++,
+# mkdocs on the documents. Makes .venv.
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
@@ -12,6 +13,7 @@ main() {
   "$VENV/bin/shellcheck" -x scripts/*.sh scripts/*/*.sh ascend310_infer/*.sh .ci/run
   find src/cpu_kernels ascend310_infer tests/aarch64 tests/ascend310 -name out -prune -o \( -name '*.cc' -o -name '*.h' \) \
     -exec "$VENV/bin/clang-format" --dry-run --Werror {} +
+  bash scripts/build_site.sh
   echo "lint: clean"
 }
 

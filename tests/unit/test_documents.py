@@ -136,9 +136,9 @@ def test_both_languages_say_one_thing(page):
 
 
 def code_of(text: str) -> list[str]:
-    """The lines of the code blocks without their comments."""
+    """The lines of the code blocks that are no comments."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
-    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for block in blocks for line in block.splitlines() if not line.startswith("#")]
 
 
 def numbers(text: str) -> list[str]:
