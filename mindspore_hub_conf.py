@@ -10,6 +10,7 @@ def create_network(  # noqa: PLR0913 (a public interface: all but the name are g
     *,
     num_classes: int | None = None,
     width_mult: float = 1.0,
+    output_stride: int = 32,
     is_training: bool = False,
     include_top: bool = True,
     activation: str = "None",
@@ -19,11 +20,12 @@ def create_network(  # noqa: PLR0913 (a public interface: all but the name are g
 ):
     """Return the network `name` ("mobilenetv2" or "segformer") as a MindSpore cell.
 
-    Without `include_top` it is the encoder: image (N, 3, H, W) -> feature map (N, C, H / 32, W / 32) of MobileNetV2, or
-    four maps at 1/4 to 1/32 of SegFormer. `num_classes` is 1000 or 19 unless given. `width_mult` and `activation`
-    ("None", "Sigmoid", "Softmax": logits or scores; in training the loss wants logits) are MobileNetV2's, `backbone`
-    ("mit_b0" to "mit_b5") and `decoder_dim` (0: as wide as the encoder's last stage) SegFormer's. Load weights with
-    `mindspore.load_checkpoint` and `mindspore.load_param_into_net`.
+    Without `include_top` it is the encoder: image (N, 3, H, W) -> feature map (N, C, H / output_stride,
+    W / output_stride) of MobileNetV2, or four maps at 1/4 to 1/32 of SegFormer. `num_classes` is 1000 or 19 unless
+    given. `width_mult`, `output_stride` (32, 16 or 8) and `activation` ("None", "Sigmoid", "Softmax": logits or scores;
+    in training the loss wants logits) are MobileNetV2's, `backbone` ("mit_b0" to "mit_b5") and `decoder_dim` (0: as
+    wide as the encoder's last stage) SegFormer's. Load weights with `mindspore.load_checkpoint` and
+    `mindspore.load_param_into_net`.
     """
     if name not in NAMES:
         raise ValueError(f"no network is called {name!r}; there are {' and '.join(map(repr, NAMES))}")
@@ -38,7 +40,7 @@ def create_network(  # noqa: PLR0913 (a public interface: all but the name are g
     else:
         from src.mobilenetv2 import network
 
-        net = network.build(num_classes or 1000, width_mult, seed, "None" if is_training else activation)
+        net = network.build(num_classes or 1000, width_mult, seed, "None" if is_training else activation, output_stride)
     net = net if include_top else net.backbone
     net.set_train(is_training)
     return net

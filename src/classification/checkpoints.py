@@ -70,12 +70,14 @@ def class_count(model: Classifier, checkpoint: Checkpoint) -> int:
     return checkpoint.arrays[model.classifier].shape[0]
 
 
-def require_shapes(model: Classifier, checkpoint: Checkpoint, cfg: Config) -> None:
-    """The settings that fix the weights' shapes have to be the checkpoint's."""
+def require_network(model: Classifier, checkpoint: Checkpoint, cfg: Config, free: tuple[str, ...] = ()) -> None:
+    """The settings that make the network have to be the checkpoint's; one in `free` may differ, which is said."""
     for key, value in model.metadata(cfg).items():
         before = checkpoint.meta.get(key, value)
-        if before != value:
+        if before != value and key not in free:
             raise ZooError(f"{checkpoint.path} has {key} {before} and {key} is {value}; give --{key} {before}")
+        if before != value:
+            print(f"note: it was trained with {key} {before} and goes on with {value}")
 
 
 def require_classes(model: Classifier, checkpoint: Checkpoint, class_to_index: dict[str, int]) -> None:
@@ -97,7 +99,7 @@ def require_classes(model: Classifier, checkpoint: Checkpoint, class_to_index: d
 
 def load(model: Classifier, net: nn.Cell, checkpoint: Checkpoint, class_to_index: dict[str, int], cfg: Config) -> str:
     """Start `net` from a checkpoint, without its head where it is replaced; returns a sentence for the log."""
-    require_shapes(model, checkpoint, cfg)
+    require_network(model, checkpoint, cfg, model.may_change)
     new_head = cfg.filter_head or cfg.freeze_layer == "backbone"
     if not new_head:
         require_classes(model, checkpoint, class_to_index)
@@ -106,7 +108,7 @@ def load(model: Classifier, net: nn.Cell, checkpoint: Checkpoint, class_to_index
 
 def network_of(model: Classifier, checkpoint: Checkpoint, cfg: Config, activation: str = "None") -> nn.Cell:
     """The network that a checkpoint holds, for evaluation or export."""
-    require_shapes(model, checkpoint, cfg)
+    require_network(model, checkpoint, cfg)
     net = model.build(class_count(model, checkpoint), cfg, activation)
     print(files.load(net, files.weights(checkpoint), str(checkpoint.path)))
     note_size(checkpoint, cfg)

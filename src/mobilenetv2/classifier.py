@@ -14,7 +14,7 @@ from src.mobilenetv2.names import from_model_zoo
 
 
 def build(classes: int, cfg: Config, activation: str = "None") -> network.MobileNetV2:
-    return network.build(classes, cfg.width_mult, cfg.seed, activation)
+    return network.build(classes, cfg.width_mult, cfg.seed, activation, cfg.output_stride)
 
 
 def learning_rates(cfg: Config, steps_per_epoch: int) -> np.ndarray:
@@ -23,7 +23,7 @@ def learning_rates(cfg: Config, steps_per_epoch: int) -> np.ndarray:
 
 
 def metadata(cfg: Config) -> dict:
-    return {"width_mult": cfg.width_mult}
+    return {"width_mult": cfg.width_mult, "output_stride": cfg.output_stride}
 
 
 MOBILENETV2 = Classifier(
@@ -34,5 +34,6 @@ MOBILENETV2 = Classifier(
     learning_rates=learning_rates,
     classifier="head.dense.weight",
     metadata=metadata,
+    may_change=("output_stride",),
     translate=from_model_zoo,
 )

@@ -33,4 +33,9 @@ class Config(config.Config, Unused):
 
     model: str = option("which model", "mobilenetv2", choices=("mobilenetv2",))
     width_mult: float = option("channel multiplier", 1.0, low=0.1, high=4)
+    output_stride: int = option(
+        "how much the network shrinks its input: 32 as in the paper; 8 or 16 for pictures of 32 to 96 pixels",
+        32,
+        choices=(8, 16, 32),
+    )
     file_name: str = changed(config.Export, "file_name", "mobilenetv2")

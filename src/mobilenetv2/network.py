@@ -1,6 +1,6 @@
 """MobileNetV2 (https://arxiv.org/abs/1801.04381): blocks, backbone, head and the whole network, in reading order.
 
-Shapes: N images, C channels, H x W pixels, K classes. Strides take H and W down to 1/32, rounded up.
+Shapes: N images, C channels, H x W pixels, K classes. Strides take H and W down to 1 / output_stride, rounded up.
 """
 
 import math
@@ -18,7 +18,7 @@ INVERTED_RESIDUALS = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-STEM_CHANNELS = 32
+STEM_CHANNELS, STEM_STRIDE = 32, 2
 LAST_CHANNELS = 1280
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.9  # share of the old moving average that is kept; PyTorch writes the same thing as 0.1
@@ -50,9 +50,9 @@ class ConvBNReLU6(nn.SequentialCell):
 
 
 class InvertedResidual(nn.Cell):
-    """Expand by 1x1, filter each channel by 3x3, project by 1x1 without activation; shortcut where shapes allow."""
+    """Expand by 1x1, filter each channel by 3x3, project by 1x1 without activation; `shortcut` where shapes allow."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int):
+    def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int, shortcut: bool = True):
         super().__init__()
         hidden = in_channels * expansion
         expand = [ConvBNReLU6(in_channels, hidden, kernel=1)] if expansion != 1 else []
@@ -63,25 +63,36 @@ class InvertedResidual(nn.Cell):
                 *conv_bn(hidden, out_channels, kernel=1),
             ]
         )
-        self.has_shortcut = stride == 1 and in_channels == out_channels
+        self.has_shortcut = shortcut and stride == 1 and in_channels == out_channels
 
     def construct(self, x: Tensor) -> Tensor:
         out = self.conv(x)
         return x + out if self.has_shortcut else out
 
 
-class Backbone(nn.Cell):
-    """Image (N, 3, H, W) -> feature map (N, out_channels, H / 32, W / 32)."""
+def first_strides(output_stride: int) -> list[int]:
+    """The strides of stem and table rows whose product is `output_stride`: those of the paper, the first ones made 1."""
+    strides = [STEM_STRIDE, *(stride for _, _, _, stride in INVERTED_RESIDUALS)]
+    for place in range(len(strides)):
+        if math.prod(strides) > output_stride:
+            strides[place] = 1
+    return strides
 
-    def __init__(self, width_mult: float = 1.0):
+
+class Backbone(nn.Cell):
+    """Image (N, 3, H, W) -> feature map (N, out_channels, H / output_stride, W / output_stride)."""
+
+    def __init__(self, width_mult: float = 1.0, output_stride: int = 32):
         super().__init__()
+        stem_stride, *strides = first_strides(output_stride)
         channels = scaled_channels(STEM_CHANNELS, width_mult)
-        layers = [ConvBNReLU6(3, channels, kernel=3, stride=2)]
-        for expansion, base_channels, repeats, first_stride in INVERTED_RESIDUALS:
+        layers = [ConvBNReLU6(3, channels, kernel=3, stride=stem_stride)]
+        for (expansion, base_channels, repeats, paper_stride), first_stride in zip(INVERTED_RESIDUALS, strides):
             out_channels = scaled_channels(base_channels, width_mult)
             for repeat in range(repeats):
                 stride = first_stride if repeat == 0 else 1
-                layers.append(InvertedResidual(channels, out_channels, stride, expansion))
+                shortcut = repeat > 0 or paper_stride == 1  # the same blocks have one at every output stride
+                layers.append(InvertedResidual(channels, out_channels, stride, expansion, shortcut))
                 channels = out_channels
         self.out_channels = scaled_channels(LAST_CHANNELS, max(1.0, width_mult))
         layers.append(ConvBNReLU6(channels, self.out_channels, kernel=1))
@@ -114,9 +125,9 @@ class MobileNetV2(nn.Cell):
     logits into scores in exported files.
     """
 
-    def __init__(self, num_classes: int, width_mult: float = 1.0, activation: str = "None"):
+    def __init__(self, num_classes: int, width_mult: float = 1.0, activation: str = "None", output_stride: int = 32):
         super().__init__()
-        self.backbone = Backbone(width_mult)
+        self.backbone = Backbone(width_mult, output_stride)
         self.head = Head(self.backbone.out_channels, num_classes)
         self.activation = activation
 
@@ -141,8 +152,10 @@ def init_weights(net: nn.Cell, seed: int) -> None:
             cell.bias.set_data(Tensor(np.zeros(cell.bias.shape, np.float32)))
 
 
-def build(num_classes: int, width_mult: float, seed: int, activation: str = "None") -> MobileNetV2:
+def build(
+    num_classes: int, width_mult: float, seed: int, activation: str = "None", output_stride: int = 32
+) -> MobileNetV2:
     """A network with fresh weights; training, evaluation and export all start here."""
-    net = MobileNetV2(num_classes, width_mult, activation)
+    net = MobileNetV2(num_classes, width_mult, activation, output_stride)
     init_weights(net, seed)
     return net

@@ -34,7 +34,7 @@ def load(net: MobileNetV2, checkpoint: Checkpoint, class_to_index: dict[str, int
 
     Every array of the float network has to be there, with its shape. Quantisers are new where the checkpoint is float.
     """
-    checkpoints.require_shapes(MOBILENETV2, checkpoint, cfg)
+    checkpoints.require_network(MOBILENETV2, checkpoint, cfg, MOBILENETV2.may_change)
     if not cfg.filter_head:
         checkpoints.require_classes(MOBILENETV2, checkpoint, class_to_index)
     arrays = files.weights(checkpoint)
@@ -76,7 +76,7 @@ def network_of(
     checkpoint: Checkpoint, cfg: Config, kernels: str = "off", activation: str = "None", tell: bool = True
 ) -> MobileNetV2:
     """The network that a quantised checkpoint holds, for evaluation or export; `tell` prints what was loaded."""
-    checkpoints.require_shapes(MOBILENETV2, checkpoint, cfg)
+    checkpoints.require_network(MOBILENETV2, checkpoint, cfg)
     made = checkpoint.meta["quantisation"]
     if made != grids(cfg):
         other = next(key for key in GRID_KEYS if made.get(key) != getattr(cfg, key))

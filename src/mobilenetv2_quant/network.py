@@ -147,7 +147,7 @@ def build(num_classes: int, cfg: Config, kernels: str = "off", activation: str =
     `kernels` other than "off" is for platform CPU and not for export; see src.cpu_kernels.rewrite. With them,
     evaluation works on whole numbers, as the exported integer file does.
     """
-    net = network.build(num_classes, cfg.width_mult, cfg.seed, activation)
+    net = network.build(num_classes, cfg.width_mult, cfg.seed, activation, cfg.output_stride)
     library = availability.find_library(kernels)[0]
     if library:
         rewrite.accelerate(net, kernels, weights_vary=True)

@@ -39,6 +39,14 @@ def test_width_multiplier(width, stem, last):
     assert backbone.out_channels == last
 
 
+@pytest.mark.parametrize("stride", [8, 16, 32])
+def test_output_stride(stride):
+    backbone = network.Backbone(0.35, stride).set_train(False)
+    assert backbone(ms.Tensor(np.zeros((1, 3, 64, 96), np.float32))).shape == (1, 1280, 64 // stride, 96 // stride)
+    paper = {p.name: p.shape for p in network.Backbone(0.35).get_parameters()}
+    assert {p.name: p.shape for p in backbone.get_parameters()} == paper  # so weights of one stride start another
+
+
 def test_channels_are_rounded_like_the_paper():
     assert [network.scaled_channels(c, 0.35) for c in (16, 24, 32, 64, 96, 160, 320)] == [8, 8, 16, 24, 32, 56, 112]
     assert [network.scaled_channels(c, 0.75) for c in (16, 24, 32)] == [16, 24, 24]

@@ -246,6 +246,7 @@ def is_exact_here() -> bool:
         {"quant_method": "lsq"},
         {"weight_per_channel": False, "weight_symmetric": False, "weight_bits": 6},
         {"activation_symmetric": True, "weight_narrow_range": False},
+        {"output_stride": 8},
     ],
 )
 def test_whole_numbers_give_the_scores_of_integer_kernels(arrays, values):
@@ -420,7 +421,7 @@ def test_learned_steps_observe_while_they_wait(weights):
     np.testing.assert_allclose(image.scale.asnumpy(), [scale], rtol=1e-5)
 
 
-def test_checkpoints_load_by_name_and_wrong_ones_are_refused(weights, tmp_path):
+def test_checkpoints_load_by_name_and_wrong_ones_are_refused(weights, tmp_path, capsys):
     about = {"model": "mobilenetv2", "width_mult": CFG.width_mult, "class_to_index": dict(zip("abcde", range(5)))}
     checkpoint.save(tmp_path / "float.ckpt", {**weights, "learning_rate": np.zeros(1, np.float32)}, about)
     net, classes = network.build(CLASSES, CFG), about["class_to_index"]
@@ -443,5 +444,10 @@ def test_checkpoints_load_by_name_and_wrong_ones_are_refused(weights, tmp_path):
     assert not any(checkpoints.has_ranges(quant, configuration(**values)) for values in others)
     assert not checkpoints.has_ranges(checkpoints.read_any(tmp_path / "float.ckpt"), CFG)
     assert not checkpoints.has_ranges(None, CFG)
+    shallow = configuration(output_stride=8)
+    with pytest.raises(ZooError, match="has output_stride 32 and output_stride is 8; give --output_stride 32"):
+        checkpoints.network_of(checkpoints.read(tmp_path / "quant.ckpt"), shallow)
+    checkpoints.load(network.build(CLASSES, shallow), checkpoints.read_any(tmp_path / "quant.ckpt"), classes, shallow)
+    assert "note: it was trained with output_stride 32 and goes on with 8" in capsys.readouterr().out
     with pytest.raises(ZooError, match="was made with weight_bits 8; give --weight_bits 8"):
         checkpoints.network_of(checkpoints.read(tmp_path / "quant.ckpt"), configuration(weight_bits=4))
