@@ -71,7 +71,7 @@ class InvertedResidual(nn.Cell):
 
 
 def first_strides(output_stride: int) -> list[int]:
-    """The strides of stem and table rows whose product is `output_stride`: those of the paper, the first ones made 1."""
+    """The strides of stem and table rows whose product is `output_stride`: of the paper, the first ones made 1."""
     strides = [STEM_STRIDE, *(stride for _, _, _, stride in INVERTED_RESIDUALS)]
     for place in range(len(strides)):
         if math.prod(strides) > output_stride:
