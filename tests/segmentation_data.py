@@ -23,6 +23,8 @@ class DataConfig:
     dataset_ignore_image: float = 0.0
     seed: int = 1
     batch_size: int = 2
+    accumulate: int = 1
+    native_size: bool = False
     dataset_num_parallel_workers: int = 2
 
 

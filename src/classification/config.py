@@ -26,7 +26,7 @@ class Data(shared.Data):
     num_classes: int = option("number of classes; 0 takes it from the folders or the checkpoint", 0, low=0)
     image_height: int = option("input height in pixels", low=1, high=4096)
     image_width: int = option("input width in pixels", low=1, high=4096)
-    batch_size: int = option("images per step and card", low=1)
+    batch_size: int = option("images per card in one part of a step", low=1)
     num_workers: int = option("data threads; never more than there are cores", low=1)
     enable_cache: bool = option("read images through a MindData cache server", False, read_by=("train",))
     cache_session_id: str = option("session of the cache server", "", read_by=("train",))
@@ -60,9 +60,16 @@ class Training(shared.Training):
     momentum: float = option("momentum of the optimizer", low=0, below=1)
     weight_decay: float = option("L2 decay of convolution and classifier weights", low=0)
     label_smooth: float = option("label smoothing", low=0, below=1)
+    class_weights: str = option(
+        "factors of the classes' losses: 'balanced', or a file of lines CLASS,WEIGHT; empty is none",
+        "",
+        is_input=True,
+    )
+    sampler: str = option(
+        "an epoch: each image once, or each class equally often", "shuffle", choices=("shuffle", "balanced")
+    )
     dropout: float = option("share of features dropped before the classifier", 0.0, low=0, below=1)
     loss_scale: float = option("fixed loss scale of float16", above=0)
-    ema_decay: float = option("decay of the moving average of the weights, 0 is off", 0.0, low=0, below=1)
     pretrain_ckpt: str = option(
         "checkpoint to start from, or to evaluate",
         "",
@@ -146,6 +153,11 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Export, Devi
             export_reads_data=True,
         )
 
+    @property
+    def images_per_step(self) -> int:
+        """Of one rank."""
+        return self.batch_size * self.accumulate
+
     def check_for(self, command: str) -> None:
         """Rules between keys, and the inputs that `command` cannot do without. Raises UsageError."""
         {"train": self._check_train, "eval": self._check_eval, "export": self._check_export}[command]()
@@ -223,8 +235,9 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Export, Devi
             raise UsageError(
                 f"boost_mode {self.boost_mode} needs an Ascend machine and platform is {self.platform}; leave it at O0"
             )
-        for key in ("ema_decay", "clip_norm", "dropout", "enable_profiling"):
-            if getattr(self, key):
+        alone = {"ema_decay": 0.0, "clip_norm": 0.0, "dropout": 0.0, "enable_profiling": False, "accumulate": 1}
+        for key, off in alone.items():
+            if getattr(self, key) != off:
                 raise UsageError(f"{key} and boost_mode {self.boost_mode} do not go together; use one of the two")
         if self.pretrain_ckpt and self.dtype == "float32":  # between casts MindSpore finds none to leave out
             raise UsageError(

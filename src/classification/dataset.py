@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.classification import targets
+from src.classification import imbalance, targets
 from src.classification.classifier import Transforms
 from src.classification.config import Config
 from src.classification.targets import NO_LABEL
@@ -38,21 +38,25 @@ class Loader:
     def train_batches(self, epoch: int, first_step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Images (N, 3, H, W) float32 and target probabilities (N, K) float32 of one epoch, from `first_step` on."""
         cfg, data, shard = self.cfg, self.data, self.shard
+        weights = imbalance.class_weights(cfg.class_weights, data.labels, data.class_to_index)
 
-        def sample(item: tuple[int, bytes | None]) -> tuple[np.ndarray, np.ndarray]:
-            index, content = item
+        def sample(item: tuple[int, tuple[int, bytes | None]]) -> tuple[np.ndarray, np.ndarray]:
+            draw, (index, content) = item
 
             def load(i: int) -> np.ndarray:
                 return images.decode(content if i == index and content is not None else data.source.read(i))
 
             found, image = stream.first_good(load, index, len(data), self.bad, data.source.name)
-            rng = stream.generator(cfg.seed, stream.SAMPLE, epoch, index)
+            rng = stream.generator(cfg.seed, stream.SAMPLE, epoch, draw)
             return self.transforms.train(image, rng, cfg), data.labels[found]
 
-        order = stream.training_order(len(data), cfg.batch_size, cfg.seed, epoch, shard)[first_step:]
-        batches = stream.batches(sample, data.source.rows(order), cfg.num_workers)
+        order = imbalance.epoch_order(data.labels, cfg, epoch)
+        draws = stream.training_order(order, cfg.images_per_step, shard)[first_step:]
+        rows = (list(zip(numbers, row)) for numbers, row in zip(draws.tolist(), data.source.rows(draws % len(data))))
+        batches = stream.batches(sample, rows, cfg.num_workers)
         for step, (image, label) in enumerate(batches, start=first_step):
             target = targets.smooth_one_hot(label, len(data.class_to_index), cfg.label_smooth)
+            target = imbalance.weighted(target, label, weights)
             rng = stream.generator(cfg.seed, stream.BATCH, epoch, step * shard.count + shard.index)
             yield targets.mix(image, target, rng, cfg)
 

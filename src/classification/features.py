@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.classification import targets
+from src.classification import imbalance, targets
 from src.classification.checkpoints import digest
 from src.classification.classifier import Transforms
 from src.classification.config import Config
@@ -34,7 +34,7 @@ class Features:
 
     feature: np.ndarray
     label: np.ndarray
-    classes: int
+    class_to_index: dict[str, int]
 
     def __len__(self) -> int:
         return len(self.label)
@@ -43,8 +43,12 @@ class Features:
         self, cfg: Config, epoch: int, first_step: int, shard: stream.Shard
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Shuffled features (N, C) and target probabilities (N, K) of one epoch, from `first_step` on."""
-        for row in stream.training_order(len(self), cfg.batch_size, cfg.seed, epoch, shard)[first_step:]:
-            yield self.feature[row], targets.smooth_one_hot(self.label[row], self.classes, cfg.label_smooth)
+        weights = imbalance.class_weights(cfg.class_weights, self.label, self.class_to_index)
+        order = imbalance.epoch_order(self.label, cfg, epoch)
+        for draws in stream.training_order(order, cfg.images_per_step, shard)[first_step:]:
+            row = draws % len(self)
+            target = targets.smooth_one_hot(self.label[row], len(self.class_to_index), cfg.label_smooth)
+            yield self.feature[row], imbalance.weighted(target, self.label[row], weights)
 
     def eval_batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All features and labels in order, the last batch padded with NO_LABEL."""
@@ -75,19 +79,19 @@ class Extractor:
     def of(self, loader: Loader) -> Features:
         """Features of every readable file. Ranks share the work, the first one writes."""
         run, data = self.run, loader.data
-        say, rank, classes = run.journal.line, run.rank, len(data.class_to_index)
+        say, rank = run.journal.line, run.rank
         path = run.folder / FOLDER / f"{cache_key(self.backbone, data, loader.transforms, loader.cfg)}.npz"
         stored = self._read(path, loader.bad)
         found = rank.total(np.array([stored is not None]))[0]
         if stored is not None and found == rank.count:
             say(f"features of {len(stored[1])} images from {path}")
-            return Features(*stored, classes)
+            return Features(*stored, data.class_to_index)
         feature, label = self._compute(loader)
         if rank.is_first:
             bad_text = json.dumps(loader.bad.reasons)
             files.replace_file(path, lambda temporary: np.savez(temporary, feature=feature, label=label, bad=bad_text))
             say(f"features of {len(label)} images written to {path}")
-        return Features(feature, label, classes)
+        return Features(feature, label, data.class_to_index)
 
     def _read(self, path: Path, bad: stream.BadFiles) -> tuple[np.ndarray, np.ndarray] | None:
         """Features and labels of a cache file, None without a good one; the bad files it knows are noted."""

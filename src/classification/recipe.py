@@ -24,7 +24,7 @@ def train(model: Classifier, cfg: Config) -> int:
     images = scan(cfg.dataset_path, TRAIN_FOLDERS)
     classes = require_classes(images, cfg.num_classes)
     data = training.Data(images, training.validation_data(images, cfg) if cfg.run_eval else None)
-    training.require_full_batch(len(images), cfg, rank)
+    training.require_trainable(images, cfg, rank)
     initial = checkpoints.read(model, cfg.pretrain_ckpt) if cfg.pretrain_ckpt else None
     net = precision.apply(model.build(classes, cfg, "None"), cfg.dtype)
     loaded = "weights start anew"

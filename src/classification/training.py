@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from src.classification import extraction, targets
+from src.classification import extraction, imbalance, losses, targets
 from src.classification.classifier import Classifier
 from src.classification.config import Config
 from src.classification.dataset import Loader, bad_files
@@ -67,8 +67,10 @@ def full_network(
     if data.held_out is not None:
         held_out = Loader(data.held_out, model.transforms, cfg, bad_files(data.held_out, cfg, say), rank.shard)
 
+    measure = losses.focal(cfg.focal_gamma) if cfg.focal_gamma else model.loss
+
     def loss(image: Tensor, target: Tensor, keep: Tensor = None) -> Tensor:
-        return model.loss(net(image, keep), target)
+        return measure(net(image, keep), target)
 
     def batches(epoch: int, first_step: int) -> Iterable:
         arriving = loader.train_batches(epoch, first_step)
@@ -113,8 +115,10 @@ def head(model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run) -> 
     held_out = loader_of(data.held_out) if data.held_out is not None else None
     held_out_features = extractor.of(held_out) if held_out else None
 
+    measure = losses.focal(cfg.focal_gamma) if cfg.focal_gamma else model.loss
+
     def loss(pooled: Tensor, target: Tensor, keep: Tensor = None) -> Tensor:
-        return model.loss(net.head(pooled, keep), target)
+        return measure(net.head(pooled, keep), target)
 
     def batches(epoch: int, first_step: int) -> Iterable:
         arriving = features.train_batches(cfg, epoch, first_step, rank.shard)
@@ -170,19 +174,20 @@ def validation_data(train: LabelledImages, cfg: Config) -> LabelledImages:
     raise UsageError(f"run_eval is True and there is no val/ beside {train.where}; name it with --eval_dataset_path")
 
 
-def require_full_batch(samples: int, cfg: Config, rank: Rank) -> None:
-    """Training leaves the incomplete last batch out, so there has to be a full one."""
-    if samples < cfg.batch_size * rank.count:
+def require_trainable(images: LabelledImages, cfg: Config, rank: Rank) -> None:
+    """There has to be a full step, because the incomplete last one is left out; and class_weights have to fit."""
+    samples, per_rank = len(images), cfg.images_per_step
+    if samples < per_rank * rank.count:
         raise UsageError(
-            f"{cfg.dataset_path} holds {samples} images, fewer than one batch of {cfg.batch_size} x {rank.count}; "
-            f"give --batch_size {max(1, samples // rank.count)} or less"
+            f"{cfg.dataset_path} holds {samples} images, fewer than one batch of {per_rank} x {rank.count}; "
+            f"give --batch_size {max(1, samples // rank.count // cfg.accumulate)} or less"
         )
+    imbalance.class_weights(cfg.class_weights, images.labels, images.class_to_index)
 
 
 def schedule(model: Classifier, samples: int, cfg: Config, rank: Rank) -> Schedule:
     """How many steps, with which learning rates, and when to write."""
-    require_full_batch(samples, cfg, rank)
-    images_per_step = cfg.batch_size * rank.count
+    images_per_step = cfg.images_per_step * rank.count
     steps = samples // images_per_step
     return Schedule(
         epochs=cfg.epoch_size,
@@ -198,12 +203,16 @@ def schedule(model: Classifier, samples: int, cfg: Config, rank: Rank) -> Schedu
 
 def train_step(trained: Trained, planned: Schedule, cfg: Config, run: Run) -> TrainStep:
     """The compiled step: momentum, boosted or profiled if wanted."""
-    options = StepOptions(loss_scale(cfg), cfg.clip_norm, cfg.ema_decay, run.rank.count, cfg.enable_graph_kernel)
+    options = step_options(cfg, loss_scale(cfg), run.rank)
     if cfg.boost_mode != "O0":
         boosted = boost.Boost(len(planned.lr), cfg.seed, cfg.momentum, cfg.weight_decay)
         return watched(boost.make_step(trained.cell, trained.loss, options, boosted, trained.weights), cfg, run)
     optimizer = step.momentum_optimizer(trained.cell, cfg.momentum, cfg.weight_decay)
     return watched(step.make_step(trained.loss, optimizer, options, trained.weights), cfg, run)
+
+
+def step_options(cfg: Config, scale: float, rank: Rank) -> StepOptions:
+    return StepOptions(scale, cfg.clip_norm, cfg.ema_decay, rank.count, cfg.enable_graph_kernel, cfg.accumulate)
 
 
 def watched(compiled: TrainStep, cfg: Config, run: Run) -> TrainStep:

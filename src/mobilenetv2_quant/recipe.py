@@ -17,7 +17,7 @@ from src.engine.io import checkpoint as files
 from src.engine.io.run import Run, open_run
 from src.engine.loop import Schedule
 from src.engine.steps import step
-from src.engine.steps.step import StepOptions, TrainStep
+from src.engine.steps.step import TrainStep
 from src.engine.training import run_training
 from src.mobilenetv2.network import MobileNetV2
 from src.mobilenetv2_quant import calibration, checkpoints, integer_file, network
@@ -35,7 +35,7 @@ def train(cfg: Config) -> int:
     classes = require_classes(images, cfg.num_classes)
     evaluates = cfg.run_eval and not cfg.calibrate_only
     data = training.Data(images, training.validation_data(images, cfg) if evaluates else None)
-    training.require_full_batch(len(images), cfg, rank)
+    training.require_trainable(images, cfg, rank)
     initial = checkpoints.read_any(cfg.pretrain_ckpt) if cfg.pretrain_ckpt else None
     net = network.build(classes, cfg, kernels_of(cfg))
     loaded = checkpoints.load(net, initial, images.class_to_index, cfg) if initial else "weights start anew"
@@ -67,7 +67,7 @@ def train_step(trained: Trained, cfg: Config, run: Run) -> TrainStep:
     """A momentum step for each phase of the quantisation."""
     net, optimizer = trained.cell, step.momentum_optimizer(trained.cell, cfg.momentum, cfg.weight_decay)
     average = step.moving_average_of(optimizer.parameters) if cfg.ema_decay else None
-    options = StepOptions(1.0, cfg.clip_norm, cfg.ema_decay, run.rank.count, cfg.enable_graph_kernel)
+    options = training.step_options(cfg, 1.0, run.rank)
 
     def make() -> TrainStep:
         net.set_train(True)

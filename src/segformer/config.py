@@ -46,6 +46,12 @@ class Data(shared.Data):
         high=8192,
         lengths=(2,),
     )
+    native_size: bool = option("leave images at their own size instead of fitting them to base_size", False)
+    reduce_zero_label: bool = option(
+        "mask value 0 does not count and others are one less, as in ADE20K's masks",
+        False,
+        read_by=("train", "eval"),
+    )
     crop_size: tuple[int, ...] = option(
         "height and width of a training crop", low=SMALLEST_SIDE, high=8192, lengths=(2,)
     )
@@ -53,7 +59,7 @@ class Data(shared.Data):
     img_norm_std: tuple[float, ...] = option("standard deviation of red, green and blue", above=0, lengths=(3,))
     dataset_ignore_image: float = option("value of the padding of normalised images", 255.0, read_by=("train",))
     dataset_num_parallel_workers: int = option("data threads; never more than there are cores", low=1)
-    batch_size: int = option("images per step, of all cards together", low=1, read_by=("train",))
+    batch_size: int = option("images of all cards together in one part of a step", low=1, read_by=("train",))
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,13 @@ class Training(shared.Training):
     weight_decay: float = option("decay of matrices and filters; biases and norms have none", low=0)
     class_weights: bool = option("weight the classes in the loss as the class list says", True)
     loss_weight: float = option("factor of the loss", 1.0, above=0)
+    ohem_threshold: float = option(
+        "train on pixels whose class has less probability than this (and the hardest sixteenth); 0 is off",
+        0.0,
+        low=0,
+        below=1,
+    )
+    dice_weight: float = option("factor of the Dice loss that is added; 0 is off", 0.0, low=0)
     drop_path: float = option("stochastic depth: drop rate of the last block", 0.1, low=0, below=1)
     head_dropout: float = option("share of the decode head's channels that is dropped", 0.1, low=0, below=1)
     load_ckpt: bool = option("start from pretrained_ckpt_path", True)
@@ -279,9 +292,8 @@ class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export
 
     def _check_train(self) -> None:
         require_folder("data_path", self.data_path)
-        if max(self.crop_size) > MOST_ENLARGED * max(self.base_size) or min(self.crop_size) > MOST_ENLARGED * min(
-            self.base_size
-        ):
+        largest, least = (MOST_ENLARGED * side for side in (max(self.base_size), min(self.base_size)))
+        if not self.native_size and (max(self.crop_size) > largest or min(self.crop_size) > least):
             raise UsageError(
                 f"crop_size is {list(self.crop_size)} and base_size {list(self.base_size)}; images are enlarged to "
                 f"{MOST_ENLARGED:g} times base_size at most, so no image fills the crop: give a smaller --crop_size"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -82,6 +83,7 @@ def first_weights(cfg: Config) -> Checkpoint | None:
 def find(split: str, cfg: Config) -> dataset.Pairs:
     """The images and labels of a split, whose classes have to be as many as the configuration says."""
     pairs = dataset.find_pairs(cfg.data_path, split, cfg.class_list, cfg.on_missing_label)
+    pairs = dataclasses.replace(pairs, reduces_zero=cfg.reduce_zero_label)
     pairs.classes.require(cfg.class_num, cfg.dataset_ignore_label)
     if pairs.without_mask:
         print(f"{len(pairs.without_mask)} images of {split} have no label and are left out")

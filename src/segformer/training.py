@@ -26,7 +26,7 @@ from src.segformer.config import Config
 from src.segformer.data.class_list import ClassList
 from src.segformer.data.dataset import Loader, Pairs
 from src.segformer.drop_masks import keep_masks
-from src.segformer.loss import cross_entropy
+from src.segformer.loss import cross_entropy, weighed
 from src.segformer.lr_generator import SCHEDULES, get_lr
 from src.segformer.network import QuarterLogits, SegFormer
 from src.segformer.variants import drop_path_rates
@@ -36,20 +36,21 @@ HEAD_MULTIPLIER = 10.0  # of the decode head's learning rate, in the paper's rec
 
 def schedule(pairs: Pairs, cfg: Config, rank: Rank) -> loop.Schedule:
     """How many steps, with which learning rates, and when to write."""
+    images_per_step = cfg.batch_size * cfg.accumulate
     if cfg.batch_size % rank.count:
         raise UsageError(
             f"batch_size is {cfg.batch_size} for {rank.count} cards together; give a multiple of {rank.count}"
         )
-    steps = len(pairs) // cfg.batch_size
+    steps = len(pairs) // images_per_step
     if not steps:
         raise UsageError(
-            f"{pairs.where} holds {len(pairs)} training images, fewer than one batch of {cfg.batch_size}; "
-            f"give --batch_size {len(pairs)} or less"
+            f"{pairs.where} holds {len(pairs)} training images, fewer than one batch of {images_per_step}; "
+            f"give --batch_size {max(1, len(pairs) // cfg.accumulate)} or less"
         )
     return loop.Schedule(
         epochs=cfg.epoch_size,
         steps_per_epoch=steps,
-        images_per_step=cfg.batch_size,
+        images_per_step=images_per_step,
         samples=len(pairs),
         lr=get_lr(SCHEDULES[cfg.recipe], cfg.lr, cfg.warmup_steps, cfg.warmup_ratio, cfg.epoch_size * steps),
         log_interval=cfg.train_log_interval,
@@ -70,7 +71,8 @@ def batches(loader: Loader, width: int) -> Callable[[int, int], Iterator[tuple[n
     def arriving(epoch: int, first_step: int) -> Iterator[tuple[np.ndarray, ...]]:
         for index, (image, label) in enumerate(loader.train_batches(epoch, first_step), start=first_step):
             key = (cfg.seed, epoch, index * shard.count + shard.index)
-            yield (image, label, *keep_masks(rates, width, cfg.head_dropout, len(image), key))
+            keep_path, keep_channel = keep_masks(rates, width, cfg.head_dropout, len(image), key)
+            yield image, label, keep_path.transpose(2, 0, 1).copy(), keep_channel  # the batch first, see accumulate.py
 
     return arriving
 
@@ -90,15 +92,21 @@ def train_step(net: SegFormer, classes: ClassList, cfg: Config, rank: Rank) -> T
     weights = Tensor(classes.weights if cfg.class_weights else [1.0] * len(classes), ms.float32)
     ignore, factor = classes.ignore, cfg.loss_weight
     net.set_train(True)
-    fused = on_cpu.loss_of(net, weights, ignore)
+    is_plain = not (cfg.focal_gamma or cfg.ohem_threshold or cfg.dice_weight)
+    fused = on_cpu.loss_of(net, weights, ignore) if is_plain else None
+    other = None if is_plain else weighed(weights, ignore, cfg.focal_gamma, cfg.ohem_threshold, cfg.dice_weight)
 
-    def loss(image: Tensor, label: Tensor, keep_path: Tensor, keep_channel: Tensor) -> Tensor:
+    def loss(image: Tensor, label: Tensor, keep: Tensor, keep_channel: Tensor) -> Tensor:
+        keep_path = keep.transpose(1, 2, 0)
         if fused is not None:
             return fused(image, label, keep_path, keep_channel) * factor
-        return cross_entropy(net(image, keep_path, keep_channel), label, weights, ignore) * factor
+        logits = net(image, keep_path, keep_channel)
+        if other is not None:
+            return other(logits, label) * factor
+        return cross_entropy(logits, label, weights, ignore) * factor
 
     scale = DynamicScale() if cfg.dtype == "float16" else 1.0
-    options = step.StepOptions(scale, cfg.clip_norm, ranks=rank.count)
+    options = step.StepOptions(scale, cfg.clip_norm, cfg.ema_decay, rank.count, accumulate=cfg.accumulate)
     return step.make_step(loss, optimizer(net, cfg), options, net.get_parameters())
 
 

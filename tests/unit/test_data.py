@@ -180,17 +180,21 @@ class TestDecode:
 class TestOrder:
     @given(st.integers(1, 200), st.integers(1, 9), st.integers(1, 5), st.integers(0, 3))
     def test_ranks_share_an_epoch_without_overlap(self, count, batch, ranks, epoch):
-        parts = [stream.training_order(count, batch, 7, epoch, stream.Shard(rank, ranks)) for rank in range(ranks)]
+        parts = [
+            stream.training_order(stream.shuffled(count, 7, epoch), batch, stream.Shard(rank, ranks))
+            for rank in range(ranks)
+        ]
         together = np.concatenate([part.ravel() for part in parts])
         assert len(np.unique(together)) == len(together) == count // (batch * ranks) * batch * ranks
 
     def test_ranks_together_see_the_batches_of_one(self):
-        alone = stream.training_order(100, 12, 7, 0)
-        two = [stream.training_order(100, 6, 7, 0, stream.Shard(rank, 2)) for rank in range(2)]
+        order = stream.shuffled(100, 7, 0)
+        alone = stream.training_order(order, 12)
+        two = [stream.training_order(order, 6, stream.Shard(rank, 2)) for rank in range(2)]
         assert (np.concatenate(two, axis=1) == alone).all()
 
     def test_epochs_and_seeds_differ(self):
-        orders = [stream.training_order(50, 5, seed, epoch).ravel().tolist() for seed in (1, 2) for epoch in (0, 1)]
+        orders = [stream.shuffled(50, seed, epoch).tolist() for seed in (1, 2) for epoch in (0, 1)]
         assert len({tuple(order) for order in orders}) == 4
 
     @given(st.integers(1, 100), st.integers(1, 20))

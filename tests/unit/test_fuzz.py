@@ -23,7 +23,7 @@ from src.engine.errors import UsageError, ZooError
 from src.engine.export.result_files import read_labels
 from src.segformer.data import polygons
 from src.segformer.data.class_list import read_class_list
-from src.segformer.data.dataset import read_mask
+from src.segformer.data.dataset import Pairs, read_mask
 from src.segformer.data.labels import CITYSCAPES
 
 CONFIGS = {
@@ -182,8 +182,9 @@ class TestLabelFiles:
         position = data.draw(st.integers(0, len(whole)))
         damaged = whole[:position] + data.draw(st.binary(max_size=9)) + whole[position + data.draw(st.integers(0, 9)) :]
         file.write_bytes(damaged)
+        files = Files(file.parent, (file.name,))
         try:
-            mask = read_mask(Files(file.parent, (file.name,)), 0, (6, 8), CITYSCAPES)
+            mask = read_mask(Pairs(files, files, CITYSCAPES), 0, (6, 8))
         except (ZooError, BadImage) as error:
             assert is_one_sentence(error)
             return

@@ -124,6 +124,7 @@ class Settings:
     flip: bool = False
     size_divisor: int = 32
     base_size: tuple = (40, 72)
+    native_size: bool = False
     img_norm_mean: tuple = (0.0, 0.0, 0.0)
     img_norm_std: tuple = (1.0, 1.0, 1.0)
 

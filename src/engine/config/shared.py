@@ -30,6 +30,9 @@ class Training:
     """How long a training goes on, and from where."""
 
     epoch_size: int = option("epochs", low=1)
+    accumulate: int = option("parts of a batch whose gradients make one step; a step has batch_size of each", 1, low=1)
+    ema_decay: float = option("decay of the moving average of the weights, 0 is off", 0.0, low=0, below=1)
+    focal_gamma: float = option("focal loss: how much less it counts what is known already; 0 is off", 0.0, low=0)
     clip_norm: float = option("largest global gradient norm, 0 is off", 0.0, low=0)
     resume: str = option("continue a run: 'auto' (newest good checkpoint of the run folder) or a file", "")
 

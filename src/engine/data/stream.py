@@ -52,15 +52,20 @@ class Shard:
 ALONE = Shard()
 
 
-def training_order(count: int, batch_size: int, seed: int, epoch: int, shard: Shard = ALONE) -> np.ndarray:
-    """Sample indices of one epoch and shard, (steps, batch_size), shuffled; the incomplete last batch is left out.
+def shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
+    """An epoch in which every sample comes once."""
+    return generator(seed, ORDER, epoch).permutation(count)
+
+
+def training_order(order: np.ndarray, batch_size: int, shard: Shard = ALONE) -> np.ndarray:
+    """The part of an epoch's order that is for one shard, (steps, batch_size); the incomplete last batch is left out.
 
     Row s of all ranks together is the batch that one rank with batch_size * ranks would see, so that training on
     several ranks sees the same global batches as training on one.
     """
-    steps = count // (batch_size * shard.count)
-    order = generator(seed, ORDER, epoch).permutation(count)[: steps * batch_size * shard.count]
-    return order.reshape(steps, shard.count, batch_size)[:, shard.index]
+    steps = len(order) // (batch_size * shard.count)
+    whole = order[: steps * batch_size * shard.count]
+    return whole.reshape(steps, shard.count, batch_size)[:, shard.index]
 
 
 def evaluation_order(count: int, batch_size: int, shard: Shard = ALONE) -> list[np.ndarray]:

@@ -13,6 +13,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from src.engine.io.checkpoint import EMA_PREFIX
+from src.engine.steps.accumulate import accumulated
 from src.engine.steps.collective import mean_over_ranks
 from src.engine.steps.loss_scale import DynamicScale, FixedScale, GuardedStep, Parts
 
@@ -50,6 +51,7 @@ class StepOptions:
     ema_decay: float = 0.0  # of the moving average of the weights
     ranks: int = 1
     fuse: bool = False  # operators, where the device's compiler can
+    accumulate: int = 1  # parts of a batch that are computed one after another
 
     @property
     def jit_level(self) -> str:
@@ -129,6 +131,13 @@ def make_step(
     optimizer may train a part only. `average` is a moving average that several steps share.
     """
     weights, parameters, scale = list(weights), optimizer.parameters, options.loss_scale
+    if options.accumulate > 1:
+        whole = replace(options, accumulate=1)
+
+        def make_update(summed_loss: Callable) -> TrainStep:
+            return make_step(summed_loss, optimizer, whole, weights, average)
+
+        return accumulated(loss_fn, parameters, weights, options.accumulate, make_update)
     if options.ema_decay and average is None:
         average = moving_average_of(parameters)
     parts = Parts(loss_fn, optimizer, average or (), [p for p in weights if not p.requires_grad])

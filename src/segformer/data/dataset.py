@@ -5,8 +5,9 @@ Two layouts, recognised by their folders; <split> is train or val:
     leftImg8bit/<split>/<city>/X_leftImg8bit.png    gtFine/<split>/<city>/X_gtFine_labelTrainIds.png    (Cityscapes)
     images/<split>/**/X.jpg (png, bmp, ...)         masks/<split>/**/X.png        (any other; classes in classes.csv)
 
-Nothing is written into the data folder. A configuration is any object with the fields base_size, crop_size (height,
-width), img_norm_mean, img_norm_std, dataset_ignore_image, seed, batch_size and dataset_num_parallel_workers.
+Nothing is written into the data folder. A configuration is any object with the fields base_size, native_size, crop_size
+(height, width), img_norm_mean, img_norm_std, dataset_ignore_image, seed, batch_size, accumulate and
+dataset_num_parallel_workers.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Pairs:
     masks: Source
     classes: ClassList
     without_mask: tuple[str, ...] = ()  # images that were left out because they have none
+    reduces_zero: bool = False  # whether masks hold 0 for what does not count, and class k as k + 1
 
     def __len__(self) -> int:
         return len(self.images)
@@ -58,7 +60,7 @@ class Pairs:
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image (H, W, 3) uint8 RGB and mask (H, W) uint8."""
         image = images.decode(self.images.read(index))
-        return image, read_mask(self.masks, index, image.shape[:2], self.classes)
+        return image, read_mask(self, index, image.shape[:2])
 
 
 class Sample(NamedTuple):
@@ -139,10 +141,15 @@ def find_pairs(data_path: str, split: str, class_list: str = "", on_missing_labe
 
 def require_filled_crops(pairs: Pairs, cfg: Any) -> None:
     """Refuse a crop that none of the first images can fill, however enlarged: it would train on padding."""
-    largest = [side * transforms.RATIO[1] for side in cfg.base_size]
     sizes = first_sizes(pairs)
-    fitted = [transforms.fitted_size(*size, largest) for size in sizes]
+    most = 1.0 if cfg.native_size else transforms.RATIO[1]
+    fitted = [transforms.fitted_size(*size, transforms.box(cfg, size, most)) for size in sizes]
     if sizes and not any(h >= cfg.crop_size[0] and w >= cfg.crop_size[1] for h, w in fitted):
+        if cfg.native_size:
+            raise UsageError(
+                f"crop_size is {list(cfg.crop_size)} and an image has {sizes[0][0]} x {sizes[0][1]} pixels; "
+                "give a smaller --crop_size or leave native_size out"
+            )
         raise UsageError(
             f"crop_size is {list(cfg.crop_size)} and an image of {sizes[0][0]} x {sizes[0][1]} becomes "
             f"{fitted[0][0]} x {fitted[0][1]} at most (twice base_size {list(cfg.base_size)}, aspect kept); "
@@ -154,7 +161,7 @@ def padding_line(pairs: Pairs, cfg: Any) -> str:
     """What to say where one of the first images, fitted to base_size, does not fill a crop; else empty."""
     padded = {}
     for size in first_sizes(pairs):
-        fitted = transforms.fitted_size(*size, cfg.base_size)
+        fitted = transforms.fitted_size(*size, transforms.box(cfg, size, 1.0))
         filled = min(fitted[0], cfg.crop_size[0]) * min(fitted[1], cfg.crop_size[1])
         padded[1 - filled / (cfg.crop_size[0] * cfg.crop_size[1])] = (size, fitted)
     share = max(padded, default=0)
@@ -194,8 +201,9 @@ def missing(root: Path, lost: list[tuple[Path, Path]], count: int) -> ZooError:
     return ZooError(f"{len(lost)} of {count} images have no label: {image} needs {mask}; {remedy}")
 
 
-def read_mask(masks: Source, index: int, shape: tuple[int, ...], classes: ClassList) -> np.ndarray:
+def read_mask(pairs: Pairs, index: int, shape: tuple[int, ...]) -> np.ndarray:
     """Index mask (H, W) uint8. Raises BadImage where the file is broken, ZooError where it is another mask."""
+    masks, classes = pairs.masks, pairs.classes
     path = masks.where / masks.name(index)
     try:
         data = masks.read(index)
@@ -217,8 +225,17 @@ def read_mask(masks: Source, index: int, shape: tuple[int, ...], classes: ClassL
         raise ZooError(
             f"label {path} has {size[1]}x{size[0]} pixels but its image {shape[1]}x{shape[0]}; give both one size"
         )
+    if pairs.reduces_zero:
+        mask = reduced(mask, classes.ignore)
     check_values(mask, path, classes)
     return mask
+
+
+def reduced(mask: np.ndarray, ignore: int) -> np.ndarray:
+    """A mask (H, W) uint8 whose 0 and `ignore` are `ignore` now, and whose other values are one less."""
+    table = np.roll(np.arange(256, dtype=np.uint8), 1)
+    table[[0, ignore]] = ignore
+    return table[mask]
 
 
 def check_values(mask: np.ndarray, path: Path, classes: ClassList) -> None:
@@ -237,7 +254,8 @@ def train_transform(
     image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, cfg: Any, ignore: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Image (3, h, w) float32 and mask (h, w) int32 of crop_size: resize, crop, flip, distort, normalise, pad."""
-    image, mask = transforms.random_resize(image, mask, rng, cfg.base_size)
+    if not cfg.native_size:
+        image, mask = transforms.random_resize(image, mask, rng, cfg.base_size)
     image, mask = transforms.random_crop(image, mask, rng, cfg.crop_size, ignore)
     image, mask = transforms.random_flip(image, mask, rng)
     image = transforms.photometric_distortion(image, rng)
@@ -248,10 +266,13 @@ def train_transform(
 
 
 def eval_transform(image: np.ndarray, cfg: Any, scale: float | None = 1.0) -> np.ndarray:
-    """(H, W, 3) uint8 -> (3, h, w) float32, fitted to `scale` times base_size; at its own size where that is None."""
+    """(H, W, 3) uint8 -> (3, h, w) float32, fitted to `scale` times base_size (of its own size with native_size).
+
+    At its own size where `scale` is None.
+    """
     if scale is not None:
         height, width = image.shape[:2]
-        box = (cfg.base_size[0] * scale, cfg.base_size[1] * scale)
+        box = transforms.box(cfg, (height, width), scale)
         image = transforms.resize_image(image, *transforms.fitted_size(height, width, box))
     return transforms.normalise(image, cfg.img_norm_mean, cfg.img_norm_std)
 
@@ -266,9 +287,9 @@ class Loader:
     shard: stream.Shard = stream.ALONE
 
     @property
-    def batch_per_rank(self) -> int:
-        """SegFormer's batch_size is that of all ranks together."""
-        return self.cfg.batch_size // self.shard.count
+    def images_per_step(self) -> int:
+        """Of one rank; SegFormer's batch_size is that of all ranks together."""
+        return self.cfg.batch_size // self.shard.count * self.cfg.accumulate
 
     def train_batches(self, epoch: int, first_step: int = 0) -> Iterator[tuple[np.ndarray, ...]]:
         """Images (N, 3, h, w) float32 and masks (N, h, w) int32 of one epoch, from `first_step` on."""
@@ -279,8 +300,8 @@ class Loader:
             rng = stream.generator(cfg.seed, stream.SAMPLE, epoch, int(index))
             return train_transform(image, mask, rng, cfg, pairs.classes.ignore)
 
-        order = stream.training_order(len(pairs), self.batch_per_rank, cfg.seed, epoch, self.shard)[first_step:]
-        yield from stream.batches(sample, order, cfg.dataset_num_parallel_workers)
+        order = stream.training_order(stream.shuffled(len(pairs), cfg.seed, epoch), self.images_per_step, self.shard)
+        yield from stream.batches(sample, order[first_step:], cfg.dataset_num_parallel_workers)
 
     def eval_samples(self, scale: float | None = 1.0) -> Iterator[Sample | None]:
         """Every image of this rank in order, one at a time; only a few are prepared in advance.

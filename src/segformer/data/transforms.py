@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,6 +41,12 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     if mask.shape == (height, width):
         return mask
     return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def box(cfg: Any, size: Sequence[int], scale: float) -> tuple[float, float]:
+    """Height and width that an image of `size` (height, width) is fitted to: `scale` times base_size, or its own."""
+    height, width = size if cfg.native_size else cfg.base_size
+    return height * scale, width * scale
 
 
 def random_resize(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, base_size: Sequence[int]) -> Pair:

@@ -1,0 +1,152 @@
+"""Losses for imbalanced and hard data against numpy, and steps made of parts against whole ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.needs_mindspore
+ms = pytest.importorskip("mindspore")
+
+from mindspore import Tensor, nn, ops  # noqa: E402
+
+from src.classification import losses  # noqa: E402
+from src.engine.steps import step  # noqa: E402
+from src.engine.steps.loss_scale import DynamicScale  # noqa: E402
+from src.engine.steps.step import StepOptions, TrainStep  # noqa: E402
+from src.mobilenetv2.loss import cross_entropy  # noqa: E402
+from src.segformer import loss as pixels  # noqa: E402
+
+IGNORE, SHARP = 255, 3.0
+RNG = np.random.default_rng(0)
+LOGITS = (SHARP * RNG.standard_normal((2, 4, 8, 8))).astype(np.float32)
+LABEL = RNG.integers(0, 4, (2, 8, 8)).astype(np.int32)
+LABEL[0, :3] = IGNORE
+WEIGHTS = np.array([1.0, 2.0, 0.5, 1.0], np.float32)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+
+
+class TestFocal:
+    LOGITS = (SHARP * RNG.standard_normal((6, 5))).astype(np.float32)
+    TARGET = np.eye(5, dtype=np.float32)[[0, 1, 2, 3, 4, 0]] * 0.9 + 0.02
+
+    @pytest.mark.parametrize("gamma", [0.5, 2.0])
+    def test_it_is_the_papers(self, gamma):
+        logarithm = log_softmax(self.LOGITS)
+        wanted = -(self.TARGET * (1 - np.exp(logarithm)) ** gamma * logarithm).sum(1).mean()
+        found = losses.focal(gamma)(Tensor(self.LOGITS), Tensor(self.TARGET))
+        assert float(found.asnumpy()) == pytest.approx(wanted, rel=1e-5)
+
+    def test_what_is_certain_has_a_finite_gradient(self):
+        certain = np.array([[100.0, 0.0, 0.0]], np.float32)
+        gradient = ms.grad(losses.focal(0.5))(Tensor(certain), Tensor(np.eye(3, dtype=np.float32)[:1]))
+        assert np.isfinite(gradient.asnumpy()).all()
+
+
+def expected(gamma: float, threshold: float, dice_weight: float) -> float:
+    """The weighed loss of LOGITS in float64."""
+    counted = LABEL != IGNORE
+    label = LABEL * counted
+    logarithm = log_softmax(LOGITS)
+    entropy = -np.take_along_axis(logarithm, label[:, None], 1)[:, 0]
+    p, weight = np.exp(-entropy), WEIGHTS[label] * counted
+    if threshold:
+        least = np.sort(p[counted])[: LABEL.size // 16 + 1].max()
+        weight = weight * ((p < threshold) | (p <= least))
+    told = entropy * (1 - p) ** gamma if gamma else entropy
+    found = (told * weight).sum() / weight.sum()
+    probability, truth = np.exp(logarithm) * counted[:, None], np.eye(4)[label].transpose(0, 3, 1, 2) * counted[:, None]
+    common = 2 * (probability * truth).sum((0, 2, 3)) + 1
+    return found + dice_weight * (1 - (common / ((probability + truth).sum((0, 2, 3)) + 1)).mean())
+
+
+@pytest.mark.parametrize(
+    ("gamma", "threshold", "dice_weight"),
+    [(2.0, 0.0, 0.0), (0.0, 0.7, 0.0), (0.0, 1e-9, 0.0), (0.0, 0.0, 0.5), (1.5, 0.3, 1.0)],
+)
+def test_pixels_count_by_how_hard_they_are(gamma, threshold, dice_weight):
+    loss = pixels.weighed(Tensor(WEIGHTS), IGNORE, gamma, threshold, dice_weight)
+    value, gradient = ms.value_and_grad(loss)(Tensor(LOGITS), Tensor(LABEL))
+    assert float(value.asnumpy()) == pytest.approx(expected(gamma, threshold, dice_weight), rel=1e-5)
+    assert np.isfinite(gradient.asnumpy()).all()
+    assert not gradient.asnumpy()[0, :, :3].any()  # what is ignored teaches nothing
+
+
+def test_without_switches_it_is_the_cross_entropy():
+    plain = pixels.cross_entropy(Tensor(LOGITS), Tensor(LABEL), Tensor(WEIGHTS), IGNORE)
+    same = pixels.weighed(Tensor(WEIGHTS), IGNORE, 0.0, 0.0, 0.0)(Tensor(LOGITS), Tensor(LABEL))
+    assert plain.asnumpy() == same.asnumpy()
+
+
+class Network(nn.Cell):
+    """Two layers, with batch normalisation between them if wanted."""
+
+    def __init__(self, norm: bool):
+        super().__init__()
+        ms.set_seed(3)
+        self.first, self.last = nn.Dense(6, 8), nn.Dense(8, 3)
+        self.norm = nn.BatchNorm1d(8, momentum=0.9) if norm else nn.Identity()
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.last(ops.relu(self.norm(self.first(x))))
+
+
+def step_of(options: StepOptions, norm: bool = False) -> TrainStep:
+    net = Network(norm).set_train(True)
+
+    def loss(x: Tensor, target: Tensor) -> Tensor:
+        return cross_entropy(net(x), target)
+
+    return step.make_step(loss, step.momentum_optimizer(net, 0.9, 1e-4), options, net.get_parameters())
+
+
+def batch(seed: int) -> tuple[Tensor, Tensor]:
+    rng = np.random.default_rng(seed)
+    x, target = rng.standard_normal((8, 6)), np.eye(3)[rng.integers(0, 3, 8)]
+    return Tensor(x.astype(np.float32)), Tensor(target.astype(np.float32))
+
+
+def values(one: TrainStep) -> dict[str, np.ndarray]:
+    return {p.name: p.asnumpy().copy() for p in one.state}
+
+
+class TestAccumulated:
+    @pytest.mark.parametrize(
+        "options",
+        [StepOptions(clip_norm=0.5, ema_decay=0.9), StepOptions(loss_scale=1024.0)],
+        ids=["plain", "scaled"],
+    )
+    def test_parts_give_the_step_of_the_whole_batch(self, options):
+        from dataclasses import replace
+
+        whole, parts = step_of(options), step_of(replace(options, accumulate=4))
+        for seed in range(4):
+            one, other = (float(run(0.1, *batch(seed)).asnumpy()) for run in (whole, parts))
+            assert one == pytest.approx(other, rel=1e-5)
+        ours, theirs = values(parts), values(whole)
+        assert ours.keys() == theirs.keys()  # the sums are in no checkpoint
+        for name, array in theirs.items():
+            np.testing.assert_allclose(ours[name], array, rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize("scale", [1024.0, DynamicScale(1024.0)], ids=["fixed", "dynamic"])
+    def test_a_part_that_overflows_changes_nothing_but_the_scale(self, scale):
+        one = step_of(StepOptions(loss_scale=scale, ema_decay=0.9, accumulate=2), norm=True)
+        one(0.1, *batch(0))
+        before = values(one)
+        x, target = batch(1)
+        broken = x.asnumpy().copy()
+        broken[1] = np.inf  # in the first of two parts
+        one(0.1, Tensor(broken), target)
+        assert bool(one.scaling()[0].asnumpy()) and one.skipped() == 1
+        changed = {name for name, array in values(one).items() if array.tobytes() != before[name].tobytes()}
+        assert changed <= {"loss_scale", "loss_scale_good_steps"}
+        one(0.1, x, target)
+        after = values(one)
+        assert all(np.isfinite(array).all() for array in after.values())
+        assert any(
+            array.tobytes() != before[name].tobytes() for name, array in after.items() if name.endswith("weight")
+        )
