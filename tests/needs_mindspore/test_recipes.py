@@ -173,6 +173,17 @@ class TestResume:
         assert last.returncode == 0, last.stderr
         assert_same_state(undisturbed[0] / "mobilenetv2-3_4.ckpt", tmp_path / "run" / "mobilenetv2-3_4.ckpt")
 
+    @pytest.mark.slow
+    def test_balanced_epochs_and_steps_of_parts_resume_bit_for_bit(self, tiny, images, tmp_path):
+        flags = ("--sampler", "balanced", "--class_weights", "balanced", "--focal_gamma", "1.5", "--epoch_size", "2")
+        flags += ("--batch_size", "3", "--accumulate", "2")
+        assert train(tiny, images, tmp_path, *flags).returncode == 0
+        shutil.copytree(tmp_path / "run", tmp_path / "again")
+        resumed = ("--save_checkpoint_path", "again", "--resume", "again/mobilenetv2-1_4.ckpt")
+        result = train(tiny, images, tmp_path, *flags, *resumed)
+        assert result.returncode == 0, result.stderr
+        assert_same_state(tmp_path / "run" / "mobilenetv2-2_4.ckpt", tmp_path / "again" / "mobilenetv2-2_4.ckpt")
+
     def test_finished_run_has_nothing_left_to_do(self, undisturbed, tiny, images, tmp_path):
         shutil.copytree(undisturbed[0], tmp_path / "run")
         result = train(tiny, images, tmp_path, "--resume", "auto")
