@@ -20,8 +20,16 @@ from tests.aarch64 import emulation
 
 # Images, channels, height, width. Nothing fills a vector; planes of one pixel, planes small enough to be put side by
 # side, planes of several blocks of pixels (batch_norm.h: 4096, matrix.h: 1024,
-# channel_norm.cc: 256), one image and more.
-SHAPES = [(2, 19, 9, 13), (1, 50, 37, 41), (3, 19, 5, 7), (1, 3, 130, 131), (2, 17, 1, 1)]
+# channel_norm.cc: 256), one image and more, planes of which several make a tile (channel_blocks.h).
+SHAPES = [
+    (2, 19, 9, 13),
+    (1, 50, 37, 41),
+    (3, 19, 5, 7),
+    (1, 3, 130, 131),
+    (2, 17, 1, 1),
+    (70, 33, 2, 2),
+    (9, 18, 4, 4),
+]
 Shape = tuple[int, int, int, int]
 HEADS, CLASSES = 2, 5
 KERNELS = {
