@@ -612,6 +612,28 @@ def test_a_joined_normalisation_and_depthwise_are_the_two(kernels, shape, stride
         assert_close(one, other, 1e-5)
 
 
+def test_momentum_and_moving_average_of_many_tensors(kernels):
+    shapes, rate, momentum, decays = [(33, 7), (1,), (2, 3, 5)], 0.1, 0.9, [0.01, 0.0, 0.5]
+    weights, moments, gradients, averages = ([random(*s, seed=seed) for s in shapes] for seed in range(4))
+    expected_moments = [
+        momentum * m + g + d * w.astype(np.float64) for w, m, g, d in zip(weights, moments, gradients, decays)
+    ]
+    expected = [w - rate * m for w, m in zip(weights, expected_moments)]
+    expected_averages = [0.75 * a + 0.25 * w for a, w in zip(averages, expected)]
+    numbers = [np.array(rate, np.float32), np.array(momentum, np.float32), np.array(decays, np.float32)]
+    for name, arrays, written in (
+        ("MomentumUpdate", [*numbers, *weights, *moments, *gradients], [*expected, *expected_moments]),
+        ("MovingAverage", [np.array([0.75], np.float32), *averages, *expected], expected_averages),
+    ):
+        arrays = [array.astype(np.float32) for array in arrays]  # a process of its own may work on copies
+        assert kernels.refusal(name, [*arrays, done := np.zeros(1, np.float32)]) == "" and done[0] == 1
+        if isinstance(kernels, native_kernels.EmulatedKernels):
+            continue
+        first = len(numbers) if name == "MomentumUpdate" else 1
+        for found, wanted in zip(arrays[first:], written):
+            assert_close(found, wanted, 1e-6)
+
+
 def results(library: Path, threads: int, **extra: str) -> str:
     """The hash that native_kernels prints in a process of its own."""
     threading = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
