@@ -20,8 +20,16 @@ from tests.aarch64 import emulation
 
 # Images, channels, height, width. Nothing fills a vector; planes of one pixel, planes small enough to be put side by
 # side, planes of several blocks of pixels (batch_norm.h: 4096, matrix.h: 1024,
-# channel_norm.cc: 256), one image and more.
-SHAPES = [(2, 19, 9, 13), (1, 50, 37, 41), (3, 19, 5, 7), (1, 3, 130, 131), (2, 17, 1, 1)]
+# channel_norm.cc: 256), one image and more, planes of which several make a tile (channel_blocks.h).
+SHAPES = [
+    (2, 19, 9, 13),
+    (1, 50, 37, 41),
+    (3, 19, 5, 7),
+    (1, 3, 130, 131),
+    (2, 17, 1, 1),
+    (70, 33, 2, 2),
+    (9, 18, 4, 4),
+]
 Shape = tuple[int, int, int, int]
 HEADS, CLASSES = 2, 5
 KERNELS = {
@@ -40,7 +48,7 @@ class Kernels:
         self.library.CallKernel.restype = ctypes.c_char_p
 
     def __call__(self, name: str, inputs: list[np.ndarray], shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
-        inputs = [np.ascontiguousarray(array) for array in inputs]
+        inputs = [np.asarray(array, order="C") for array in inputs]
         outputs = [np.full(shape, np.nan, np.float32) for shape in shapes]  # so that a gap shows
         refusal = self.refusal(name, [*inputs, *outputs])
         if refusal:
@@ -185,7 +193,17 @@ def call_quantised(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
     return found + kernels("IntSum", [found[-1], found[-1][::-1].copy(), numbers], [shape])
 
 
-CALLS = (call_mobile, call_layers, call_head, call_quantised)
+def call_updates(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
+    """The update of all parameters, which are written in place."""
+    shapes = [shape, (shape[1],), (1,)]
+    weights, moments, gradients, averages = ([random(*s, seed=seed) for s in shapes] for seed in range(4))
+    rate, momentum, decays = np.array(0.1, np.float32), np.array(0.9, np.float32), np.array([0.01, 0, 0], np.float32)
+    found = kernels("MomentumUpdate", [rate, momentum, decays, *weights, *moments, *gradients], [(1,)])
+    found += kernels("MovingAverage", [np.array([0.99], np.float32), *averages, *weights], [(1,)])
+    return [*found, *weights, *moments, *averages]
+
+
+CALLS = (call_mobile, call_layers, call_head, call_quantised, call_updates)
 
 
 class Recorder(Kernels):
@@ -215,9 +233,9 @@ def bad_calls(good: dict[str, list[np.ndarray]]) -> Iterator[tuple[str, str, lis
         for number, array in enumerate(arrays):
             wrong = {
                 "another dimension": array[None],
-                "empty": array[:0],
+                "empty": np.atleast_1d(array)[:0],
                 "another type": array.astype(np.float64),
-                "longer": np.concatenate([array, array[:1]]),
+                "longer": np.concatenate([np.atleast_1d(array), np.atleast_1d(array)[:1]]),
             }
             for kind, changed in wrong.items():
                 yield name, f"{kind}: {number}", [*arrays[:number], changed, *arrays[number + 1 :]]
@@ -233,6 +251,7 @@ def expected_refusal(name: str, arrays: list[np.ndarray]) -> str:
     }
     try:
         check_count(kernel, variant, len(arrays))
+        kernel = kernel.of(len(arrays) - len(kernel.outputs))
         check_types(kernel, variant, [array.dtype.name for array in arrays])
         output_shapes(kernel, variant, [array.shape for array in arrays], numbers)
     except Refused as refusal:

@@ -15,6 +15,7 @@ from src.classification.classifier import Classifier
 from src.classification.config import Config
 from src.classification.dataset import Loader, bad_files
 from src.classification.features import Extractor, Features
+from src.cpu_kernels.optimizer import momentum_kind
 from src.engine import loop
 from src.engine.data.cached_files import CachedFiles
 from src.engine.data.image_folder import EVAL_FOLDERS, scan
@@ -207,7 +208,9 @@ def train_step(trained: Trained, planned: Schedule, cfg: Config, run: Run) -> Tr
     if cfg.boost_mode != "O0":
         boosted = boost.Boost(len(planned.lr), cfg.seed, cfg.momentum, cfg.weight_decay)
         return watched(boost.make_step(trained.cell, trained.loss, options, boosted, trained.weights), cfg, run)
-    optimizer = step.momentum_optimizer(trained.cell, cfg.momentum, cfg.weight_decay)
+    is_plain = cfg.platform == "CPU" and options.loss_scale == 1.0
+    kind = momentum_kind(cfg.cpu_kernels if is_plain else "off")
+    optimizer = step.momentum_optimizer(trained.cell, cfg.momentum, cfg.weight_decay, kind=kind)
     return watched(step.make_step(trained.loss, optimizer, options, trained.weights), cfg, run)
 
 

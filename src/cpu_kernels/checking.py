@@ -60,11 +60,16 @@ def output_shapes(
 
 
 def check_count(kernel: Kernel, variant: str, count: int) -> None:
-    """Raise Refused unless as many tensors are given as there are arguments."""
-    if count != len(kernel.arguments):
-        wanted = ", ".join(argument.name for argument in kernel.arguments)
-        sentence = f"{len(kernel.arguments)} tensors are needed ({wanted}), not {count}"
-        raise Refused(f"CPU kernel {kernel.name}{variant}: {sentence}")
+    """Raise Refused unless as many tensors are given as there are arguments; lists may have any one length."""
+    wanted = ", ".join(argument.name for argument in kernel.arguments)
+    fixed, lists = len(kernel.arguments) - len(kernel.lists), len(kernel.lists)
+    if lists and (count <= fixed or (count - fixed) % lists):
+        sentence = f"{fixed} tensors and {lists} lists of one length are needed ({wanted}), not {count} tensors"
+    elif not lists and count != fixed:
+        sentence = f"{fixed} tensors are needed ({wanted}), not {count}"
+    else:
+        return
+    raise Refused(f"CPU kernel {kernel.name}{variant}: {sentence}")
 
 
 def _with_values(text: str, values: Mapping[str, int]) -> str:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import mindspore as ms
 from mindspore import Tensor, ops
+from mindspore.ops import signature
 
 from src.cpu_kernels import gradients
 from src.cpu_kernels.checking import check_types, output_shapes
 from src.cpu_kernels.declaration import Kernel
 from src.cpu_kernels.operators import OPERATORS
+
+WRITES, READS = signature.sig_rw.RW_WRITE, signature.sig_rw.RW_READ
 
 
 def custom_operator(library: Path, name: str, variant: str = "", **numbers: int) -> ops.Custom:
@@ -26,6 +29,25 @@ def custom_operator(library: Path, name: str, variant: str = "", **numbers: int)
         backward = _custom(library, kernel, variant, numbers) if kernel is not None else None
         bprop = getattr(gradients.load(library), name)(backward)
     return _custom(library, entry.forward(), variant, numbers, bprop)
+
+
+def in_place_operator(library: Path, name: str, entries: int) -> ops.Custom:
+    """The operator `name`, which writes into its inputs, on lists of `entries` tensors.
+
+    MindSpore is told that it has effects, so it stays between what comes before and after it in a compiled function,
+    and that it wants the parameters themselves rather than their values.
+    """
+    kernel = OPERATORS[name].forward()
+    operator = _custom(library, kernel, "", {})
+    operator.add_prim_attr("side_effect_mem", True)
+    operator.set_signatures(
+        [
+            signature.make_sig(f"{argument.name}_{entry}", WRITES if argument.written else READS)
+            for argument in kernel.inputs
+            for entry in range(entries if argument.each else 1)
+        ]
+    )
+    return operator
 
 
 def settings(name: str, argument: str = "settings", **values: float) -> Tensor:
@@ -46,11 +68,11 @@ def _custom(
     dtypes = tuple(getattr(ms, output.dtype) for output in kernel.outputs)
 
     def out_shape(*shapes):
-        found = output_shapes(kernel, variant, shapes, numbers)
+        found = output_shapes(kernel.of(len(shapes)), variant, shapes, numbers)
         return tuple(found) if len(found) > 1 else found[0]
 
     def out_dtype(*types):
-        check_types(kernel, variant, [str(found.element_type()).lower() for found in types])
+        check_types(kernel.of(len(types)), variant, [str(found.element_type()).lower() for found in types])
         return dtypes[0] if len(dtypes) == 1 else dtypes
 
     function = f"{library}:{kernel.name}{variant}"

@@ -8,7 +8,7 @@ end is any number of further sides. No side may be 0.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple, Union
 
@@ -20,6 +20,8 @@ class Argument:
     """One tensor. `numbers` names its elements where each has a meaning of its own, as "eps momentum".
 
     A number that a shape or a rule uses has to be whole. `dtype` is that of the elements, as MindSpore calls it.
+    `each`: a list of tensors, of any shapes; what comes after the lists are outputs only, and all lists of a kernel
+    have `entries` tensors, those of one place one shape, which is "*sides". `written`: the kernel changes it in place.
     """
 
     name: str
@@ -27,10 +29,17 @@ class Argument:
     meaning: str
     dtype: str = "float32"
     numbers: tuple[str, ...] = ()
+    each: bool = False
+    written: bool = False
 
     @property
     def sides(self) -> list[str]:
         return self.shape.split()
+
+
+def tensors(name: str, meaning: str, written: bool = False) -> Argument:
+    """A list of tensors."""
+    return Argument(name, "*sides", meaning, each=True, written=written)
 
 
 def scalars(name: str, numbers: str, meaning: str) -> Argument:
@@ -96,9 +105,27 @@ class Kernel:
         return self.inputs + self.outputs
 
     @property
+    def lists(self) -> tuple[Argument, ...]:
+        return tuple(argument for argument in self.inputs if argument.each)
+
+    @property
     def constants(self) -> tuple[str, ...]:
         """What the variants set."""
         return tuple(next(iter(self.variants.values())))
+
+    def of(self, inputs: int) -> Kernel:
+        """The kernel for so many tensors: each of a list's as an argument of its own, `entries` a constant."""
+        if not self.lists:
+            return self
+        fixed = len(self.inputs) - len(self.lists)
+        entries = max(1, (inputs - fixed) // len(self.lists))
+        written_out = [
+            replace(argument, name=f"{argument.name}[{entry}]", shape=f"*sides{entry}", each=False)
+            for argument in self.lists
+            for entry in range(entries)
+        ]
+        variants = {name: {**constants, "entries": entries} for name, constants in self.variants.items()}
+        return replace(self, inputs=(*self.inputs[:fixed], *written_out), variants=variants)
 
     def whole_numbers(self) -> tuple[str, ...]:
         """Numbers that decide about shapes; Python has to be told them, as it sees no values while it compiles."""
@@ -113,7 +140,7 @@ class Kernel:
         return tuple(self._steps())
 
     def _steps(self) -> Iterator[Step]:
-        known, rules, derived = set(self.constants), list(self.rules), dict(self.derived)
+        known, rules, derived = {*self.constants, "entries"}, list(self.rules), dict(self.derived)
         whole = self.whole_numbers()
         for index, argument in enumerate(self.arguments):
             yield from _settled(known, rules, derived)

@@ -14,6 +14,8 @@ BEGINNING = """// Written by header.py from operators.py.
 
 #pragma once
 
+#include <vector>
+
 #include "tensors.h"
 
 namespace {
@@ -29,16 +31,24 @@ def text() -> str:
 def _structure(kernel: Kernel) -> str:
     """A kernel's structure, and a function that makes it for each variant."""
     name, members, checks = f"{kernel.name}Args", [f"  int64_t {name};" for name in kernel.constants], []
-    known = set(kernel.constants)
+    known, fixed = {*kernel.constants, "entries"}, len(kernel.inputs) - len(kernel.lists)
+    if kernel.lists:
+        members += [
+            "  int64_t entries;  // of each list",
+            "  std::vector<int64_t> sides;  // the product of an entry's",
+        ]
     for step in kernel.steps:
-        if isinstance(step, Rule):
+        if isinstance(step, Check) and step.argument.each:
+            checks += _check_list(step, fixed)
+            members.append(_list_member(step.argument))
+        elif isinstance(step, Rule):
             checks.append(_rule(step))
         elif isinstance(step, Derived):
             members.append(f"  int64_t {step.name};")
             checks.append(f"    {step.name} = {in_cpp(step.text)};")
             known.add(step.name)
         else:
-            checks += _check(step, known)
+            checks += _check(step, known, _place(kernel, step.index))
             members += _members(step, known, is_input=step.index < len(kernel.inputs))
             known |= {side for side in step.argument.sides if side.lstrip("*").isidentifier()}
             known |= set(step.whole)
@@ -51,7 +61,7 @@ def _structure(kernel: Kernel) -> str:
         *members,
         "",
         f"  explicit {name}(const Tensors& given{parameters}){' : ' + constants if constants else ''} {{",
-        f'    given.CheckCount({len(kernel.arguments)}, "{wanted}");',
+        _count(kernel, wanted),
         *checks,
         "  }",
         "};",
@@ -62,6 +72,37 @@ def _structure(kernel: Kernel) -> str:
             f"inline {name} Read{kernel.name}{variant}(const Tensors& given) {{ return {name}(given{given}); }}"
         )
     return "\n".join([*lines, ""])
+
+
+def _count(kernel: Kernel, wanted: str) -> str:
+    """The check of the number of tensors."""
+    if not kernel.lists:
+        return f'    given.CheckCount({len(kernel.arguments)}, "{wanted}");'
+    fixed, lists = len(kernel.arguments) - len(kernel.lists), len(kernel.lists)
+    return f'    entries = given.CheckLists({fixed}, {lists}, "{wanted}");'
+
+
+def _place(kernel: Kernel, index: int) -> str:
+    """Where an argument's tensor is, in C++: outputs come after all entries of the lists."""
+    if index < len(kernel.inputs):
+        return str(index)
+    return f"{index - len(kernel.lists)} + {len(kernel.lists)} * entries" if kernel.lists else str(index)
+
+
+def _list_member(argument: Argument) -> str:
+    constant = "" if argument.written else "const "
+    return f"  {constant}{TYPES[argument.dtype]}* const* {argument.name};  // {argument.meaning}"
+
+
+def _check_list(step: Check, first: int) -> list[str]:
+    """Types and shapes of a list, whose entries are shaped as those of the first list, which begins at `first`."""
+    argument, place = step.argument, f"{first} + {step.index - first} * entries"
+    constant = "" if argument.written else "const "
+    return [
+        f'    given.CheckEach({place}, entries, {{"{argument.name}", "{argument.dtype}", ""}}, {first});',
+        *([f"    sides = given.Products({first}, entries);"] if step.index == first else []),
+        f"    {argument.name} = given.Each<{constant}{TYPES[argument.dtype]}>({place});",
+    ]
 
 
 def _members(step: Check, known: set[str], is_input: bool) -> list[str]:
@@ -90,9 +131,9 @@ def _rule(rule: Rule) -> str:
     return f'    given.CheckRule({in_cpp(rule.text)}, "{rule.text}", {{{values}}});'
 
 
-def _check(step: Check, known: set[str]) -> list[str]:
-    """Type and shape of one tensor, then what it gives values to."""
-    argument, index = step.argument, step.index
+def _check(step: Check, known: set[str], index: str) -> list[str]:
+    """Type and shape of the tensor at `index`, then what it gives values to."""
+    argument = step.argument
     fixed = [side for side in argument.sides if not side.startswith("*")]
     shown, values = [], []
     for position, side in enumerate(fixed):

@@ -8,7 +8,7 @@ N images, C channels, H x W pixels.
 
 from __future__ import annotations
 
-from src.cpu_kernels.declaration import Argument, Gradient, Operator, scalars
+from src.cpu_kernels.declaration import Argument, Gradient, Operator, scalars, tensors
 
 MAP = Argument("x", "n c h w", "the input")
 SAME = Argument("y", "n c h w", "the result")
@@ -267,4 +267,32 @@ FOR_QUANTISATION = (
     ),
 )
 
-OPERATORS = {entry.name: entry for entry in (*FOR_CONVOLUTIONAL_NETWORKS, *FOR_TRANSFORMERS, *FOR_QUANTISATION)}
+FOR_OPTIMIZERS = (
+    Operator(
+        "MomentumUpdate",
+        "moment = momentum * moment + gradient + decay * weight, then weight -= learning_rate * moment.",
+        inputs=(
+            Argument("learning_rate", "", "by what the step is multiplied"),
+            Argument("momentum", "", "what stays of the moments"),
+            Argument("decays", "entries", "decay of each weight"),
+            tensors("weight", "what is trained", written=True),
+            tensors("moment", "the moments", written=True),
+            tensors("gradient", "gradients of the weights"),
+        ),
+        outputs=(Argument("done", "1", "1 when all is written"),),
+    ),
+    Operator(
+        "MovingAverage",
+        "average = decay * average + (1 - decay) * value.",
+        inputs=(
+            scalars("settings", "decay", "what stays of the average"),
+            tensors("average", "the moving averages", written=True),
+            tensors("value", "what they follow"),
+        ),
+        outputs=(Argument("done", "1", "1 when all is written"),),
+    ),
+)
+
+OPERATORS = {
+    entry.name: entry for entry in (*FOR_CONVOLUTIONAL_NETWORKS, *FOR_TRANSFORMERS, *FOR_QUANTISATION, *FOR_OPTIMIZERS)
+}

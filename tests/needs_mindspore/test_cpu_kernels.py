@@ -11,7 +11,7 @@ ms = pytest.importorskip("mindspore")
 
 from mindspore import Tensor, nn, ops  # noqa: E402
 
-from src.cpu_kernels import availability, build, cells, rewrite  # noqa: E402
+from src.cpu_kernels import availability, build, cells, optimizer, rewrite  # noqa: E402
 from src.cpu_kernels.checking import Refused  # noqa: E402
 from src.cpu_kernels.custom import custom_operator, settings  # noqa: E402
 from src.engine.errors import ZooError  # noqa: E402
@@ -22,7 +22,7 @@ from src.mobilenetv2.network import Backbone  # noqa: E402
 from tests.networks import calm  # noqa: E402
 
 # Odd sizes, one image, one pixel, planes smaller than the filter, channels that fill no vector.
-SHAPES = [(2, 5, 9, 7), (1, 1, 1, 1), (3, 17, 2, 2), (1, 3, 1, 6), (2, 19, 33, 14)]
+SHAPES = [(2, 5, 9, 7), (1, 1, 1, 1), (3, 17, 2, 2), (1, 3, 1, 6), (2, 19, 33, 14), (9, 32, 4, 4)]
 EPS = 1e-5
 MOMENTUM = 0.9
 LIMITS = {"Linear": (-np.inf, np.inf), "ReLU": (0, np.inf), "ReLU6": (0, 6)}
@@ -479,6 +479,38 @@ def test_twenty_training_steps_agree_with_stock(library):
     for name, expected in stock.items():
         moved = np.abs(expected - before[name]).max()
         assert np.abs(fast[name] - expected).max() <= 2e-3 * moved + 1e-5, name
+
+
+def updated(kind, steps=5):
+    """Losses and the state of a small network after some steps with momentum, decay and a moving average."""
+    net = nn.SequentialCell([nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten()])
+    net.append(nn.Dense(8 * 36, 4))
+    rng = np.random.default_rng(3)
+    for parameter in net.get_parameters():
+        parameter.set_data(Tensor((rng.standard_normal(parameter.shape) * 0.01 + 0.1).astype(np.float32)))
+    net.set_train()
+
+    def loss(image):
+        return (net(image) ** 2).mean() * 0.1
+
+    options = step.StepOptions(ema_decay=0.9)
+    run = step.make_step(loss, step.momentum_optimizer(net, 0.9, 0.01, kind=kind), options, net.get_parameters())
+    losses = [float(run(0.01 * (n + 1), random((4, 3, 6, 6), seed=n)).asnumpy()) for n in range(steps)]
+    return losses, {parameter.name: parameter.asnumpy() for parameter in run.state}
+
+
+def test_one_kernel_updates_as_the_stock_optimizer_does(library):
+    """The state has the same names in the same order, so checkpoints of both go on with the other."""
+    assert optimizer.momentum_kind("off") is nn.Momentum
+    stock_losses, stock = updated(nn.Momentum)
+    losses, fused = updated(optimizer.momentum_kind("on"))
+    again, repeated = updated(optimizer.momentum_kind("on"))
+    np.testing.assert_allclose(losses, stock_losses, rtol=1e-5)
+    assert losses == again and list(fused) == list(stock)
+    assert any(name.startswith("moments.") for name in fused) and any(name.startswith("ema.") for name in fused)
+    for name, expected in stock.items():
+        np.testing.assert_allclose(fused[name], expected, rtol=1e-5, atol=1e-6, err_msg=name)
+        np.testing.assert_array_equal(fused[name], repeated[name], err_msg=name)
 
 
 @pytest.mark.parametrize("slow", [False, True])

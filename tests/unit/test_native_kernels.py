@@ -521,6 +521,119 @@ def test_shapes_that_do_not_fit_each_other_are_refused(kernels):
             kernels("ResizeSumBackward", [*maps, random(1, 2, *dy)], [(1, 2, 3, 3), (1, 2, *third), (1, 2, 1, 1)])
 
 
+# Planes of one pixel, of four, of a vector, with rests of channels and pixels, one tile and several; and a large one.
+PLANES = [(40, 35, 1, 1), (70, 33, 2, 2), (9, 48, 4, 4), (2, 24, 8, 8), (3, 18, 5, 7), (2, 19, 16, 13), (1, 5, 33, 29)]
+
+
+def depthwise(x, weight, stride):
+    x = np.asarray(x, np.float64)
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))[:, :, ::stride, ::stride]
+    return np.einsum("nchwij,cij->nchw", windows, weight[:, 0])
+
+
+def batch_normalized(x, gamma, beta, eps=1e-5):
+    x = np.asarray(x, np.float64)
+    mean, variance = x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True)
+    return (x - mean) / np.sqrt(variance + eps) * gamma[:, None, None] + beta[:, None, None]
+
+
+def statistics(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Shapes of the outputs of a normalisation."""
+    return [shape, *[(shape[1],)] * 4]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", PLANES)
+def test_depthwise(kernels, shape, stride):
+    n, c, h, w = shape
+    x, weight = random(*shape), random(c, 1, 3, 3)
+    expected = depthwise(x, weight, stride)
+    assert_close(kernels(f"DepthwiseS{stride}", [x, weight], [expected.shape])[0], expected, 3e-6)
+    dy = random(*expected.shape, seed=1)
+    gradients = kernels(f"DepthwiseBackwardS{stride}", [x, weight, dy], [shape, weight.shape])
+    assert_slopes(gradients, lambda x, weight: (depthwise(x, weight, stride) * dy).sum(), [x, weight])
+
+
+@pytest.mark.parametrize("out", [1, 16, 50])
+@pytest.mark.parametrize("shape", [*PLANES, (300, 8, 1, 1)])
+def test_pointwise(kernels, shape, out):
+    n, c, h, w = shape
+    x, weight, dy = random(*shape), random(out, c, 1, 1), random(n, out, h, w)
+    matrix = weight[..., 0, 0].astype(np.float64)
+    expected = np.einsum("oc,nchw->nohw", matrix, x)
+    assert_close(kernels("Pointwise", [x, weight], [dy.shape])[0], expected, 3e-6)
+    dx, dweight = kernels("PointwiseBackward", [x, weight, dy], [shape, weight.shape])
+    assert_close(dx, np.einsum("oc,nohw->nchw", matrix, dy), 3e-6)
+    assert_close(dweight[..., 0, 0], np.einsum("nohw,nchw->oc", dy.astype(np.float64), x), 3e-6)
+
+
+@pytest.mark.parametrize("shape", PLANES)
+def test_training_norm(kernels, shape):
+    n, c, h, w = shape
+    x, gamma, beta, dy = random(*shape) + 3, random(c, seed=1), random(c, seed=2), random(*shape, seed=3)
+    moving, settings = [random(c, seed=4), np.abs(random(c, seed=5))], np.array([1e-5, 0.9], np.float32)
+    inputs, sizes = [x, gamma, beta, *moving, settings], statistics(shape)
+    exact = batch_normalized(x, gamma, beta)
+    for suffix, most in (("Linear", None), ("ReLU6", 6.0)):
+        y, mean, scale, new_mean, new_variance = kernels(f"BatchNormTrain{suffix}", inputs, sizes)
+        assert_close(y, exact if most is None else np.clip(exact, 0, most), 1e-5)
+        assert_close(new_mean, 0.9 * moving[0] + 0.1 * x.astype(np.float64).mean((0, 2, 3)), 3e-6)
+        assert_close(new_variance, 0.9 * moving[1] + 0.1 * x.astype(np.float64).var((0, 2, 3), ddof=1), 1e-5)
+        # As float64 passes them, so that a value beside an edge of ReLU6 is compared with its own side.
+        passed = dy if most is None else dy * ((exact > 1e-3) & (exact < most - 1e-3))
+        gradients = kernels(
+            f"BatchNormTrainBackward{suffix}", [x, gamma, beta, mean, scale, passed], [shape, (c,), (c,)]
+        )
+        assert_slopes(
+            gradients, lambda *arrays, passed=passed: (batch_normalized(*arrays) * passed).sum(), [x, gamma, beta], 1e-3
+        )
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", PLANES)
+def test_a_joined_normalisation_and_depthwise_are_the_two(kernels, shape, stride):
+    n, c, h, w = shape
+    x, weight, moving = random(*shape), random(c, 1, 3, 3), [random(c, seed=4), np.abs(random(c, seed=5))]
+    gamma, beta, settings = random(c, seed=1), random(c, seed=2), np.array([1e-5, 0.9], np.float32)
+    inputs = [x, gamma, beta, *moving, settings]
+    z, *expected = kernels("BatchNormTrainReLU6", inputs, statistics(shape))
+    small = (n, c, (h - 1) // stride + 1, (w - 1) // stride + 1)
+    (y,) = kernels(f"DepthwiseS{stride}", [z, weight], [small])
+    found = kernels(f"NormDepthwiseS{stride}", [*inputs, weight], [small, *[(c,)] * 4])
+    for one, other in zip(found, [y, *expected]):
+        assert_close(one, other, 3e-6)
+    dy = random(*small, seed=3)
+    dz, dweight = kernels(f"DepthwiseBackwardS{stride}", [z, weight, dy], [shape, weight.shape])
+    norm = kernels("BatchNormTrainBackwardReLU6", [x, gamma, beta, *expected[:2], dz], [shape, (c,), (c,)])
+    sizes = [shape, (c,), (c,), weight.shape]
+    joined = kernels(f"NormDepthwiseBackwardS{stride}", [x, gamma, beta, *expected[:2], weight, dy], sizes)
+    for one, other in zip(joined, [*norm, dweight]):
+        assert_close(one, other, 1e-5)
+
+
+def test_momentum_and_moving_average_of_many_tensors(kernels):
+    shapes, rate, momentum, decays = [(33, 7), (1,), (2, 3, 5)], 0.1, 0.9, [0.01, 0.0, 0.5]
+    weights, moments, gradients, averages = ([random(*s, seed=seed) for s in shapes] for seed in range(4))
+    expected_moments = [
+        momentum * m + g + d * w.astype(np.float64) for w, m, g, d in zip(weights, moments, gradients, decays)
+    ]
+    expected = [w - rate * m for w, m in zip(weights, expected_moments)]
+    expected_averages = [0.75 * a + 0.25 * w for a, w in zip(averages, expected)]
+    numbers = [np.array(rate, np.float32), np.array(momentum, np.float32), np.array(decays, np.float32)]
+    for name, arrays, written in (
+        ("MomentumUpdate", [*numbers, *weights, *moments, *gradients], [*expected, *expected_moments]),
+        ("MovingAverage", [np.array([0.75], np.float32), *averages, *expected], expected_averages),
+    ):
+        arrays = [array.astype(np.float32) for array in arrays]  # a process of its own may work on copies
+        assert kernels.refusal(name, [*arrays, done := np.zeros(1, np.float32)]) == "" and done[0] == 1
+        if isinstance(kernels, native_kernels.EmulatedKernels):
+            continue
+        first = len(numbers) if name == "MomentumUpdate" else 1
+        for found, wanted in zip(arrays[first:], written):
+            assert_close(found, wanted, 1e-6)
+
+
 def results(library: Path, threads: int, **extra: str) -> str:
     """The hash that native_kernels prints in a process of its own."""
     threading = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
@@ -532,8 +645,8 @@ def results(library: Path, threads: int, **extra: str) -> str:
 
 
 def test_threads_do_not_change_a_bit(library):
-    one, again, two = results(library, 1), results(library, 1), results(library, 2)
-    assert one == again == two
+    one, again, two, three = (results(library, threads) for threads in (1, 1, 2, 3))
+    assert one == again == two == three
 
 
 @pytest.mark.parametrize("library", [AARCH64], indirect=True)

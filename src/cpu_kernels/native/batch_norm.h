@@ -83,13 +83,10 @@ void NormalizeChannel(const Images& images, int64_t channel, Affine affine, cons
       channel, [=](int64_t offset, int64_t length) { Normalize<kActivation>(affine, x + offset, y + offset, length); });
 }
 
-// The batch's statistics of one channel, as what normalises it; written to the kernel's outputs, with the moved
-// averages.
+// What normalises one channel by the batch's statistics; written to the kernel's outputs, with the moved averages.
 template <typename Args>
-Affine BatchAffine(const Args& args, const Images& images, int64_t channel) {
+Affine WriteStatistics(const Args& args, int64_t channel, const Moments& moments) {
   const double eps = args.eps, momentum = args.momentum;
-  Moments moments;
-  images.ForEachChunk(channel, [&](int64_t offset, int64_t length) { moments.Add(args.x + offset, length); });
   const double variance = moments.squares / moments.count;
   const Affine affine = {static_cast<float>(moments.mean), static_cast<float>(1.0 / std::sqrt(variance + eps)),
                          args.gamma[channel], args.beta[channel]};
@@ -101,6 +98,13 @@ Affine BatchAffine(const Args& args, const Images& images, int64_t channel) {
   args.new_variance[channel] =
       static_cast<float>(momentum * args.moving_variance[channel] + (1.0 - momentum) * unbiased);
   return affine;
+}
+
+template <typename Args>
+Affine BatchAffine(const Args& args, const Images& images, int64_t channel) {
+  Moments moments;
+  images.ForEachChunk(channel, [&](int64_t offset, int64_t length) { moments.Add(args.x + offset, length); });
+  return WriteStatistics(args, channel, moments);
 }
 
 // dy where the activation lets it pass, with the stock operators' limits (6 itself passes, 0 does not). The value

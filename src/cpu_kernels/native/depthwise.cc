@@ -2,12 +2,64 @@
 
 #include "depthwise.h"
 
+#include "depthwise_blocks.h"
 #include "operators.h"
 
 namespace {
 
 template <int kStride>
+void ForwardBlocks(const DepthwiseArgs& args) {
+  const int64_t size = args.h * args.w, out_size = args.out_h * args.out_w;
+  const Groups groups = GroupsOf(args.n, args.h, args.w);
+#pragma omp parallel if (IsWorthThreads(args.n * args.c * size))
+  {
+    std::vector<float> x(groups.images * size * kLanes), y(groups.images * out_size * kLanes);
+    Bordered bordered(args.h, args.w, groups.images);
+#pragma omp for schedule(static)
+    for (int64_t index = 0; index < CeilDiv(args.c, kLanes); ++index) {
+      const ChannelBlock block(args.c, index);
+      const BlockFilters filters(args.weight, block);
+      groups.ForEach([&](int64_t image, int64_t images) {
+        block.LoadImages(args.x, image, images, size, x.data());
+        bordered.Fill(x.data(), images);
+        bordered.ForEach<kStride>(images, [&](const float* place, int64_t pixel) {
+          Store(&y[pixel * kLanes], filters.At(place, bordered.pitch));
+        });
+        block.StoreImages(y.data(), image, images, out_size, args.y);
+      });
+    }
+  }
+}
+
+template <int kStride>
+void BackwardBlocks(const DepthwiseBackwardArgs& args) {
+  const int64_t size = args.h * args.w, out_size = args.out_h * args.out_w;
+  const Groups groups = GroupsOf(args.n, args.h, args.w);
+#pragma omp parallel if (IsWorthThreads(args.n * args.c * size))
+  {
+    std::vector<float> x(groups.images * size * kLanes), grads(x.size()), dy(groups.images * out_size * kLanes);
+    Bordered bordered(args.h, args.w, groups.images);
+    BlockDepthwiseGradients<kStride> depthwise(args.h, args.w, groups.images);
+#pragma omp for schedule(static)
+    for (int64_t index = 0; index < CeilDiv(args.c, kLanes); ++index) {
+      const ChannelBlock block(args.c, index);
+      const BlockFilters filters(args.weight, block);
+      depthwise.Begin();
+      groups.ForEach([&](int64_t image, int64_t images) {
+        block.LoadImages(args.x, image, images, size, x.data());
+        block.LoadImages(args.dy, image, images, out_size, dy.data());
+        bordered.Fill(x.data(), images);
+        depthwise.Add(filters, &bordered, dy.data(), images, grads.data());
+        block.StoreImages(grads.data(), image, images, size, args.dx);
+      });
+      depthwise.End(block, args.dweight);
+    }
+  }
+}
+
+template <int kStride>
 void Forward(const DepthwiseArgs& args) {
+  if (AreBlocksFaster(args.h, args.w)) return ForwardBlocks<kStride>(args);
   const Layout<kStride> layout(args.h, args.w);
   const int64_t size = args.h * args.w;
 #pragma omp parallel
@@ -24,6 +76,7 @@ void Forward(const DepthwiseArgs& args) {
 
 template <int kStride>
 void Backward(const DepthwiseBackwardArgs& args) {
+  if (AreBlocksFaster(args.h, args.w)) return BackwardBlocks<kStride>(args);
   const Layout<kStride> layout(args.h, args.w);
   const int64_t size = args.h * args.w;
 #pragma omp parallel

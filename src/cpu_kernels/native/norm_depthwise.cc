@@ -2,13 +2,77 @@
 // plane at a time and never stored: backward computes it again.
 
 #include "batch_norm.h"
+#include "batch_norm_blocks.h"
 #include "depthwise.h"
+#include "depthwise_blocks.h"
 #include "operators.h"
 
 namespace {
 
+// The tile x normalised, with ReLU6.
+void NormalizeInto(const BlockAffine& affine, const float* x, int64_t images, Bordered* z) {
+  z->ForEach<1>(images, [&](float* to, int64_t pixel) {
+    Store(to, BlockActivated<Activation::kReLU6>(affine.Output(Load(x + pixel * kLanes))));
+  });
+}
+
+template <int kStride>
+void ForwardBlocks(const NormDepthwiseArgs& args) {
+  const int64_t size = args.h * args.w, out_size = args.out_h * args.out_w;
+  const Groups groups = GroupsOf(args.n, args.h, args.w);
+#pragma omp parallel if (IsWorthThreads(args.n * args.c * size))
+  {
+    std::vector<float> x(groups.images * size * kLanes), y(groups.images * out_size * kLanes);
+    Bordered z(args.h, args.w, groups.images);
+#pragma omp for schedule(static)
+    for (int64_t index = 0; index < CeilDiv(args.c, kLanes); ++index) {
+      const ChannelBlock block(args.c, index);
+      const BlockAffine affine = BatchAffine(args, block, groups, x.data());
+      const BlockFilters filters(args.weight, block);
+      groups.ForEach([&](int64_t image, int64_t images) {
+        if (!groups.IsOne()) block.LoadImages(args.x, image, images, size, x.data());
+        NormalizeInto(affine, x.data(), images, &z);
+        z.ForEach<kStride>(
+            images, [&](const float* place, int64_t pixel) { Store(&y[pixel * kLanes], filters.At(place, z.pitch)); });
+        block.StoreImages(y.data(), image, images, out_size, args.y);
+      });
+    }
+  }
+}
+
+template <int kStride>
+void BackwardBlocks(const NormDepthwiseBackwardArgs& args) {
+  const int64_t size = args.h * args.w, out_size = args.out_h * args.out_w;
+  const Groups groups = GroupsOf(args.n, args.h, args.w);
+#pragma omp parallel if (IsWorthThreads(args.n * args.c * size))
+  {
+    std::vector<float> x(groups.images * size * kLanes), grads(x.size()), dy(groups.images * out_size * kLanes);
+    Bordered z(args.h, args.w, groups.images);
+    BlockDepthwiseGradients<kStride> depthwise(args.h, args.w, groups.images);
+#pragma omp for schedule(static)
+    for (int64_t index = 0; index < CeilDiv(args.c, kLanes); ++index) {
+      const ChannelBlock block(args.c, index);
+      const BlockAffine affine = AffineOf(args, block);
+      const BlockFilters filters(args.weight, block);
+      BlockGradients gradients(affine);
+      depthwise.Begin();
+      groups.ForEach([&](int64_t image, int64_t images) {
+        block.LoadImages(args.x, image, images, size, x.data());
+        block.LoadImages(args.dy, image, images, out_size, dy.data());
+        NormalizeInto(affine, x.data(), images, &z);
+        depthwise.Add(filters, &z, dy.data(), images, grads.data());
+        gradients.Add<Activation::kReLU6>(x.data(), grads.data(), images * size);
+        if (!groups.IsOne()) block.StoreImages(grads.data(), image, images, size, args.dx);
+      });
+      depthwise.End(block, args.dweight);
+      FinishBlock(args, block, groups, &gradients, x.data(), grads.data());
+    }
+  }
+}
+
 template <int kStride>
 void Forward(const NormDepthwiseArgs& args) {
+  if (AreBlocksFaster(args.h, args.w)) return ForwardBlocks<kStride>(args);
   const Images images(args);
   const int64_t size = images.size;
   const Layout<kStride> layout(args.h, args.w);
@@ -31,6 +95,7 @@ void Forward(const NormDepthwiseArgs& args) {
 
 template <int kStride>
 void Backward(const NormDepthwiseBackwardArgs& args) {
+  if (AreBlocksFaster(args.h, args.w)) return BackwardBlocks<kStride>(args);
   const Images images(args);
   const int64_t size = images.size;
   const Layout<kStride> layout(args.h, args.w);

@@ -26,6 +26,19 @@ void Tensors::RefuseCount(int count, const char* names) const {
   Refuse(kernel_, std::to_string(count) + " tensors are needed (" + names + "), not " + std::to_string(count_));
 }
 
+void Tensors::RefuseLists(int fixed, int lists, const char* names) const {
+  Refuse(kernel_, std::to_string(fixed) + " tensors and " + std::to_string(lists) +
+                      " lists of one length are needed (" + names + "), not " + std::to_string(count_) + " tensors");
+}
+
+void Tensors::CheckEach(int64_t index, int64_t entries, const Expected& expected, int64_t first) const {
+  for (int64_t i = 0; i < entries; ++i) {
+    const std::string number = std::to_string(i), name = std::string(expected.name) + "[" + number + "]";
+    const std::string shape = "*sides" + number;
+    Check(index + i, {name.c_str(), expected.type, shape.c_str()}, {}, index == first ? Sides{} : Rest(first + i, 0));
+  }
+}
+
 void Tensors::RefuseType(int index, const Expected& expected) const {
   Refuse(kernel_, std::string(expected.name) + " must be of type " + expected.type + ", not " + types_[index]);
 }

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <initializer_list>
 #include <stdexcept>
+#include <vector>
 
 // A kernel throws it, outside of its parallel parts, for tensors that it cannot work on. MindSpore's RuntimeError then
 // holds its sentence.
@@ -58,6 +59,27 @@ class [[gnu::visibility("hidden")]] Tensors {
     if (count_ != count) RefuseCount(count, names);
   }
 
+  // Length of the lists, each of which has to have the same, among `fixed` other tensors.
+  int64_t CheckLists(int fixed, int lists, const char* names) const {
+    if (count_ <= fixed || (count_ - fixed) % lists != 0) RefuseLists(fixed, lists, names);
+    return (count_ - fixed) / lists;
+  }
+
+  // The entries of a list: any shapes for the first list, which begins at `first`, and the same ones for the others.
+  void CheckEach(int64_t index, int64_t entries, const Expected& expected, int64_t first) const;
+
+  // How many elements the entries of a list have.
+  std::vector<int64_t> Products(int64_t index, int64_t entries) const {
+    std::vector<int64_t> products(entries);
+    for (int64_t i = 0; i < entries; ++i) products[i] = Rest(index + i, 0).Product();
+    return products;
+  }
+
+  template <typename T>
+  T* const* Each(int64_t index) const {
+    return reinterpret_cast<T* const*>(data_ + index);
+  }
+
   // `rest`: what follows the given sides; nothing unless said.
   void Check(int index, const Expected& expected, std::initializer_list<int64_t> sides,
              Sides rest = {nullptr, 0}) const {
@@ -91,6 +113,7 @@ class [[gnu::visibility("hidden")]] Tensors {
   }
 
   [[noreturn]] void RefuseCount(int count, const char* names) const;
+  [[noreturn]] void RefuseLists(int fixed, int lists, const char* names) const;
   [[noreturn]] void RefuseType(int index, const Expected& expected) const;
   [[noreturn]] void RefuseShape(int index, const Expected& expected, std::initializer_list<int64_t> sides,
                                 Sides rest) const;
