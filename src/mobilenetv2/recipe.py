@@ -15,5 +15,9 @@ def evaluate(cfg: Config) -> int:
     return recipe.evaluate(MOBILENETV2, cfg)
 
 
+def infer(cfg: Config) -> int:
+    return recipe.infer(MOBILENETV2, cfg)
+
+
 def export(cfg: Config) -> int:
     return recipe.export(MOBILENETV2, cfg)

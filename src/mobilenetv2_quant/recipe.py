@@ -1,4 +1,4 @@
-"""MobileNetV2-quant's recipes in prose: calibrate and train, evaluate, export."""
+"""MobileNetV2-quant's recipes in prose: calibrate and train, evaluate, infer, export."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from src.classification import checkpoints as float_checkpoints
-from src.classification import conversion, evaluation, training
+from src.classification import conversion, evaluation, prediction, training
 from src.classification.dataset import Loader, bad_files
 from src.classification.recipe import run_settings
 from src.classification.training import Trained
@@ -102,8 +102,13 @@ def evaluate(cfg: Config) -> int:
     return evaluation.run(MOBILENETV2_QUANT, cfg, open_checkpoint)
 
 
+def infer(cfg: Config) -> int:
+    """Name the likeliest classes of images, by a quantised checkpoint or an exported ONNX file."""
+    return prediction.run(MOBILENETV2_QUANT, cfg, open_checkpoint)
+
+
 def open_checkpoint(cfg: Config) -> tuple[files.Checkpoint, MobileNetV2]:
-    """The checkpoint to evaluate and its network."""
+    """The checkpoint to score with and its network."""
     checkpoint = checkpoints.read(cfg.pretrain_ckpt)
     tell_kernels(cfg, print)
     return checkpoint, checkpoints.network_of(checkpoint, cfg, kernels_of(cfg))

@@ -20,7 +20,8 @@ from tools import source_tree
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 SCRIPTS = sorted(path for folder in ("tools", "examples") for path in (ROOT / folder).rglob("*.py"))
 WITHOUT_MINDSPORE = """
-src.classification.classifier src.classification.config src.classification.dataset src.classification.targets
+src.classification.classifier src.classification.config src.classification.contact_sheet src.classification.dataset
+src.classification.targets
 src.cloud.copies src.cloud.inputs src.cloud.job src.cloud.job_environment src.cloud.once src.cloud.storage
 src.cloud.stores src.cloud.uploads src.cloud.zips src.cpu_kernels.build src.cpu_kernels.checking
 src.cpu_kernels.declaration src.cpu_kernels.expressions src.cpu_kernels.gradients src.cpu_kernels.header

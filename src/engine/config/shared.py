@@ -44,6 +44,13 @@ class Checkpoints:
 
 
 @dataclass(frozen=True)
+class Inference:
+    """What infer.py writes."""
+
+    infer_output_path: str = option("folder for the results", "./infer_result/")
+
+
+@dataclass(frozen=True)
 class Device:
     """What computes."""
 
@@ -97,10 +104,10 @@ class Unused:
 
 
 @dataclass(frozen=True)
-class Shared(Data, Training, Checkpoints, Device, Cloud, Unused):
+class Shared(Data, Training, Checkpoints, Inference, Device, Cloud, Unused):
     """The base of every model's Config: the keys above, and the questions that src/zoo.py and src/cloud ask."""
 
-    commands: ClassVar[tuple[str, ...]] = ("train", "eval", "export")
+    commands: ClassVar[tuple[str, ...]] = ("train", "eval", "infer", "export")
 
     @staticmethod
     def named_after(file: Path) -> dict[str, str]:

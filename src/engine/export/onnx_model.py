@@ -26,7 +26,7 @@ def store_metadata(model: Any, metadata: dict) -> None:
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """An open file; `batch_size` is None where it takes any, `meta` is what the exporter knew.
+    """An open file; `meta` is what the exporter knew.
 
     `together` computes one image on all threads, `apart` one image per thread. Many images go faster apart: threads
     need not wait for each other in every layer, and what a layer leaves for the next stays in the cache.
@@ -35,9 +35,20 @@ class OnnxModel:
     path: Path
     together: onnxruntime.InferenceSession
     threads: int
-    batch_size: int | None
-    outputs: int
+    input_shape: tuple[int | str | None, ...]  # a size that is free is no number
+    output_shape: tuple[int | str | None, ...]
     meta: dict
+
+    @property
+    def batch_size(self) -> int | None:
+        """None where the file takes any."""
+        size = self.input_shape[0]
+        return size if isinstance(size, int) else None
+
+    @property
+    def outputs(self) -> int | str | None:
+        """How many numbers, or planes of them, the first output has for an image; None where that is free or one."""
+        return self.output_shape[1] if len(self.output_shape) > 1 else None
 
     @property
     def class_to_index(self) -> dict[str, int] | None:
@@ -73,9 +84,8 @@ def load(path: Path, threads: int) -> OnnxModel:
     """Open a file. Raises ZooError where onnxruntime cannot."""
     together = _session(path, threads)
     first, output = together.get_inputs()[0], together.get_outputs()[0]
-    batch_size = first.shape[0] if isinstance(first.shape[0], int) else None
     meta = json.loads(together.get_modelmeta().custom_metadata_map.get(META_KEY, "{}"))
-    return OnnxModel(path, together, threads, batch_size, output.shape[1], meta)
+    return OnnxModel(path, together, threads, tuple(first.shape), tuple(output.shape), meta)
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
