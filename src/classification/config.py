@@ -90,12 +90,9 @@ class Checkpoints(shared.Checkpoints):
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(shared.Evaluation):
     """How eval.py scores."""
 
-    eval_backend: str = option(
-        "what runs the network", "mindspore", choices=("mindspore", "onnx"), read_by=("eval", "infer")
-    )
     per_class_csv: str = option("eval: write accuracy per class to this file", "", read_by=("eval",))
     confusion_matrix: str = option("eval: draw the confusion matrix into this PNG file", "", read_by=("eval",))
 
@@ -271,15 +268,9 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Inference, E
 
     def _check_model(self) -> None:
         """What is scored, and what runs it."""
-        require_file("pretrain_ckpt", self.pretrain_ckpt)
+        self.require_model("pretrain_ckpt", self.pretrain_ckpt)
         if self.amp_level != "O0" and self.amp_dtype == "bfloat16":
             self.require_half_precision()
-        is_onnx_file = self.pretrain_ckpt.endswith(".onnx")
-        if is_onnx_file != (self.eval_backend == "onnx"):
-            raise UsageError(
-                f"eval_backend is {self.eval_backend} and pretrain_ckpt {self.pretrain_ckpt}; "
-                "backend onnx takes an .onnx file, backend mindspore a checkpoint"
-            )
 
     def _check_export(self) -> None:
         require_file("ckpt_file", self.ckpt_file)

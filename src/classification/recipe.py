@@ -7,11 +7,12 @@ from pathlib import Path
 
 from mindspore import nn
 
-from src.classification import checkpoints, conversion, evaluation, prediction, training
+from src.classification import checkpoints, comparing, conversion, evaluation, prediction, training
 from src.classification.classifier import Classifier
 from src.classification.config import Config
 from src.cpu_kernels import rewrite
 from src.engine import device, precision
+from src.engine.comparison import Contender, Task
 from src.engine.config import to_yaml
 from src.engine.data.image_folder import TRAIN_FOLDERS, require_classes, scan
 from src.engine.io.checkpoint import Checkpoint, Names
@@ -65,6 +66,11 @@ def evaluate(model: Classifier, cfg: Config) -> int:
 def infer(model: Classifier, cfg: Config) -> int:
     """Name the likeliest classes of images, by a checkpoint or an exported ONNX file."""
     return prediction.run(model, cfg, partial(open_checkpoint, model))
+
+
+def contender(model: Classifier, cfg: Config) -> tuple[Contender, Task]:
+    """A checkpoint or an exported file, to be compared with others."""
+    return comparing.contender(model, cfg, partial(open_checkpoint, model))
 
 
 def open_checkpoint(model: Classifier, cfg: Config) -> tuple[Checkpoint, nn.Cell]:

@@ -16,7 +16,8 @@ from src.classification.config import Config
 from src.engine import loop
 from src.engine.data import stream
 from src.engine.errors import UsageError, ZooError
-from src.engine.export import onnx_model
+from src.engine.export import backends
+from src.engine.export.exported_model import ExportedModel
 from src.engine.io.checkpoint import Checkpoint
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
@@ -56,7 +57,7 @@ class Scorer:
 
 def open_scorer(model: Classifier, cfg: AnyConfig, open_checkpoint: OpenCheckpoint) -> Scorer:
     """What `pretrain_ckpt` holds; for a checkpoint, the device has to be set up."""
-    if cfg.eval_backend == "onnx":
+    if cfg.eval_backend != "mindspore":
         return _of_exported_file(cfg)
     checkpoint, net = open_checkpoint(cfg)
     classes = checkpoints.class_count(model, checkpoint)
@@ -64,7 +65,8 @@ def open_scorer(model: Classifier, cfg: AnyConfig, open_checkpoint: OpenCheckpoi
 
 
 def _of_exported_file(cfg: Config) -> Scorer:
-    runtime = onnx_model.load(Path(cfg.pretrain_ckpt).expanduser(), stream.usable_threads(cfg.num_workers))
+    path, threads = Path(cfg.pretrain_ckpt).expanduser(), stream.usable_threads(cfg.num_workers)
+    runtime = backends.load(cfg.eval_backend, path, threads)
     classes = require_classifier(runtime, cfg)
     # Many images at once, so that threads find parts; whole parts, so that a fixed size costs no padding.
     part = runtime.batch_size or 1
@@ -73,13 +75,13 @@ def _of_exported_file(cfg: Config) -> Scorer:
     return Scorer(runtime.predict, classes, runtime.class_to_index, batch_size, activation)
 
 
-def require_classifier(runtime: onnx_model.OnnxModel, cfg: Config) -> int:
+def require_classifier(runtime: ExportedModel, cfg: Config) -> int:
     """The number of classes. Raises where a file gives no scores per image, or takes images of another size."""
     classes = runtime.outputs
-    if len(runtime.input_shape) != 4 or len(runtime.output_shape) != 2 or not isinstance(classes, int):
+    if len(runtime.input_shape) != 4 or len(runtime.output_shape) != 2 or classes is None:
         raise ZooError(f"{runtime.path} is no classifier of images: it gives no row of scores per image; use another")
-    size, taken = [cfg.image_height, cfg.image_width], list(runtime.input_shape[2:])
-    if all(isinstance(side, int) for side in taken) and taken != size:
+    size, taken = (cfg.image_height, cfg.image_width), runtime.image_size
+    if taken and taken != size:
         raise UsageError(
             f"image_height and image_width are {size[0]} and {size[1]}, and {runtime.path} takes images of "
             f"{taken[0]} x {taken[1]}; give --image_height {taken[0]} --image_width {taken[1]}"

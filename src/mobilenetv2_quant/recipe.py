@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from src.classification import checkpoints as float_checkpoints
-from src.classification import conversion, evaluation, prediction, training
+from src.classification import comparing, conversion, evaluation, prediction, training
 from src.classification.dataset import Loader, bad_files
 from src.classification.recipe import run_settings
 from src.classification.training import Trained
 from src.cpu_kernels import availability
 from src.engine import device
+from src.engine.comparison import Contender, Task
 from src.engine.data.image_folder import TRAIN_FOLDERS, require_classes, scan
 from src.engine.io import checkpoint as files
 from src.engine.io.run import Run, open_run
@@ -105,6 +106,11 @@ def evaluate(cfg: Config) -> int:
 def infer(cfg: Config) -> int:
     """Name the likeliest classes of images, by a quantised checkpoint or an exported ONNX file."""
     return prediction.run(MOBILENETV2_QUANT, cfg, open_checkpoint)
+
+
+def contender(cfg: Config) -> tuple[Contender, Task]:
+    """A quantised checkpoint or an exported file, to be compared with others."""
+    return comparing.contender(MOBILENETV2_QUANT, cfg, open_checkpoint)
 
 
 def open_checkpoint(cfg: Config) -> tuple[files.Checkpoint, MobileNetV2]:

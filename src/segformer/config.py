@@ -107,7 +107,7 @@ class Checkpoints(shared.Checkpoints):
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(shared.Evaluation):
     """How images are predicted and scored, while training too."""
 
     eval_ckpt_path: str = option("checkpoint to evaluate", "", read_by=("eval",), is_input=True)
@@ -292,12 +292,12 @@ class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export
 
     def _check_eval(self) -> None:
         require_folder("data_path", self.data_path)
-        require_file("eval_ckpt_path", self.eval_ckpt_path)
+        self.require_model("eval_ckpt_path", self.eval_ckpt_path)
         self._check_prediction()
 
     def _check_infer(self) -> None:
         require_images("data_path", self.data_path)
-        require_file("infer_ckpt_path", self.infer_ckpt_path)
+        self.require_model("infer_ckpt_path", self.infer_ckpt_path)
         self._check_prediction()
 
     def _check_prediction(self) -> None:

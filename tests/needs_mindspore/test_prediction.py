@@ -28,6 +28,7 @@ from src.mobilenetv2.classifier import MOBILENETV2  # noqa: E402
 from src.mobilenetv2.config import Config  # noqa: E402
 from tests.conftest import CLASSES, ROOT, run_command, write_images  # noqa: E402
 from tests.onnx_files import SIDE, write_colour_classifier  # noqa: E402
+from tests.runtimes import BACKENDS  # noqa: E402
 
 LINE = re.compile(r"(.+): (.+ \d\.\d\d(?:, .+ \d\.\d\d)*)")
 
@@ -52,8 +53,9 @@ def predict(tmp_path):
     return run
 
 
-def test_every_image_has_a_line_and_a_row(predict, images, tmp_path, capsys):
-    rows = predict(images / "val")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_image_has_a_line_and_a_row(predict, images, tmp_path, capsys, backend):
+    rows = predict(images / "val", eval_backend=backend)
     said = capsys.readouterr().out.splitlines()
     assert [row["file"] for row in rows] == [f"{name}/{i:03d}.jpg" for name in CLASSES for i in range(3)]
     for row, line in zip(rows, said):
@@ -82,19 +84,21 @@ def test_probabilities_are_the_softmax_of_the_scores(predict, images):
     np.testing.assert_array_equal(huge, [[0, 0, 1]])
 
 
-def test_as_many_are_right_as_evaluation_counts(predict, tmp_path, capsys):
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("folders", "expected"), [(("owl", "cat", "dog"), 0), (("owl", "dog", "cat"), 5)])
+def test_as_many_are_right_as_evaluation_counts(predict, tmp_path, capsys, backend, folders, expected):
     """Pictures of one colour in the folders of others: the same images are right in both commands."""
-    write_images(tmp_path / "data", 5, classes=("owl", "cat", "dog"))
-    predict(tmp_path / "data")
+    write_images(tmp_path / "data", 5, classes=folders)
+    predict(tmp_path / "data", eval_backend=backend)
     right = re.search(r"right: (\d+) of 15", capsys.readouterr().out)[1]
     cfg = dataclasses.replace(
         build(Config, read_yaml(ROOT / "default_config_cpu.yaml")),
-        **{"image_height": SIDE, "image_width": SIDE, "batch_size": 4, "eval_backend": "onnx"},
+        **{"image_height": SIDE, "image_width": SIDE, "batch_size": 4, "eval_backend": backend},
         **{"dataset_path": str(tmp_path / "data"), "pretrain_ckpt": str(tmp_path / "net.onnx")},
     )
     evaluation.run(MOBILENETV2, cfg, None)
     accuracy = float(re.search(r"'acc': ([\d.]+)", capsys.readouterr().out)[1])
-    assert int(right) == round(accuracy * 15) == 0
+    assert int(right) == round(accuracy * 15) == expected
 
 
 def test_one_image_and_top_k(predict, images, capsys):

@@ -20,8 +20,7 @@ from tools import source_tree
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 SCRIPTS = sorted(path for folder in ("tools", "examples") for path in (ROOT / folder).rglob("*.py"))
 WITHOUT_MINDSPORE = """
-src.classification.classifier src.classification.config src.classification.contact_sheet src.classification.dataset
-src.classification.targets
+src.classification.classifier src.classification.config src.classification.dataset src.classification.targets
 src.cloud.copies src.cloud.inputs src.cloud.job src.cloud.job_environment src.cloud.once src.cloud.storage
 src.cloud.stores src.cloud.uploads src.cloud.zips src.cpu_kernels.build src.cpu_kernels.checking
 src.cpu_kernels.declaration src.cpu_kernels.expressions src.cpu_kernels.gradients src.cpu_kernels.header
@@ -38,6 +37,8 @@ src.mobilenetv2_quant.phases src.segformer.config src.segformer.data.class_list 
 src.segformer.data.labels src.segformer.data.polygons src.segformer.data.transforms src.segformer.drop_masks
 src.segformer.lr_generator src.segformer.names src.segformer.pictures src.segformer.prediction src.segformer.report
 src.segformer.variants src.zoo
+src.classification.contact_sheet src.engine.comparison src.engine.export.backends src.engine.export.exported_model
+src.engine.export.openvino_model
 """.split()  # noqa: SIM905 (a list of words reads better)
 ENVIRONMENT_READERS = {
     "src/engine/environment.py",
