@@ -38,7 +38,7 @@ src.segformer.data.labels src.segformer.data.polygons src.segformer.data.transfo
 src.segformer.lr_generator src.segformer.names src.segformer.pictures src.segformer.prediction src.segformer.report
 src.segformer.variants src.zoo
 src.classification.contact_sheet src.engine.comparison src.engine.export.backends src.engine.export.exported_model
-src.engine.export.openvino_model
+src.engine.export.openvino_model src.engine.io.foreign_weights src.engine.io.safetensors_file
 """.split()  # noqa: SIM905 (a list of words reads better)
 ENVIRONMENT_READERS = {
     "src/engine/environment.py",
