@@ -1,6 +1,7 @@
-"""Write pictures of what a checkpoint predicts on images without labels.
+"""Predict images without labels: a classifier names their classes, SegFormer writes pictures.
 
-python infer.py --config_path FILE --infer_ckpt_path FILE.ckpt --data_path IMAGES_OR_ONE_IMAGE
+python infer.py --platform CPU --pretrain_ckpt FILE.ckpt --data_path IMAGES_OR_ONE_IMAGE
+python infer.py --config_path SEGFORMER.yaml --infer_ckpt_path FILE.ckpt --data_path IMAGES_OR_ONE_IMAGE
 """
 
 import sys

@@ -1,10 +1,13 @@
-"""Turn the weights of a PyTorch model into a checkpoint that train.py, eval.py and export.py read.
+"""Turn the weights of another library's model into a checkpoint that train.py, eval.py, infer.py and export.py read.
 
 python tools/convert_model.py --pt_model_path mobilenet_v2.pth --ms_model_path mobilenet_v2.ckpt
 python tools/convert_model.py --pt_model_path mit_b0.pth --ms_model_path ms_pretrained_b0.ckpt
+python tools/convert_model.py --pt_model_path HUGGING_FACE_FOLDER --ms_model_path segformer.ckpt
 
-The file holds a state dict, or a training checkpoint with one inside: a MobileNetV2 with torchvision's names, or a
-SegFormer or its encoder alone with the authors' or Hugging Face's names. PyTorch is not needed.
+What is read: a .pth file with a state dict, or a training checkpoint with one inside; a .safetensors file (its library
+has to be installed); a folder that Hugging Face's save_pretrained wrote, whose config.json names the classes. Known are
+MobileNetV2 with torchvision's names, SegFormer or its encoder alone with the authors' or Hugging Face's names, and
+SegFormer's encoder with mmsegmentation's. PyTorch is not needed.
 """
 
 from __future__ import annotations
@@ -19,9 +22,12 @@ import numpy as np
 from src.engine import environment
 from src.engine.config import Parser
 from src.engine.errors import UsageError, ZooError, reports_errors
-from src.engine.io.torch_file import read_state_dict
+from src.engine.io import foreign_weights
+from src.engine.io.foreign_weights import Foreign
 from src.mobilenetv2.names import TORCH_BN, from_torchvision
 from src.segformer import names as segformer_names
+from src.segformer.data import class_list
+from src.segformer.data.labels import CITYSCAPES
 from src.segformer.variants import VARIANTS
 
 MOBILENETV2, SEGFORMER = MODELS = ("mobilenetv2", "segformer")
@@ -44,7 +50,7 @@ class Converted(NamedTuple):
 def arguments(argv: list[str]) -> argparse.Namespace:
     """Parse and check the command line; raises UsageError."""
     parser = Parser(prog="python tools/convert_model.py", description=__doc__)
-    parser.add_argument("--pt_model_path", required=True, metavar="PTH", help="file that torch.save wrote")
+    parser.add_argument("--pt_model_path", required=True, metavar="FILE", help=".pth or .safetensors file, or folder")
     parser.add_argument("--ms_model_path", required=True, metavar="CKPT", help="checkpoint to write")
     parser.add_argument("--model", choices=MODELS, help="default: recognised from the keys in the file")
     parser.add_argument("--classes", metavar="TXT", help="MobileNetV2: class names, one per line, in output order")
@@ -69,7 +75,8 @@ def recognised(state: dict[str, np.ndarray], source: Path) -> str:
         return SEGFORMER
     raise ZooError(
         f"{source} holds {len(state)} arrays, {', '.join(list(state)[:NAMED])} first, which are of no model here; "
-        f"{MOBILENETV2} with torchvision's names and {SEGFORMER} with the authors' or Hugging Face's are converted"
+        f"{MOBILENETV2} with torchvision's names and {SEGFORMER} with the authors', Hugging Face's or mmsegmentation's "
+        "are converted"
     )
 
 
@@ -89,13 +96,18 @@ def read_classes(file: str) -> dict[str, int]:
     return index
 
 
-def count_classes(state: dict[str, np.ndarray], class_to_index: dict[str, int] | None, source: Path) -> int:
+def count_classes(
+    state: dict[str, np.ndarray], class_to_index: dict[str, int] | None, named_by: str, source: Path
+) -> int:
     """Outputs of the classifier; 1 where there is none, so that it is reported with the other missing keys."""
     weight = state.get("classifier.1.weight")
     if weight is None or weight.ndim != 2 or not len(weight):
         return 1
     if class_to_index is not None and len(class_to_index) != len(weight):
-        raise ZooError(f"{source} has {len(weight)} classes and --classes names {len(class_to_index)}; name each one")
+        raise ZooError(
+            f"{source} has {len(weight)} classes and {named_by} names {len(class_to_index)}; "
+            "name each one with --classes TXT"
+        )
     return len(weight)
 
 
@@ -157,11 +169,14 @@ def find_width(state: dict[str, np.ndarray], source: Path) -> float:
     raise ZooError(f"the shapes in {source} fit none of the widths {WIDTHS}; give --width_mult")
 
 
-def mobilenetv2(state: dict[str, np.ndarray], args: argparse.Namespace) -> Converted:
+def mobilenetv2(foreign: Foreign, args: argparse.Namespace) -> Converted:
     """A whole MobileNetV2."""
-    source = args.pt_model_path
+    source, state = args.pt_model_path, foreign.arrays
     class_to_index = read_classes(args.classes) if args.classes else None
-    classes = count_classes(state, class_to_index, source)
+    if class_to_index is None and foreign.class_names:
+        class_to_index = {name: index for index, name in enumerate(foreign.class_names)}
+    named_by = "--classes" if args.classes else "id2label of its config.json"
+    classes = count_classes(state, class_to_index, named_by, source)
 
     from src.engine.io import checkpoint
     from src.mobilenetv2 import network
@@ -179,9 +194,9 @@ def mobilenetv2(state: dict[str, np.ndarray], args: argparse.Namespace) -> Conve
     return Converted(checkpoint.arrays_of(parameters), meta, unused, text)
 
 
-def segformer(state: dict[str, np.ndarray], args: argparse.Namespace) -> Converted:
+def segformer(foreign: Foreign, args: argparse.Namespace) -> Converted:
     """A complete encoder, and the decode head if the file holds a complete one."""
-    source = args.pt_model_path
+    source, state = args.pt_model_path, foreign.arrays
     arrays, unused = segformer_names.translate(state)
     backbone = segformer_names.variant_of(arrays)
     if backbone is None:
@@ -213,20 +228,35 @@ def segformer(state: dict[str, np.ndarray], args: argparse.Namespace) -> Convert
     parameters = [p for p in net.get_parameters() if p.name in wanted]
     checkpoint.assign(parameters, arrays, str(source))
     text = f"decode head {width} wide, {classes} classes" if has_head else "encoder alone"
+    if any(key.startswith(segformer_names.MMSEG_HEAD) for key in state):
+        text += " (mmsegmentation's decode head is another network: its projections end in normalisation and ReLU)"
     meta = {"model": SEGFORMER, "backbone": backbone}
+    if has_head and foreign.class_names:
+        meta["classes"] = class_table(foreign.class_names, classes, source)
     return Converted(
         checkpoint.arrays_of(parameters), meta, unused, f"{SEGFORMER} {backbone}, {len(parameters)} arrays, {text}"
     )
 
 
+def class_table(names: tuple[str, ...], classes: int, source: Path) -> dict:
+    """What a checkpoint says about its classes: Cityscapes' colours for Cityscapes' names, else new ones."""
+    from src.segformer import checkpoints
+
+    if len(names) != classes:
+        raise ZooError(f"{source} names {len(names)} classes and its decode head has {classes}; correct its id2label")
+    known = CITYSCAPES if names == CITYSCAPES.names else class_list.of_names(names, str(source))
+    return checkpoints.class_table(known)
+
+
 def convert(args: argparse.Namespace) -> None:
     """Read, check, write and report."""
-    state = read_state_dict(args.pt_model_path)
+    foreign = foreign_weights.read(args.pt_model_path)
+    state = foreign.arrays
     model = args.model or recognised(state, args.pt_model_path)
     if model == SEGFORMER and (args.classes or args.width_mult is not None):
         raise UsageError(f"--classes and --width_mult belong to {MOBILENETV2}; leave them out for {SEGFORMER}")
     environment.prepare()
-    converted = {MOBILENETV2: mobilenetv2, SEGFORMER: segformer}[model](state, args)
+    converted = {MOBILENETV2: mobilenetv2, SEGFORMER: segformer}[model](foreign, args)
 
     from src.engine.io import checkpoint
 

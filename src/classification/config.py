@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from src.engine.config import option, require_file, require_folder, shared
+from src.engine.config import option, require_file, require_folder, require_images, shared
 from src.engine.errors import UsageError
 from src.engine.job_keys import JobKeys
 
@@ -71,10 +71,10 @@ class Training(shared.Training):
     dropout: float = option("share of features dropped before the classifier", 0.0, low=0, below=1)
     loss_scale: float = option("fixed loss scale of float16", above=0)
     pretrain_ckpt: str = option(
-        "checkpoint to start from, or to evaluate",
+        "checkpoint to start from, to evaluate or to predict with",
         "",
         aliases=("checkpoint",),
-        read_by=("train", "eval"),
+        read_by=("train", "eval", "infer"),
         is_input=True,
     )
     freeze_layer: str = option(
@@ -97,12 +97,18 @@ class Checkpoints(shared.Checkpoints):
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(shared.Evaluation):
     """How eval.py scores."""
 
-    eval_backend: str = option("what runs the network", "mindspore", choices=("mindspore", "onnx"), read_by=("eval",))
     per_class_csv: str = option("eval: write accuracy per class to this file", "", read_by=("eval",))
     confusion_matrix: str = option("eval: draw the confusion matrix into this PNG file", "", read_by=("eval",))
+
+
+@dataclass(frozen=True)
+class Inference(shared.Inference):
+    """What infer.py says about an image."""
+
+    top_k: int = option("classes that are named for each image, the likeliest first", 5, low=1)
 
 
 @dataclass(frozen=True)
@@ -133,11 +139,11 @@ class Device(shared.Device):
 class Cloud(shared.Cloud):
     """A ModelArts job."""
 
-    data_path: str = option("ModelArts: local copy of data_url", "/cache/data")
+    data_path: str = option("infer: an image or a folder of images; ModelArts: local copy of data_url", "/cache/data")
 
 
 @dataclass(frozen=True)
-class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Export, Device, Cloud, shared.Shared):
+class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Inference, Export, Device, Cloud, shared.Shared):
     """A classifier's configuration; a model adds `model` and what its network takes."""
 
     @staticmethod
@@ -147,9 +153,14 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Export, Devi
             data="dataset_path",
             more_data=("eval_dataset_path",),
             local_data="data_path",
-            checkpoints={"train": ("pretrain_ckpt",), "eval": ("pretrain_ckpt",), "export": ("ckpt_file",)},
+            checkpoints={
+                "train": ("pretrain_ckpt",),
+                "eval": ("pretrain_ckpt",),
+                "infer": ("pretrain_ckpt",),
+                "export": ("ckpt_file",),
+            },
             run_folder="save_checkpoint_path",
-            results=("per_class_csv", "confusion_matrix", "file_name"),
+            results=("per_class_csv", "confusion_matrix", "infer_output_path", "file_name"),
             export_reads_data=True,
         )
 
@@ -160,14 +171,27 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Export, Devi
 
     def check_for(self, command: str) -> None:
         """Rules between keys, and the inputs that `command` cannot do without. Raises UsageError."""
-        {"train": self._check_train, "eval": self._check_eval, "export": self._check_export}[command]()
+        checks = {"train": self._check_train, "eval": self._check_eval, "infer": self._check_infer}
+        checks.get(command, self._check_export)()
+
+    @property
+    def images_to_predict(self) -> str:
+        """The image or folder that infer.py reads; a job's data are where dataset_path says, as for eval.py."""
+        return self.dataset_path if self.enable_modelarts else self.data_path
+
+    def idle(self, command: str) -> dict[str, str]:
+        """See Shared; data_path is more than the place of a job's data where images are predicted."""
+        found = super().idle(command)
+        return {key: why for key, why in found.items() if not (command == "infer" and key == "data_path")}
 
     def switched_off(self, command: str) -> list[tuple[bool, tuple[str, ...], str]]:
         """See Shared."""
         train, head_only = command == "train", self.freeze_layer == "backbone"
+        by_data_path = command == "infer" and not self.enable_modelarts
         return super().switched_off(command) + [
             (train and head_only, AUGMENTATION, "freeze_layer backbone reads every image once, without augmentation"),
             (train and head_only, ("filter_head",), "freeze_layer backbone always starts with a new head"),
+            (by_data_path, ("dataset_path",), "data_path names the images to predict"),
             (self.amp_level == "O0", ("amp_dtype",), "amp_level is O0"),
             (train and self.amp_level == "O0", ("loss_scale",), "amp_level is O0, and float32 needs no loss scale"),
             (train and self.dtype == "bfloat16", ("loss_scale",), "bfloat16 needs no loss scale"),
@@ -247,17 +271,19 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Export, Devi
 
     def _check_eval(self) -> None:
         require_folder("dataset_path", self.dataset_path)
-        require_file("pretrain_ckpt", self.pretrain_ckpt)
-        if self.amp_level != "O0" and self.amp_dtype == "bfloat16":
-            self.require_half_precision()
-        is_onnx_file = self.pretrain_ckpt.endswith(".onnx")
-        if is_onnx_file != (self.eval_backend == "onnx"):
-            raise UsageError(
-                f"eval_backend is {self.eval_backend} and pretrain_ckpt {self.pretrain_ckpt}; "
-                "backend onnx takes an .onnx file, backend mindspore a checkpoint"
-            )
+        self._check_model()
         if self.confusion_matrix and not self.confusion_matrix.endswith(".png"):
             raise UsageError(f"confusion_matrix is {self.confusion_matrix}; it is drawn as PNG, so give FILE.png")
+
+    def _check_infer(self) -> None:
+        require_images("data_path", self.images_to_predict)
+        self._check_model()
+
+    def _check_model(self) -> None:
+        """What is scored, and what runs it."""
+        self.require_model("pretrain_ckpt", self.pretrain_ckpt)
+        if self.amp_level != "O0" and self.amp_dtype == "bfloat16":
+            self.require_half_precision()
 
     def _check_export(self) -> None:
         require_file("ckpt_file", self.ckpt_file)

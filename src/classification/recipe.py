@@ -1,7 +1,8 @@
-"""The recipes of every image classifier in prose: train, evaluate, export."""
+"""The recipes of every image classifier in prose: train, evaluate, infer, export."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from mindspore import nn
@@ -9,8 +10,10 @@ from mindspore import nn
 from src.classification import checkpoints, conversion, evaluation, training
 from src.classification.classifier import Classifier
 from src.classification.config import Config
+from src.classification.predicting import comparing, prediction
 from src.cpu_kernels import rewrite
 from src.engine import device, precision
+from src.engine.comparison import Contender, Task
 from src.engine.config import to_yaml
 from src.engine.data.image_folder import TRAIN_FOLDERS, require_classes, scan
 from src.engine.io.checkpoint import Checkpoint, Names
@@ -58,15 +61,26 @@ def run_settings(model: Classifier, cfg: Config, metadata: dict, other_results: 
 
 def evaluate(model: Classifier, cfg: Config) -> int:
     """Score a checkpoint, or an exported ONNX file, on every image of a folder."""
+    return evaluation.run(model, cfg, partial(open_checkpoint, model))
 
-    def open_checkpoint(cfg: Config) -> tuple[Checkpoint, nn.Cell]:
-        checkpoint = checkpoints.read(model, cfg.pretrain_ckpt)
-        net = precision.apply(checkpoints.network_of(model, checkpoint, cfg), cfg.dtype)
-        if cfg.platform == "CPU":
-            print(rewrite.accelerate(net, cfg.cpu_kernels))
-        return checkpoint, net
 
-    return evaluation.run(model, cfg, open_checkpoint)
+def infer(model: Classifier, cfg: Config) -> int:
+    """Name the likeliest classes of images, by a checkpoint or an exported ONNX file."""
+    return prediction.run(model, cfg, partial(open_checkpoint, model))
+
+
+def contender(model: Classifier, cfg: Config) -> tuple[Contender, Task]:
+    """A checkpoint or an exported file, to be compared with others."""
+    return comparing.contender(model, cfg, partial(open_checkpoint, model))
+
+
+def open_checkpoint(model: Classifier, cfg: Config) -> tuple[Checkpoint, nn.Cell]:
+    """The checkpoint to score with and its network."""
+    checkpoint = checkpoints.read(model, cfg.pretrain_ckpt)
+    net = precision.apply(checkpoints.network_of(model, checkpoint, cfg), cfg.dtype)
+    if cfg.platform == "CPU":
+        print(rewrite.accelerate(net, cfg.cpu_kernels))
+    return checkpoint, net
 
 
 def export(model: Classifier, cfg: Config) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -45,6 +46,26 @@ def result_line(accuracy: float, checkpoint: str) -> str:
 def counts_line(top5: float, samples: int, files: int, seconds: float) -> str:
     """What the result line leaves out: top-5 and how many samples were seen."""
     return f"top-5: {top5:.6f}, samples: {samples} of {files}, images/s: {samples / max(seconds, 1e-9):.1f}"
+
+
+def printable(text: str) -> str:
+    """A name on one line and in UTF-8: everything else in it, and the backslash, as Python's escapes.
+
+    So different names stay different; `text.encode("latin-1", "backslashreplace").decode("unicode_escape")` is the way
+    back.
+    """
+    escaped = (c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode("ascii") for c in text)
+    return "".join(escaped)
+
+
+def prediction_line(file: str, likely: Iterable[tuple[str, float]]) -> str:
+    """`likely` are classes and their probabilities, the likeliest first."""
+    return f"{file}: " + ", ".join(f"{name} {share:.2f}" for name, share in likely)
+
+
+def right_line(right: int, known: int) -> str:
+    """Of a prediction of images whose classes are known."""
+    return f"top-1: {right / known:.6f}, right: {right} of {known} images whose folders name their class"
 
 
 def json_line(**fields: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from src.classification import recipe
+from src.engine.comparison import Contender, Task
 from src.mobilenetv2.classifier import MOBILENETV2
 from src.mobilenetv2.config import Config
 
@@ -13,6 +14,14 @@ def train(cfg: Config) -> int:
 
 def evaluate(cfg: Config) -> int:
     return recipe.evaluate(MOBILENETV2, cfg)
+
+
+def infer(cfg: Config) -> int:
+    return recipe.infer(MOBILENETV2, cfg)
+
+
+def contender(cfg: Config) -> tuple[Contender, Task]:
+    return recipe.contender(MOBILENETV2, cfg)
 
 
 def export(cfg: Config) -> int:

@@ -72,7 +72,7 @@ class Config(config.Config, Quantisation, Export):
         Training,
         "pretrain_ckpt",
         "",
-        help="float or quantised checkpoint to start from, or to evaluate",
+        help="float or quantised checkpoint to start from; a quantised one to evaluate or to predict with",
         aliases=("checkpoint", "pre_trained"),
     )
     file_name: str = changed(config.Config, "file_name", "mobilenetv2_quant")
@@ -115,6 +115,10 @@ class Config(config.Config, Quantisation, Export):
     def _check_eval(self) -> None:
         self._check_quantisation()
         super()._check_eval()
+
+    def _check_infer(self) -> None:
+        self._check_quantisation()
+        super()._check_infer()
 
     def writes_integers(self) -> bool:
         """An export holds the network of integers: as ONNX, or as ONNX beside MINDIR."""

@@ -1,4 +1,4 @@
-"""MobileNetV2-quant's recipes in prose: calibrate and train, evaluate, export."""
+"""MobileNetV2-quant's recipes in prose: calibrate and train, evaluate, infer, export."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from dataclasses import replace
 from src.classification import checkpoints as float_checkpoints
 from src.classification import conversion, evaluation, training
 from src.classification.dataset import Loader, bad_files
+from src.classification.predicting import comparing, prediction
 from src.classification.recipe import run_settings
 from src.classification.training import Trained
 from src.cpu_kernels import availability
 from src.engine import device
+from src.engine.comparison import Contender, Task
 from src.engine.data.image_folder import TRAIN_FOLDERS, require_classes, scan
 from src.engine.io import checkpoint as files
 from src.engine.io.run import Run, open_run
@@ -102,8 +104,18 @@ def evaluate(cfg: Config) -> int:
     return evaluation.run(MOBILENETV2_QUANT, cfg, open_checkpoint)
 
 
+def infer(cfg: Config) -> int:
+    """Name the likeliest classes of images, by a quantised checkpoint or an exported ONNX file."""
+    return prediction.run(MOBILENETV2_QUANT, cfg, open_checkpoint)
+
+
+def contender(cfg: Config) -> tuple[Contender, Task]:
+    """A quantised checkpoint or an exported file, to be compared with others."""
+    return comparing.contender(MOBILENETV2_QUANT, cfg, open_checkpoint)
+
+
 def open_checkpoint(cfg: Config) -> tuple[files.Checkpoint, MobileNetV2]:
-    """The checkpoint to evaluate and its network."""
+    """The checkpoint to score with and its network."""
     checkpoint = checkpoints.read(cfg.pretrain_ckpt)
     tell_kernels(cfg, print)
     return checkpoint, checkpoints.network_of(checkpoint, cfg, kernels_of(cfg))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from src.engine.errors import UsageError, ZooError
@@ -40,12 +41,17 @@ def class_table(classes: ClassList) -> dict:
 
 def classes_of(checkpoint: Checkpoint) -> ClassList | None:
     """The classes a checkpoint was trained on, None where it does not say."""
-    table = checkpoint.meta.get("classes")
+    return classes_in(checkpoint.meta, checkpoint.path)
+
+
+def classes_in(meta: dict, source: Path) -> ClassList | None:
+    """The classes in what a checkpoint or an exported file says about itself."""
+    table = meta.get("classes")
     if table is None:
         return None
     lists = {key: tuple(table[key]) for key in ("names", "weights", "ids")}
     palette = tuple(tuple(colour) for colour in table["palette"])
-    return ClassList(palette=palette, ignore=table["ignore"], source=str(checkpoint.path), **lists)
+    return ClassList(palette=palette, ignore=table["ignore"], source=str(source), **lists)
 
 
 def read(path: str) -> Checkpoint:

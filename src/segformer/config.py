@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
-from src.engine.config import changed, option, require_file, require_folder, shared, unused
+from src.engine.config import changed, option, require_file, require_folder, require_images, shared, unused
 from src.engine.errors import UsageError
 from src.engine.job_keys import JobKeys
 from src.segformer.variants import REDUCTIONS, SMALLEST_SIDE, VARIANTS
@@ -121,7 +120,7 @@ class Checkpoints(shared.Checkpoints):
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(shared.Evaluation):
     """How images are predicted and scored, while training too."""
 
     eval_ckpt_path: str = option("checkpoint to evaluate", "", read_by=("eval",), is_input=True)
@@ -150,11 +149,10 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Inference:
+class Inference(shared.Inference):
     """Which pictures infer.py writes."""
 
     infer_ckpt_path: str = option("checkpoint to predict with", "", is_input=True)
-    infer_output_path: str = option("folder for the pictures", "./infer_result/")
     infer_copy_original_img: bool = option("copy the image beside its pictures", True)
     infer_save_gray_img: bool = option("write class indices as grey values", True)
     infer_save_color_img: bool = option("write the classes in their colours", True)
@@ -221,7 +219,6 @@ class Unused:
 class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export, Device, Cloud, Unused, shared.Shared):
     """Values that the recipe reads; built once by src.engine.config and never changed."""
 
-    commands: ClassVar[tuple[str, ...]] = ("train", "eval", "infer", "export")
     model: str = option("which model", "segformer", choices=("segformer",))
 
     @staticmethod
@@ -307,13 +304,12 @@ class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export
 
     def _check_eval(self) -> None:
         require_folder("data_path", self.data_path)
-        require_file("eval_ckpt_path", self.eval_ckpt_path)
+        self.require_model("eval_ckpt_path", self.eval_ckpt_path)
         self._check_prediction()
 
     def _check_infer(self) -> None:
-        if not self.data_path or not Path(self.data_path).expanduser().exists():
-            raise UsageError(f"data_path {self.data_path} does not exist; give --data_path IMAGE or FOLDER")
-        require_file("infer_ckpt_path", self.infer_ckpt_path)
+        require_images("data_path", self.data_path)
+        self.require_model("infer_ckpt_path", self.infer_ckpt_path)
         self._check_prediction()
 
     def _check_prediction(self) -> None:

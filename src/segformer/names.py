@@ -1,7 +1,8 @@
-"""Parameter names: ours, the authors' and Hugging Face's, and which variant some weights belong to. No MindSpore here.
+"""Parameter names: ours, those of other libraries, and which variant some weights belong to. No MindSpore here.
 
 Files of the authors hold the encoder alone (ImageNet) or everything with "backbone." in front of the encoder; files of
-transformers may have "segformer." in front of it.
+transformers may have "segformer." in front of it. Of mmsegmentation's files the encoder alone is read: its decode head
+has a batch normalisation and a ReLU behind each projection, so it is another network than the paper's.
 """
 
 from __future__ import annotations
@@ -14,37 +15,42 @@ from src.engine.errors import ZooError
 from src.segformer.variants import VARIANTS
 
 # One row per module; i counts stages from 0, n from 1, j blocks from 0.
-# ours, authors', transformers until version 4 (and all of its files), transformers from version 5 on
+# ours, authors', transformers until version 4 (and all of its files), transformers from version 5 on, mmsegmentation's
 ENCODER = (
     ("patch_embed.proj", "patch_embed{n}.proj", "encoder.patch_embeddings.{i}.proj",
-     "stages.{i}.patch_embeddings.proj"),
+     "stages.{i}.patch_embeddings.proj", "layers.{i}.0.projection"),
     ("patch_embed.norm", "patch_embed{n}.norm", "encoder.patch_embeddings.{i}.layer_norm",
-     "stages.{i}.patch_embeddings.layer_norm"),
-    ("norm", "norm{n}", "encoder.layer_norm.{i}", "stages.{i}.layer_norm"),
+     "stages.{i}.patch_embeddings.layer_norm", "layers.{i}.0.norm"),
+    ("norm", "norm{n}", "encoder.layer_norm.{i}", "stages.{i}.layer_norm", "layers.{i}.2"),
 )  # fmt: skip
-BLOCK_PREFIXES = ("blocks.{j}.", "block{n}.{j}.", "encoder.block.{i}.{j}.", "stages.{i}.blocks.{j}.")
+BLOCK_PREFIXES = (
+    "blocks.{j}.", "block{n}.{j}.", "encoder.block.{i}.{j}.", "stages.{i}.blocks.{j}.", "layers.{i}.1.{j}.",
+)  # fmt: skip
 BLOCK = (
-    ("norm1", "norm1", "layer_norm_1", "layernorm_before"),
-    ("attn.q", "attn.q", "attention.self.query", "attention.q_proj"),
-    ("attn.kv", "attn.kv", "", ""),
-    ("attn.k", "", "attention.self.key", "attention.k_proj"),
-    ("attn.v", "", "attention.self.value", "attention.v_proj"),
-    ("attn.proj", "attn.proj", "attention.output.dense", "attention.o_proj"),
-    ("attn.sr", "attn.sr", "attention.self.sr", "attention.sequence_reduction.sequence_reduction"),
-    ("attn.norm", "attn.norm", "attention.self.layer_norm", "attention.sequence_reduction.layer_norm"),
-    ("norm2", "norm2", "layer_norm_2", "layernorm_after"),
-    ("mlp.fc1", "mlp.fc1", "mlp.dense1", "mlp.fc1"),
-    ("mlp.dwconv", "mlp.dwconv.dwconv", "mlp.dwconv.dwconv", "mlp.dwconv.dwconv"),
-    ("mlp.fc2", "mlp.fc2", "mlp.dense2", "mlp.fc2"),
+    ("norm1", "norm1", "layer_norm_1", "layernorm_before", "norm1"),
+    ("attn.q", "attn.q", "attention.self.query", "attention.q_proj", ""),
+    ("attn.kv", "attn.kv", "", "", ""),
+    ("attn.k", "", "attention.self.key", "attention.k_proj", ""),
+    ("attn.v", "", "attention.self.value", "attention.v_proj", ""),
+    ("attn.qkv", "", "", "", "attn.attn.in_proj"),
+    ("attn.proj", "attn.proj", "attention.output.dense", "attention.o_proj", "attn.attn.out_proj"),
+    ("attn.sr", "attn.sr", "attention.self.sr", "attention.sequence_reduction.sequence_reduction", "attn.sr"),
+    ("attn.norm", "attn.norm", "attention.self.layer_norm", "attention.sequence_reduction.layer_norm", "attn.norm"),
+    ("norm2", "norm2", "layer_norm_2", "layernorm_after", "norm2"),
+    ("mlp.fc1", "mlp.fc1", "mlp.dense1", "mlp.fc1", "ffn.layers.0"),
+    ("mlp.dwconv", "mlp.dwconv.dwconv", "mlp.dwconv.dwconv", "mlp.dwconv.dwconv", "ffn.layers.1"),
+    ("mlp.fc2", "mlp.fc2", "mlp.dense2", "mlp.fc2", "ffn.layers.4"),
 )
 HEAD = (
-    ("linear_c.{i}", "linear_c{n}.proj", "linear_c.{i}.proj", "linear_projections.{i}.proj"),
-    ("linear_fuse", "linear_fuse.conv", "linear_fuse", "linear_fuse"),
-    ("bn", "linear_fuse.bn", "batch_norm", "batch_norm"),
-    ("linear_pred", "linear_pred", "classifier", "classifier"),
+    ("linear_c.{i}", "linear_c{n}.proj", "linear_c.{i}.proj", "linear_projections.{i}.proj", ""),
+    ("linear_fuse", "linear_fuse.conv", "linear_fuse", "linear_fuse", ""),
+    ("bn", "linear_fuse.bn", "batch_norm", "batch_norm", ""),
+    ("linear_pred", "linear_pred", "classifier", "classifier", ""),
 )
-AUTHORS, TRANSFORMERS_4, TRANSFORMERS_5 = DIALECTS = (1, 2, 3)  # columns of the tables
-PREFIXES = {AUTHORS: "backbone.", TRANSFORMERS_4: "segformer.", TRANSFORMERS_5: "segformer."}
+AUTHORS, TRANSFORMERS_4, TRANSFORMERS_5, MMSEG = DIALECTS = (1, 2, 3, 4)  # columns of the tables
+PREFIXES = {AUTHORS: "backbone.", TRANSFORMERS_4: "segformer.", TRANSFORMERS_5: "segformer.", MMSEG: "backbone."}
+MMSEG_HEAD = "decode_head.convs."  # the beginning of names in mmsegmentation's decode head alone
+JOINED_LEAF = "in_proj_"  # PyTorch's attention has no module for the joined projections, so their owner ends here
 NORMS = ("norm", "norm1", "norm2", "bn")
 NORM_LEAVES = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 COUNTER = "num_batches_tracked"  # of PyTorch's batch normalisation; nothing reads it with a fixed momentum
@@ -67,13 +73,15 @@ def owners(dialect: int) -> dict[str, str]:
                 {prefixes[dialect] + row[dialect]: stage + prefixes[0] + row[0] for row in BLOCK if row[dialect]}
             )
         for row in HEAD:
-            found[HEAD_PREFIX + row[dialect].format(i=i, n=i + 1)] = HEAD_PREFIX + row[0].format(i=i)
+            if row[dialect]:
+                found[HEAD_PREFIX + row[dialect].format(i=i, n=i + 1)] = HEAD_PREFIX + row[0].format(i=i)
     return found
 
 
 def our_name(name: str, dialect: int, known: dict[str, str]) -> str | None:
     """Our name of an array of a dialect, None where it has no place in the network; `known` are `owners(dialect)`."""
-    owner, _, leaf = name.removeprefix(PREFIXES[dialect]).rpartition(".")
+    own = name.removeprefix(PREFIXES[dialect])
+    owner, _, leaf = own.replace(JOINED_LEAF, JOINED_LEAF[:-1] + ".").rpartition(".")
     ours = known.get(owner)
     if ours is None:
         return None
@@ -105,7 +113,7 @@ def translate(state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list
     require_distinct(best)
     arrays = {name: in_our_shape(name, state[key]) for key, name in best.items() if not key.endswith(COUNTER)}
     unused = [key for key in state if key not in best]
-    return with_joined_keys_and_values(arrays), unused
+    return with_joined_keys_and_values(with_queries_apart(arrays)), unused
 
 
 def require_distinct(ours: dict[str, str]) -> None:
@@ -124,6 +132,21 @@ def in_our_shape(name: str, array: np.ndarray) -> np.ndarray:
     if name == "decode_head.linear_fuse.weight" and array.ndim == 4:
         return array[:, :, 0, 0]
     return array
+
+
+def with_queries_apart(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """mmsegmentation keeps the matrices of queries, keys and values in one, in this order."""
+    apart = {}
+    for name, array in arrays.items():
+        if ".attn.qkv." in name and array.ndim:
+            queries, others = np.split(array, [len(array) // 3])
+            apart[name.replace(".attn.qkv.", ".attn.q.")], apart[name.replace(".attn.qkv.", ".attn.kv.")] = (
+                queries,
+                others,
+            )
+        else:
+            apart[name] = array
+    return apart
 
 
 def with_joined_keys_and_values(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from src.engine.data.images import IMAGE_SUFFIXES
-from src.engine.errors import UsageError, ZooError
-from src.engine.io.files import files_below, replace_file
+from src.engine.data.image_folder import find_images
+from src.engine.errors import ZooError
+from src.engine.io.files import replace_file
 from src.segformer.data.class_list import ClassList
 from src.segformer.data.dataset import CITY_IMAGES, IMAGES, MASKS
 
@@ -66,22 +66,9 @@ def list_inputs(data_path: str, output_path: str) -> list[Input]:
     one folder, because the names hold the city. The output folder is left out, hidden files are too. Two images whose
     names differ in the suffix only keep it in the names of their pictures (x.jpg_gray.png).
     """
-    root, output = Path(data_path).expanduser(), Path(output_path).expanduser().resolve()
-    if root.is_file():
-        if root.suffix.lower() not in IMAGE_SUFFIXES:
-            raise UsageError(f"data_path is {root}; an image has to end in {' '.join(IMAGE_SUFFIXES)}")
-        inputs = [Input(root, root.stem)]
-    elif root.is_dir():
-        city = root / CITY_IMAGES / VAL
-        root = city if city.is_dir() else image_folder(root)
-        if output == root.resolve():
-            raise UsageError(f"infer_output_path is the folder of the images, {root}; choose another one")
-        files = images_below(root, output)
-        inputs = [Input(file, file.stem) for file in files] if root == city else named(root, files)
-    else:
-        raise UsageError(f"data_path is {root}, which does not exist; give an image or a folder of images")
-    if not inputs:
-        raise ZooError(f"{root} holds no images ({' '.join(IMAGE_SUFFIXES)}); give a folder that does")
+    root, files = find_images(data_path, output_path, image_folder)
+    is_city = root == Path(data_path).expanduser() / CITY_IMAGES / VAL
+    inputs = [Input(file, file.stem) for file in files] if is_city else named(root, files)
     require_distinct_pictures(inputs)
     return inputs
 
@@ -89,12 +76,9 @@ def list_inputs(data_path: str, output_path: str) -> list[Input]:
 def image_folder(root: Path) -> Path:
     """The folder of a data set's images, without its labels; `root` itself where it is just a folder."""
     if (root / CITY_IMAGES).is_dir():
-        return root / CITY_IMAGES
+        city = root / CITY_IMAGES / VAL
+        return city if city.is_dir() else city.parent
     return root / IMAGES if all((root / name).is_dir() for name in (IMAGES, MASKS)) else root
-
-
-def images_below(root: Path, output: Path) -> list[Path]:
-    return [file for file in files_below(root, leave_out=output) if file.name.lower().endswith(IMAGE_SUFFIXES)]
 
 
 def named(root: Path, files: list[Path]) -> list[Input]:

@@ -6,7 +6,8 @@ import dataclasses
 import time
 from pathlib import Path
 
-from src.engine import device, loop, precision
+from src.engine import device, precision
+from src.engine.comparison import Contender, Task
 from src.engine.config import to_yaml
 from src.engine.data import stream
 from src.engine.errors import UsageError, ZooError
@@ -14,13 +15,15 @@ from src.engine.export import exporting
 from src.engine.io import files
 from src.engine.io.checkpoint import Checkpoint, Names
 from src.engine.io.run import RunSettings, open_run
+from src.engine.ranks import Rank
 from src.engine.training import run_training
-from src.segformer import checkpoints, inference, network, on_cpu, pictures, prediction, report, training
+from src.segformer import checkpoints, inference, network, on_cpu, pictures, report, training
 from src.segformer.config import Config
 from src.segformer.data import dataset
 from src.segformer.data.class_list import ClassList, read_class_list
 from src.segformer.data.labels import CITYSCAPES
-from src.segformer.export import conversion
+from src.segformer.export import comparing, conversion
+from src.segformer.segmenter import Segmenter, open_segmenter
 
 TRAIN, VAL = "train", "val"
 
@@ -90,32 +93,19 @@ def find(split: str, cfg: Config) -> dataset.Pairs:
     return pairs
 
 
-def predictor(checkpoint: Checkpoint, cfg: Config) -> prediction.Predict:
-    """Image (1, 3, h, w) -> coarse logits with the network of a checkpoint."""
-    net = precision.apply(checkpoints.network_of(checkpoint, cfg), cfg.dtype)
-    print(f"loaded {checkpoint.path}")
-    if cfg.device == "CPU":
-        print(on_cpu.accelerate(net, cfg.cpu_kernels))
-    return loop.predictor(network.QuarterLogits(net))
-
-
 def evaluate(cfg: Config) -> int:
-    """Score a checkpoint on every image of the validation split, at the size of the labels."""
-    began = time.perf_counter()
-    rank = device.setup(cfg.device, cfg.device_id, cfg.run_distribute, cfg.dtype)
+    """Score a checkpoint or an exported file on every image of the validation split, at the size of the labels."""
+    began, rank = time.perf_counter(), Rank()
+    if cfg.eval_backend == "mindspore":
+        rank = device.setup(cfg.device, cfg.device_id, cfg.run_distribute, cfg.dtype)
     pairs = find(VAL, cfg)
-    checkpoint = checkpoints.read(cfg.eval_ckpt_path)
-    known = checkpoints.classes_of(checkpoint)
-    if known is not None and known.names != pairs.classes.names:
-        raise ZooError(
-            f"{checkpoint.path} was trained on other classes ({', '.join(known.names[:5])}, ...) than "
-            f"{pairs.where} has; evaluate on the classes it was trained on"
-        )
-    predict = predictor(checkpoint, cfg)
+    segmenter = open_segmenter(cfg.eval_ckpt_path, cfg)
+    require_same_classes(segmenter, pairs)
+    cfg, predict = segmenter.cfg, segmenter.predictor()
     loader = dataset.Loader(pairs, cfg, stream.BadFiles(cfg.on_bad_image, print), rank.shard)
     since = time.perf_counter()
     metric = training.score(predict, loader, print, rank)
-    training.tell(metric, pairs, checkpoint.path.name, time.perf_counter() - since, print)
+    training.tell(metric, pairs, segmenter.path.name, time.perf_counter() - since, print)
     if loader.bad.reasons:
         print(loader.bad.summary())
     if not rank.is_first:
@@ -128,30 +118,46 @@ def evaluate(cfg: Config) -> int:
     return 0
 
 
-def classes_to_draw(checkpoint: Checkpoint, cfg: Config) -> ClassList:
-    """Names and colours: those of class_list, or of the checkpoint, or Cityscapes'."""
+def require_same_classes(segmenter: Segmenter, pairs: dataset.Pairs) -> None:
+    """Raise ZooError where the file that is scored says that it has learned others than the data have."""
+    known = segmenter.classes
+    if known is not None and known.names != pairs.classes.names:
+        raise ZooError(
+            f"{segmenter.path} was trained on other classes ({', '.join(known.names[:5])}, ...) than "
+            f"{pairs.where} has; evaluate on the classes it was trained on"
+        )
+
+
+def classes_to_draw(segmenter: Segmenter, cfg: Config) -> ClassList:
+    """Names and colours: those of class_list, or of the checkpoint or exported file, or Cityscapes'."""
     if cfg.class_list:
         classes = read_class_list(Path(cfg.class_list).expanduser())
     else:
-        classes = checkpoints.classes_of(checkpoint) or CITYSCAPES
+        classes = segmenter.classes or CITYSCAPES
         if classes is CITYSCAPES and cfg.class_num != len(CITYSCAPES):
             raise UsageError(
-                f"class_num is {cfg.class_num} and {checkpoint.path} does not name its classes; "
+                f"class_num is {cfg.class_num} and {segmenter.path} does not name its classes; "
                 "give --class_list FILE with their names and colours"
             )
     classes.require(cfg.class_num, cfg.dataset_ignore_label)
     return classes
 
 
+def contender(cfg: Config) -> tuple[Contender, Task]:
+    """A checkpoint or an exported file, to be compared with others on the validation split."""
+    return comparing.contender(find(VAL, cfg), cfg)
+
+
 def infer(cfg: Config) -> int:
-    """Write pictures of what a checkpoint sees, each at the size of its image."""
+    """Write pictures of what a checkpoint or an exported file sees, each at the size of its image."""
     began = time.perf_counter()
-    device.setup(cfg.device, cfg.device_id, dtype=cfg.dtype)
+    if cfg.eval_backend == "mindspore":
+        device.setup(cfg.device, cfg.device_id, dtype=cfg.dtype)
     output = Path(cfg.infer_output_path).expanduser()
     inputs = pictures.list_inputs(cfg.data_path, str(output))
-    checkpoint = checkpoints.read(cfg.infer_ckpt_path)
-    classes = classes_to_draw(checkpoint, cfg)
-    predict = predictor(checkpoint, cfg)
+    segmenter = open_segmenter(cfg.infer_ckpt_path, cfg)
+    classes = classes_to_draw(segmenter, cfg)
+    cfg, predict = segmenter.cfg, segmenter.predictor()
     print(report.infer_size_line(len(inputs), str(output.resolve())))
     bad = stream.BadFiles(cfg.on_bad_image, print)
     pictures.save_png(output / pictures.LEGEND, pictures.legend(classes))

@@ -170,6 +170,16 @@ class TestCheckpoint:
             cfg = localised("eval", *MOBILENET, *cache, f"--checkpoint_url={url}")
             assert Path(cfg.pretrain_ckpt) == tmp_path / "model/a.ckpt"
 
+    def test_the_images_that_a_classifier_predicts_are_the_data_of_the_job(self, stored, cache, tmp_path):
+        flags = [f"--train_url={tmp_path}/out", f"--checkpoint_url={tmp_path}/model"]
+        unzip = "--need_modelarts_dataset_unzip=False"
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model/a.ckpt").touch()
+        cfg = localised("infer", *MOBILENET, *cache, *flags, f"--data_url={tmp_path}", "--dataset_path=model", unzip)
+        assert cfg.images_to_predict == str(tmp_path / "model")
+        assert Path(cfg.infer_output_path) == tmp_path / "out/infer_result"
+        assert Path(cfg.pretrain_ckpt) == tmp_path / "model/a.ckpt"
+
     @pytest.mark.parametrize(
         ("command", "key"),
         [("eval", "eval_ckpt_path"), ("infer", "infer_ckpt_path"), ("export", "export_ckpt_path")],

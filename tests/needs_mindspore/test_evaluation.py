@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pytest
 
 pytestmark = pytest.mark.needs_mindspore
-pytest.importorskip("mindspore")  # before onnx: it chooses what protobuf runs on
-
-import onnx  # noqa: E402
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+pytest.importorskip("mindspore")
 
 from src.classification import evaluation  # noqa: E402
 from src.engine.config import build, read_yaml  # noqa: E402
@@ -20,26 +16,7 @@ from src.engine.export import onnx_model  # noqa: E402
 from src.mobilenetv2.classifier import MOBILENETV2  # noqa: E402
 from src.mobilenetv2.config import Config  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402
-
-SIDE = 16
-
-
-def write_colour_classifier(path, batch: int) -> None:
-    """An ONNX file for `batch` images of three classes: the mean of red, green and blue in the classes' order."""
-    graph = helper.make_graph(
-        [
-            helper.make_node("ReduceMean", ["x"], ["means"], axes=[2, 3], keepdims=0),
-            helper.make_node("MatMul", ["means", "order"], ["y"]),
-        ],
-        "colours",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, SIDE, SIDE])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 3])],
-        [numpy_helper.from_array(np.eye(3, dtype=np.float32)[::-1].copy(), "order")],  # the first class is blue
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)])
-    model.ir_version = 8
-    onnx_model.store_metadata(model, {"class_to_index": {"cat": 0, "dog": 1, "owl": 2}})
-    onnx.save(model, str(path))
+from tests.onnx_files import SIDE, write_colour_classifier  # noqa: E402
 
 
 @pytest.mark.parametrize(("fixed", "parts"), [(1, [1] * 12), (3, [3] * 4)])

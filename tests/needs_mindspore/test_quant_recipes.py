@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.needs_mindspore
@@ -106,6 +107,15 @@ def test_calibration_evaluation_and_export(tiny, images, float_checkpoint, tmp_p
         assert result.returncode == 0, result.stderr
         assert "samples: 9 of 9" in result.stdout
         assert "top-5: 1.000000" in result.stdout
+
+    tables = []
+    for model, backend in ((calibrated, "mindspore"), ("net.onnx", "onnx")):
+        flags = ("--data_path", images / "val", "--pretrain_ckpt", model, "--eval_backend", backend)
+        result = command("infer.py", tiny, *flags, cwd=tmp_path)
+        assert (result.returncode, result.stderr) == (0, "") and "9 of 9 images" in result.stdout
+        lines = (tmp_path / "infer_result" / "predictions.csv").read_text().splitlines()[1:]
+        tables.append([[float(share) for share in line.split(",")[3::2]] for line in lines])
+    np.testing.assert_allclose(tables[0], tables[1], atol=0.01)
 
     flags = ("--dataset_path", images / "val", "--network", "calibrated", calibrated, "net.onnx", "--trials", "20")
     result = command("tools/quant_comparison.py", tiny, *flags, cwd=tmp_path)

@@ -333,6 +333,17 @@ class TestEvalAndExport:
         assert onnx.returncode == 0, onnx.stderr
         assert onnx.stdout.split("}")[0] == network.stdout.split("result: ")[1].join(["result: ", ""]).split("}")[0]
 
+    def test_infer_names_what_eval_counts(self, best, tiny, images, tmp_path):
+        flags = ["--config_path", tiny, "--pretrain_ckpt", best, "--data_path", images / "val", "--top_k", "2"]
+        result = run_command(ROOT / "infer.py", *flags, cwd=tmp_path)
+        assert (result.returncode, result.stderr) == (0, ""), result.stderr
+        accuracy = float(re.search(r"'acc': ([\d.]+)", self.evaluate(tiny, images, tmp_path, best).stdout)[1])
+        assert f"top-1: {accuracy:.6f}, right: {round(9 * accuracy)} of 9 images" in result.stdout
+        rows = (tmp_path / "infer_result" / "predictions.csv").read_text().splitlines()
+        assert rows[0] == "file,truth,class_1,probability_1,class_2,probability_2" and len(rows) == 10
+        assert sum(row.split(",")[1] == row.split(",")[2] for row in rows[1:]) == round(9 * accuracy)
+        assert (tmp_path / "infer_result" / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
+
     def test_mindir_is_read_back_and_carries_the_classes(self, best, tiny, tmp_path):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "net.mindir").write_text("an older file, which is replaced")

@@ -27,7 +27,7 @@ def checkout(tmp_path_factory) -> Path:
     """The project's programs, with the toy beside the other models and one more line in zoo.py."""
     root = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("train.py", "eval.py", "export.py", "default_config.yaml", "default_config_cpu.yaml"):
+    for name in ("train.py", "eval.py", "infer.py", "export.py", "default_config.yaml", "default_config_cpu.yaml"):
         shutil.copy(ROOT / name, root)
     shutil.copytree(TOY, root / "src" / "toy", ignore=shutil.ignore_patterns("__pycache__", "*.yaml"))
     shutil.copy(TOY / "toy.yaml", root)
@@ -90,6 +90,11 @@ def test_evaluation_of_checkpoint_and_exported_files(checkout, trained, images, 
     assert (tmp_path / "toy.mindir").is_file()
     flags = ("--pretrain_ckpt", "toy.onnx", "--eval_backend", "onnx")
     assert result in run(checkout, "eval.py", images / "val", *flags, cwd=tmp_path)
+    for model in (flags, ("--pretrain_ckpt", best)):
+        predicted = [checkout / "infer.py", "--config_path", checkout / "toy.yaml", "--data_path", images / "val"]
+        said = run_command(*predicted, *model, cwd=tmp_path, PYTHONPATH="").stdout
+        right = re.search(r"right: (\d) of 9 images", said)[1]
+        assert int(right) == round(float(result.split()[-1].rstrip("}")) * 9)
 
 
 def test_head_only_leaves_the_backbone_as_it_is(checkout, trained, images, tmp_path):

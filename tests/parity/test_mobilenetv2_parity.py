@@ -188,6 +188,25 @@ class TestConversion:
         assert self.convert(pth, ckpt, "--classes", str(names.with_name("none.txt"))) == 1
         assert not ckpt.exists()
 
+    def test_a_safetensors_file_and_a_folder_that_names_the_classes(self, pth, ckpt, capsys):
+        save_file = pytest.importorskip("safetensors.torch").save_file
+        state = random_model(3, 0.35).state_dict()
+        torch.save(state, pth)
+        assert self.convert(pth, ckpt) == 0
+        expected = checkpoint.read(ckpt).arrays
+        folder = pth.with_name("folder")
+        folder.mkdir()
+        save_file(state, folder / "model.safetensors")
+        (folder / "config.json").write_text('{"id2label": {"0": "owl", "1": "crane", "2": "crane"}}')
+        for source, names in ((folder / "model.safetensors", None), (folder, {"owl": 0, "crane": 1, "crane 2": 2})):
+            assert self.convert(source, ckpt) == 0
+            found = checkpoint.read(ckpt)
+            assert found.meta.get("class_to_index") == names and found.arrays.keys() == expected.keys()
+            assert all((found.arrays[name] == array).all() for name, array in expected.items())
+        (folder / "config.json").write_text('{"id2label": {"0": "owl", "1": "crane"}}')
+        assert self.convert(folder, ckpt) == 1
+        assert "has 3 classes and id2label of its config.json names 2" in capsys.readouterr().err
+
     def test_extra_keys_are_named(self, pth, ckpt, capsys):
         model = random_model(7, 0.35)
         torch.save({**model.state_dict(), "aux.weight": torch.zeros(2), "aux.bias": torch.zeros(1)}, pth)

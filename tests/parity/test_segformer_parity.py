@@ -233,6 +233,22 @@ class TestConverter:
         assert status == 0
         self.assert_equal(found, expected)
 
+    @pytest.mark.parametrize("size", ["5GB", "5MB"])
+    def test_a_folder_with_its_class_names(self, tmp_path, expected, size, capsys):
+        """Whole and in shards; two classes of one name get different ones."""
+        labels = {index: name for index, name in enumerate(["road", "crane", "crane", "sky", "tree", "house", "car"])}
+        torch_model("mit_b0", 256, id2label=labels, label2id={}).save_pretrained(tmp_path / "hf", max_shard_size=size)
+        flags = [f"--pt_model_path={tmp_path / 'hf'}", f"--ms_model_path={tmp_path / 'w.ckpt'}"]
+        assert convert_model.main(flags) == 0
+        found = checkpoint.read(tmp_path / "w.ckpt")
+        self.assert_equal(found.arrays, expected)
+        wanted = ["road", "crane", "crane 2", "sky", "tree", "house", "car"]
+        assert found.meta["classes"]["names"] == wanted and len(found.meta["classes"]["palette"]) == CLASSES
+        config = tmp_path / "hf" / "config.json"
+        config.write_text(config.read_text().replace('"6": "car"', '"6": "car", "7": "bus"'))
+        assert convert_model.main(flags) == 1
+        assert "names 8 classes and its decode head has 7; correct its id2label" in capsys.readouterr().err
+
     def test_a_published_checkpoint(self, tmp_path, expected, capsys):
         state = self.authors_state(expected)
         state["decode_head.conv_seg.weight"] = torch.zeros(7, 128, 1, 1)

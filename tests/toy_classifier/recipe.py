@@ -24,4 +24,5 @@ TOY = Classifier(
     classifier="head.dense.weight",
     metadata=lambda cfg: {"channels": cfg.channels},
 )
-train, evaluate, export = (partial(command, TOY) for command in (recipe.train, recipe.evaluate, recipe.export))
+commands = (recipe.train, recipe.evaluate, recipe.infer, recipe.export)
+train, evaluate, infer, export = (partial(command, TOY) for command in commands)

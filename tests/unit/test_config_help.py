@@ -36,7 +36,8 @@ class TestHelp:
         text = shown(capsys, "train", "--platform", "CPU", "--help")
         assert text.startswith("usage: python train.py [--config_path FILE] [--KEY VALUE ...] [--help [WORD]]\n\n")
         groups = "data, augmentation (train.py), network, training (train.py), checkpoints (train.py), evaluation, "
-        groups += "export (export.py), device, cloud, keys of the original files that have no effect"
+        groups += "inference (infer.py), export (export.py), device, cloud, "
+        groups += "keys of the original files that have no effect"
         assert ", ".join(headings(text)) == f"every command, {groups}"
 
     def test_quantisation_comes_after_training(self, capsys):
@@ -80,12 +81,14 @@ class TestHelp:
 
 TOY_CONFIG = """
     from dataclasses import dataclass
+    from typing import ClassVar
 
     from src.classification import config
     from src.engine.config import option
 
     @dataclass(frozen=True)
     class Config(config.Config):
+        commands: ClassVar = ("train", "eval", "export")
         model: str = option("which model", "toy", choices=("toy",))
         layers: int = option("layers of the network", 2, low=1)
 """

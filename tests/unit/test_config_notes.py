@@ -43,7 +43,7 @@ def notes(tmp_path, capsys):
         (tmp_path / "x.ckpt").touch()
         inputs = [f"--{config_class.job_keys().data}", str(tmp_path)] if command != "export" else []
         key = {"eval": "eval_ckpt_path", "infer": "infer_ckpt_path", "export": "ckpt_file"}.get(command, "")
-        if model != "segformer" and command == "eval":
+        if model != "segformer" and command in ("eval", "infer"):
             key = "pretrain_ckpt"
         inputs += [f"--{key}", str(tmp_path / "x.ckpt")] if key else []
         zoo.configure(command, ["--config_path", str(file or FILES[model]), *inputs, *flags])
@@ -94,6 +94,12 @@ def notes(tmp_path, capsys):
             "train",
             ["--data_path", "/data"],
             ["--data_path has no effect: enable_modelarts is False"],
+        ),
+        (
+            "mobilenetv2",
+            "infer",
+            ["--data_path", "{here}", "--dataset_path", "/data", "--top_k", "3"],
+            ["--dataset_path has no effect: data_path names the images to predict"],
         ),
         (
             "mobilenetv2",

@@ -34,6 +34,10 @@ src.mobilenetv2_quant.phases src.segformer.config src.segformer.data.class_list 
 src.segformer.data.labels src.segformer.data.polygons src.segformer.data.transforms src.segformer.drop_masks
 src.segformer.lr_generator src.segformer.names src.segformer.pictures src.segformer.prediction src.segformer.report
 src.segformer.variants src.zoo
+src.classification.predicting.contact_sheet src.engine.comparison src.engine.export.backends
+src.engine.export.exported_model src.engine.export.openvino_model src.engine.io.foreign_weights
+src.engine.io.safetensors_file
+src.classification.imbalance
 """.split()  # noqa: SIM905 (a list of words reads better)
 ENVIRONMENT_READERS = {
     "src/engine/environment.py",

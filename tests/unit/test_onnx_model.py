@@ -1,4 +1,4 @@
-"""Batches of any size through an ONNX file, on one thread and on several."""
+"""Batches of any size through an ONNX file, on one thread and on several, in every runtime."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from src.engine.errors import ZooError
-from src.engine.export import onnx_model
+from src.engine.export import backends, onnx_model
+from tests.runtimes import BACKENDS, HAS_OPENVINO
 
 WEIGHT = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
 
@@ -32,11 +33,12 @@ def write(path: Path, batch: int | str) -> Path:
     return path
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("batch", ["batch", 1, 4])
 @pytest.mark.parametrize("count", [1, 2, 5, 33])
-def test_every_row_has_its_answer(tmp_path, batch, count, threads):
-    model = onnx_model.load(write(tmp_path / "m.onnx", batch), threads)
+def test_every_row_has_its_answer(tmp_path, batch, count, threads, backend):
+    model = backends.load(backend, write(tmp_path / "m.onnx", batch), threads)
     assert model.batch_size == (None if batch == "batch" else batch)
     assert model.outputs == 3 and model.class_to_index["b"] == 1
     rows = np.random.default_rng(count).standard_normal((count, 6)).astype(np.float32)
@@ -44,7 +46,22 @@ def test_every_row_has_its_answer(tmp_path, batch, count, threads):
     np.testing.assert_array_equal(model.predict(rows), model.predict(rows))
 
 
-def test_a_file_that_is_no_model_is_named(tmp_path):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_answers_stay_what_they_are_when_the_next_ones_are_computed(tmp_path, backend):
+    model = backends.load(backend, write(tmp_path / "m.onnx", 2), 1)
+    first = model.predict(np.ones((2, 6), np.float32))
+    model.predict(np.zeros((2, 6), np.float32))
+    np.testing.assert_allclose(first, np.ones((2, 6)) @ WEIGHT, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_file_that_is_no_model_is_named(tmp_path, backend):
     (tmp_path / "m.onnx").write_text("no model")
     with pytest.raises(ZooError, match=r"m\.onnx is no ONNX file"):
-        onnx_model.load(tmp_path / "m.onnx", 1)
+        backends.load(backend, tmp_path / "m.onnx", 1)
+
+
+@pytest.mark.skipif(HAS_OPENVINO, reason="OpenVINO is installed")
+def test_a_runtime_that_is_missing_is_asked_for_by_name(tmp_path):
+    with pytest.raises(ZooError, match="OpenVINO is not installed; run: pip install openvino, or use"):
+        backends.load("openvino", write(tmp_path / "m.onnx", 1), 1)

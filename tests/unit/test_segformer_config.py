@@ -202,9 +202,13 @@ def test_air_is_refused_away_from_ascend_and_the_other_formats_named(tmp_path):
         configure("export", tmp_path, "--export_ckpt_path", str(tmp_path / "x.ckpt"))
 
 
-def test_a_model_without_pictures_has_no_infer(tmp_path):
-    with pytest.raises(UsageError, match="mobilenetv2, which has train.py, eval.py, export.py and no infer.py"):
-        zoo.configure("infer", ["--platform", "CPU"])
+@pytest.mark.parametrize("model", [[], ["--config_path", "configs/mobilenetv2_quant/cpu.yaml"]])
+def test_infer_of_a_classifier_asks_for_images_and_a_model(tmp_path, model):
+    flags = ["--platform", "CPU", *model, "--data_path"]
+    with pytest.raises(UsageError, match="data_path .*nowhere does not exist; give --data_path IMAGE or FOLDER"):
+        zoo.configure("infer", [*flags, str(tmp_path / "nowhere")])
+    with pytest.raises(UsageError, match="pretrain_ckpt is not set; give --pretrain_ckpt FILE"):
+        zoo.configure("infer", [*flags, str(tmp_path)])
 
 
 def test_only_onnx_holds_any_size(tmp_path):

@@ -17,7 +17,7 @@ from src.engine.config.options import (
     types_of,
     unused,
 )
-from src.engine.config.paths import expanded, first_file, look_beside, require_file, require_folder
+from src.engine.config.paths import expanded, first_file, look_beside, require_file, require_folder, require_images
 from src.engine.config.values import build, canonical, check, convert, shown, unquoted
 from src.engine.config.yaml_files import read_yaml, to_yaml
 
@@ -43,6 +43,7 @@ __all__ = [
     "refuse_unknown",
     "require_file",
     "require_folder",
+    "require_images",
     "shown",
     "to_yaml",
     "types_of",

@@ -27,6 +27,12 @@ def require_file(key: str, path: str, otherwise: str = "") -> None:
         raise UsageError(f"{key} {path} is not a file; give an existing one with --{key} FILE{otherwise}")
 
 
+def require_images(key: str, path: str) -> None:
+    """Raise UsageError where the value of `key` is neither a file nor a folder."""
+    if not path or not exists(expanded(path)):
+        raise UsageError(f"{key} {path} does not exist; give --{key} IMAGE or FOLDER")
+
+
 def look_beside(config_class: type, values: dict[str, Value], root: Path) -> dict[str, str]:
     """The relative input paths of files and defaults that are not in the working folder but in `root`, as paths there.
 

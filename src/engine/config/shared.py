@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from src.engine.config.options import option, unused
+from src.engine.config.paths import require_file
 from src.engine.environment import usable_platform
 from src.engine.errors import UsageError
 from src.engine.job_keys import JobKeys
@@ -44,6 +45,34 @@ class Checkpoints:
     save_checkpoint: bool = option("write checkpoints", True)
     save_checkpoint_steps: int = option("also save every so many steps, 0 is off", 0, low=0)
     keep_checkpoint_max: int = option("epoch checkpoints that are kept; 0 keeps all", 20, low=0)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What computes where no network is trained."""
+
+    eval_backend: str = option(
+        "what runs the network: mindspore a checkpoint, onnx (onnxruntime) and openvino an exported ONNX file",
+        "mindspore",
+        choices=("mindspore", "onnx", "openvino"),
+        read_by=("eval", "infer"),
+    )
+
+    def require_model(self, key: str, path: str) -> None:
+        """Raise UsageError where the value of `key` is no file, or none that the backend runs."""
+        require_file(key, path)
+        if path.endswith(".onnx") == (self.eval_backend == "mindspore"):
+            raise UsageError(
+                f"eval_backend is {self.eval_backend} and {key} {path}; "
+                "backends onnx and openvino take an .onnx file, backend mindspore a checkpoint"
+            )
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What infer.py writes."""
+
+    infer_output_path: str = option("folder for the results", "./infer_result/")
 
 
 @dataclass(frozen=True)
@@ -100,10 +129,10 @@ class Unused:
 
 
 @dataclass(frozen=True)
-class Shared(Data, Training, Checkpoints, Device, Cloud, Unused):
+class Shared(Data, Training, Checkpoints, Evaluation, Inference, Device, Cloud, Unused):
     """The base of every model's Config: the keys above, and the questions that src/zoo.py and src/cloud ask."""
 
-    commands: ClassVar[tuple[str, ...]] = ("train", "eval", "export")
+    commands: ClassVar[tuple[str, ...]] = ("train", "eval", "infer", "export")
 
     @staticmethod
     def named_after(file: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,27 @@ def find_root(path: str, splits: tuple[str, ...]) -> Path:
 def members_of(folder: Path) -> list[str]:
     """Files of a class folder and its sub-folders, relative to the class folder's parent; hidden files are left out."""
     return sorted(str(file.relative_to(folder.parent)) for file in files_below(folder))
+
+
+def find_images(data_path: str, output_path: str, images_in: Callable[[Path], Path] = Path) -> tuple[Path, list[Path]]:
+    """The image `data_path`, or all images in that folder and below it, in a fixed order, and the folder they are in.
+
+    `images_in` is the part of a folder that holds the images. `output_path`, hidden files and other files are left out.
+    """
+    root, output, suffixes = Path(data_path).expanduser(), Path(output_path).expanduser().resolve(), IMAGE_SUFFIXES
+    if root.is_file():
+        if not root.name.lower().endswith(suffixes):
+            raise UsageError(f"data_path is {root}; an image has to end in {' '.join(suffixes)}")
+        return root.parent, [root]
+    if not root.is_dir():
+        raise UsageError(f"data_path is {root}, which does not exist; give an image or a folder of images")
+    root = images_in(root)
+    if output == root.resolve():
+        raise UsageError(f"infer_output_path is the folder of the images, {root}; choose another one")
+    images = [file for file in files_below(root, leave_out=output) if file.name.lower().endswith(suffixes)]
+    if not images:
+        raise ZooError(f"{root} holds no images ({' '.join(suffixes)}); give a folder that does")
+    return root, images
 
 
 def scan(path: str, splits: tuple[str, ...], class_to_index: dict[str, int] | None = None) -> LabelledImages:

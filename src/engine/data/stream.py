@@ -19,6 +19,7 @@ import numpy as np
 
 from src.engine.data.images import BadImage
 from src.engine.errors import ZooError
+from src.engine.report import printable
 
 AHEAD = 2  # batches that are made while one is used
 ORDER, SAMPLE, BATCH, DROPOUT = 0, 1, 2, 3  # independent random streams of one seed
@@ -92,6 +93,7 @@ class BadFiles:
             if file in self.reasons:
                 return
             self.reasons[file] = reason
+        file = printable(file)
         if self.on_bad_image == "error":
             raise ZooError(f"{file} is no usable image: {reason}; remove it or use --on_bad_image skip")
         self._say(f"skipped {file}: {reason}")

@@ -13,35 +13,26 @@ import numpy as np
 import onnxruntime
 
 from src.engine.errors import ZooError, first_line
+from src.engine.export.exported_model import META_KEY, ExportedModel
 
-META_KEY = "zoo_meta"
 MOST_AT_ONCE, PARTS_PER_THREAD = 4, 4  # images per call of the session, and calls that a thread should find
 
 
 def store_metadata(model: Any, metadata: dict) -> None:
-    """Put what the exporter knows into an onnx.ModelProto, where `load` finds it as `meta`."""
+    """Put what the exporter knows into an onnx.ModelProto, where opening the file finds it as `meta`."""
     entry = model.metadata_props.add()
     entry.key, entry.value = META_KEY, json.dumps(metadata)
 
 
 @dataclass(frozen=True)
-class OnnxModel:
-    """An open file; `batch_size` is None where it takes any, `meta` is what the exporter knew.
+class OnnxModel(ExportedModel):
+    """An open file.
 
     `together` computes one image on all threads, `apart` one image per thread. Many images go faster apart: threads
     need not wait for each other in every layer, and what a layer leaves for the next stays in the cache.
     """
 
-    path: Path
     together: onnxruntime.InferenceSession
-    threads: int
-    batch_size: int | None
-    outputs: int
-    meta: dict
-
-    @property
-    def class_to_index(self) -> dict[str, int] | None:
-        return self.meta.get("class_to_index")
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Inputs of the exported shape -> first output; a fixed batch size is met by splitting and padding."""
@@ -54,11 +45,8 @@ class OnnxModel:
         return np.concatenate(list(parts))
 
     def _part(self, session: onnxruntime.InferenceSession, part: np.ndarray) -> np.ndarray:
-        missing = (self.batch_size or len(part)) - len(part)
-        if missing:
-            filled = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)])
-            return self._part(session, filled)[: len(part)]
-        return session.run(None, {session.get_inputs()[0].name: part})[0]
+        name = session.get_inputs()[0].name
+        return self.part(lambda inputs: session.run(None, {name: inputs})[0], part)
 
     @cached_property
     def apart(self) -> onnxruntime.InferenceSession:
@@ -73,9 +61,8 @@ def load(path: Path, threads: int) -> OnnxModel:
     """Open a file. Raises ZooError where onnxruntime cannot."""
     together = _session(path, threads)
     first, output = together.get_inputs()[0], together.get_outputs()[0]
-    batch_size = first.shape[0] if isinstance(first.shape[0], int) else None
     meta = json.loads(together.get_modelmeta().custom_metadata_map.get(META_KEY, "{}"))
-    return OnnxModel(path, together, threads, batch_size, output.shape[1], meta)
+    return OnnxModel(path, threads, tuple(first.shape), tuple(output.shape), meta, together)
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:

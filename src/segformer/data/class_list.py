@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +78,23 @@ class ClassList:
             raise UsageError(
                 f"dataset_ignore_label is {ignore_label} but {self.source} ignores {self.ignore}; give {self.ignore}"
             )
+
+
+def of_names(names: Sequence[str], source: str) -> ClassList:
+    """A list of names alone: the colours are those that PASCAL VOC gives to the indices from 1 on, the weights 1."""
+    count = len(names)
+    if not 2 <= count <= IGNORE:
+        raise UsageError(f"{source} names {count} classes; a class list has 2 to {IGNORE}")
+    palette = tuple(voc_colour(index + 1) for index in range(count))
+    return ClassList(tuple(names), palette, (1.0,) * count, tuple(range(count)), source=source)
+
+
+def voc_colour(index: int) -> Colour:
+    """PASCAL VOC's rule: the bits of the index, three at a time, become the highest bits of red, green and blue."""
+    red, green, blue = (
+        sum(((index >> (3 * place + channel)) & 1) << (7 - place) for place in range(8)) for channel in range(3)
+    )
+    return red, green, blue
 
 
 def number(row: dict, column: str, where: str, low: int, high: int) -> int:
