@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from src.engine.config import changed, option, require_file, require_folder, shared, unused
+from src.engine.config import changed, option, require_data, require_file, shared, unused
 from src.engine.errors import UsageError
 from src.engine.job_keys import JobKeys
 from src.segformer.variants import REDUCTIONS, SMALLEST_SIDE, VARIANTS
@@ -23,7 +23,8 @@ class Data(shared.Data):
     """Pictures with a class per pixel, and how they are cut and normalised."""
 
     data_path: str = option(
-        "train and eval: Cityscapes, or a folder with images/ and masks/; infer: an image or a folder",
+        "train and eval: Cityscapes, or a folder with images/ and masks/, or a .tar or .zip file of either; infer: an "
+        "image or a folder",
         "./data/cityscapes/",
         aliases=("dataset_path",),
         read_by=PREDICTING,
@@ -278,7 +279,7 @@ class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export
         ]
 
     def _check_train(self) -> None:
-        require_folder("data_path", self.data_path)
+        require_data("data_path", self.data_path)
         if max(self.crop_size) > MOST_ENLARGED * max(self.base_size) or min(self.crop_size) > MOST_ENLARGED * min(
             self.base_size
         ):
@@ -294,7 +295,7 @@ class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export
             self._check_prediction()
 
     def _check_eval(self) -> None:
-        require_folder("data_path", self.data_path)
+        require_data("data_path", self.data_path)
         require_file("eval_ckpt_path", self.eval_ckpt_path)
         self._check_prediction()
 

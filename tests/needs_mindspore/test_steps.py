@@ -306,6 +306,7 @@ class TestBoost:
 def names(net: nn.Cell) -> set[str]:
     return {p.name for p in net.get_parameters()}
 
+
 @pytest.mark.parametrize("options", [StepOptions(), StepOptions(loss_scale=SCALE)], ids=["plain", "scaled"])
 def test_waiting_for_a_step_takes_no_core_from_it(options):
     """A loss that is there before the gradients would be waited for in a loop that never sleeps."""

@@ -26,17 +26,17 @@ src.cloud.stores src.cloud.uploads src.cloud.zips src.cpu_kernels.build src.cpu_
 src.cpu_kernels.declaration src.cpu_kernels.expressions src.cpu_kernels.gradients src.cpu_kernels.header
 src.cpu_kernels.operators src.engine.config src.engine.config.flags src.engine.config.notes src.engine.config.options
 src.engine.config.paths src.engine.config.shared src.engine.config.values src.engine.config.yaml_files
-src.engine.data.augment src.engine.data.image_folder src.engine.data.images src.engine.data.source
-src.engine.data.stream src.engine.environment src.engine.errors src.engine.export.onnx_model
-src.engine.export.result_files src.engine.io.files src.engine.io.journal src.engine.io.torch_file src.engine.job_keys
-src.engine.metrics src.engine.plots src.engine.report src.engine.steps.profiling src.launch.cache_memory
-src.launch.cache_server src.launch.hccl src.launch.plan src.launch.rank src.launch.rank_table src.launch.supervise
-src.mobilenetv2.config src.mobilenetv2.dataset src.mobilenetv2.lr_generator src.mobilenetv2.names
-src.mobilenetv2_quant.config src.mobilenetv2_quant.layer_report src.mobilenetv2_quant.onnx_graph
-src.mobilenetv2_quant.phases src.segformer.config src.segformer.data.class_list src.segformer.data.dataset
-src.segformer.data.labels src.segformer.data.polygons src.segformer.data.transforms src.segformer.drop_masks
-src.segformer.lr_generator src.segformer.names src.segformer.pictures src.segformer.prediction src.segformer.report
-src.segformer.variants src.zoo
+src.engine.data.archive src.engine.data.archive_index src.engine.data.augment src.engine.data.image_folder
+src.engine.data.images src.engine.data.source src.engine.data.stream src.engine.data.tree src.engine.environment
+src.engine.errors src.engine.export.onnx_model src.engine.export.result_files src.engine.io.files
+src.engine.io.journal src.engine.io.torch_file src.engine.job_keys src.engine.metrics src.engine.plots
+src.engine.report src.engine.steps.profiling src.launch.cache_memory src.launch.cache_server src.launch.hccl
+src.launch.plan src.launch.rank src.launch.rank_table src.launch.supervise src.mobilenetv2.config
+src.mobilenetv2.dataset src.mobilenetv2.lr_generator src.mobilenetv2.names src.mobilenetv2_quant.config
+src.mobilenetv2_quant.layer_report src.mobilenetv2_quant.onnx_graph src.mobilenetv2_quant.phases src.segformer.config
+src.segformer.data.class_list src.segformer.data.dataset src.segformer.data.labels src.segformer.data.polygons
+src.segformer.data.transforms src.segformer.drop_masks src.segformer.lr_generator src.segformer.names
+src.segformer.pictures src.segformer.prediction src.segformer.report src.segformer.variants src.zoo
 """.split()  # noqa: SIM905 (a list of words reads better)
 ENVIRONMENT_READERS = {
     "src/engine/environment.py",
