@@ -30,13 +30,15 @@ src.engine.data.archive src.engine.data.archive_index src.engine.data.augment sr
 src.engine.data.images src.engine.data.source src.engine.data.stream src.engine.data.tree src.engine.environment
 src.engine.errors src.engine.export.onnx_model src.engine.export.result_files src.engine.io.files
 src.engine.io.journal src.engine.io.torch_file src.engine.job_keys src.engine.metrics src.engine.plots
-src.engine.report src.engine.steps.profiling src.launch.cache_memory src.launch.cache_server src.launch.hccl
-src.launch.plan src.launch.rank src.launch.rank_table src.launch.supervise src.mobilenetv2.config
-src.mobilenetv2.dataset src.mobilenetv2.lr_generator src.mobilenetv2.names src.mobilenetv2_quant.config
-src.mobilenetv2_quant.layer_report src.mobilenetv2_quant.onnx_graph src.mobilenetv2_quant.phases src.segformer.config
-src.segformer.data.class_list src.segformer.data.dataset src.segformer.data.labels src.segformer.data.polygons
-src.segformer.data.transforms src.segformer.drop_masks src.segformer.lr_generator src.segformer.names
-src.segformer.pictures src.segformer.prediction src.segformer.report src.segformer.variants src.zoo
+src.engine.report src.engine.steps.profiling src.inspection.data.classification src.inspection.data.duplicates
+src.inspection.data.findings src.inspection.data.pictures src.inspection.data.segmentation src.inspection.data.survey
+src.inspection.page src.launch.cache_memory src.launch.cache_server src.launch.hccl src.launch.plan src.launch.rank
+src.launch.rank_table src.launch.supervise src.mobilenetv2.config src.mobilenetv2.dataset src.mobilenetv2.lr_generator
+src.mobilenetv2.names src.mobilenetv2_quant.config src.mobilenetv2_quant.layer_report src.mobilenetv2_quant.onnx_graph
+src.mobilenetv2_quant.phases src.segformer.config src.segformer.data.class_list src.segformer.data.dataset
+src.segformer.data.labels src.segformer.data.polygons src.segformer.data.transforms src.segformer.drop_masks
+src.segformer.lr_generator src.segformer.names src.segformer.pictures src.segformer.prediction src.segformer.report
+src.segformer.variants src.zoo
 """.split()  # noqa: SIM905 (a list of words reads better)
 ENVIRONMENT_READERS = {
     "src/engine/environment.py",
@@ -89,6 +91,9 @@ def test_arrows_point_down(path):
             assert target in ("engine", "launch"), f"{relative(path)} imports {name}; the launcher knows no model"
         elif owner == "cloud":
             assert target in ("engine", "cloud"), f"{relative(path)} imports {name}; a cloud job is any model's"
+        elif owner == "inspection":
+            allowed = ("engine", "segformer", "inspection")
+            assert target in allowed, f"{relative(path)} imports {name}"
         elif relative(path) == "src/zoo.py":
             assert target in ("engine", "cloud"), "zoo reaches the models by name only"
 
