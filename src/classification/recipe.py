@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from mindspore import nn
@@ -58,15 +59,16 @@ def run_settings(model: Classifier, cfg: Config, metadata: dict, other_results: 
 
 def evaluate(model: Classifier, cfg: Config) -> int:
     """Score a checkpoint, or an exported ONNX file, on every image of a folder."""
+    return evaluation.run(model, cfg, partial(open_checkpoint, model))
 
-    def open_checkpoint(cfg: Config) -> tuple[Checkpoint, nn.Cell]:
-        checkpoint = checkpoints.read(model, cfg.pretrain_ckpt)
-        net = precision.apply(checkpoints.network_of(model, checkpoint, cfg), cfg.dtype)
-        if cfg.platform == "CPU":
-            print(rewrite.accelerate(net, cfg.cpu_kernels))
-        return checkpoint, net
 
-    return evaluation.run(model, cfg, open_checkpoint)
+def open_checkpoint(model: Classifier, cfg: Config) -> tuple[Checkpoint, nn.Cell]:
+    """The checkpoint to score with and its network."""
+    checkpoint = checkpoints.read(model, cfg.pretrain_ckpt)
+    net = precision.apply(checkpoints.network_of(model, checkpoint, cfg), cfg.dtype)
+    if cfg.platform == "CPU":
+        print(rewrite.accelerate(net, cfg.cpu_kernels))
+    return checkpoint, net
 
 
 def export(model: Classifier, cfg: Config) -> int:

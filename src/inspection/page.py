@@ -87,7 +87,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], filtered: bool 
 def cell(value: Cell) -> Raw:
     """A number is sorted by its value, whatever digits are shown."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        shown = f"{value:.4f}" if isinstance(value, float) else str(value)
+        digits = ".4g" if abs(value) < 1e4 else ".0f"
+        shown = format(value, digits) if isinstance(value, float) else str(value)
+        shown = "-" if value != value else shown  # nan: there is nothing to measure
         return Raw(f'<td class="number" data-value="{value!r}">{shown}</td>')
     return Raw(f"<td>{escaped(value)}</td>")
 
