@@ -209,6 +209,14 @@ class TestSegmentation:
             assert row[2] == sum((mask == value).any() for mask in masks)
         assert [row[0] for row in rows] == ["0 street", "1 house", "2 tree", "255 (ignored)"]
 
+    def test_an_archive_of_a_folder(self, tmp_path):
+        root = write_generic(tmp_path / "top" / "data", {"train": 3, "val": 2})
+        names = sorted(path.relative_to(root.parent).as_posix() for path in root.rglob("*") if path.is_file())
+        pack_data.write(root.parent, names, tmp_path / "data.tar")
+        one, other = self.check(root), self.check(tmp_path / "data.tar")
+        assert [table.rows for table in one.tables] == [table.rows for table in other.tables]
+        assert [finding.text for finding in one.findings] == [finding.text for finding in other.findings]
+
     def test_values_that_are_no_class(self, tmp_path):
         root = write_generic(tmp_path / "data", {"train": 3, "val": 2})
         mask = sorted((root / "masks/train").rglob("*.png"))[1]

@@ -150,7 +150,7 @@ def open_tree(path: str, indexes: IndexFolder | None = None) -> Tree:
     archive = open_archive(found, indexes)
     root = ArchiveFolder(archive, "", archive.names, range(len(archive.names)), None)
     only = root.folders()
-    if len(only) == 1 and only[0] not in SPLITS and all(name.count("/") > 1 for name in root.files()):
-        inner = root.below(only[0])
+    inner = root.below(only[0]) if len(only) == 1 and only[0] not in SPLITS else root
+    if inner is not root and inner.folders() and len(inner.files()) == len(root.files()):
         return ArchiveFolder(archive, only[0], inner.files(), range(len(archive.names)), None)
     return root

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from src.engine.data import images
-from src.engine.data.tree import open_tree
+from src.engine.data.tree import Tree, open_tree
 from src.engine.errors import ZooError
 from src.inspection import page
 from src.inspection.data import pictures
@@ -52,7 +52,7 @@ def check(path: str, class_list: str, on_missing_label: str, on_bad_image: str) 
     if not splits:
         return checked
     for name, split in splits.items():
-        check_masks(name, split, checked)
+        check_masks(name, split, path, checked)
     check_classes(splits, checked)
 
     def named(split: str, index: int) -> str:
@@ -122,7 +122,7 @@ def survey_pairs(pairs: Pairs, title: str) -> Split:
     return split
 
 
-def check_masks(name: str, split: Split, checked: Checked) -> None:
+def check_masks(name: str, split: Split, path: str, checked: Checked) -> None:
     """Masks that end a training, images without one and masks without an image."""
     if split.refused:
         reasons = Counter(split.refused.values())
@@ -132,14 +132,13 @@ def check_masks(name: str, split: Split, checked: Checked) -> None:
     if split.pairs.without_mask:
         lost = split.pairs.without_mask
         checked.say(WARNING, f"{name}: {counted(len(lost), 'image')} without a mask: {few(lost)}")
-    spare = masks_without_image(split.pairs, name)
+    spare = masks_without_image(split.pairs, name, open_tree(path))
     if spare:
         checked.say(NOTE, f"{name}: {counted(len(spare), 'mask')} without an image: {few(spare)}")
 
 
-def masks_without_image(pairs: Pairs, split: str) -> list[str]:
+def masks_without_image(pairs: Pairs, split: str, root: Tree) -> list[str]:
     """Files beside the masks in use that end as they do."""
-    root = open_tree(str(pairs.where))
     is_city = dataset.layout(root) == dataset.CITY_IMAGES
     folder = f"{dataset.CITY_MASKS if is_city else dataset.MASKS}/{split}"
     ending = dataset.MASK_START + dataset.TRAIN_IDS if is_city else ".png"
