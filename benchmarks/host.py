@@ -91,7 +91,7 @@ def in_memory(data: LabelledImages, cfg: Config) -> Batches:
             rng = stream.generator(cfg.seed, stream.SAMPLE, epoch, index)
             return TRANSFORMS.train(pictures[index % len(pictures)], rng, cfg), data.labels[index % len(pictures)]
 
-        order = stream.training_order(1_000_000, cfg.batch_size, cfg.seed, epoch)
+        order = stream.training_order(stream.shuffled(1_000_000, cfg.seed, epoch), cfg.batch_size)
         for image, label in stream.batches(sample, order, cfg.num_workers):
             yield image, targets.smooth_one_hot(label, len(data.class_to_index), cfg.label_smooth)
 

@@ -72,6 +72,11 @@ require_number() {
   [[ $2 =~ ^[0-9]+$ ]] || wrong "$1 is '$2'; it has to be a whole number"
 }
 
+# require_data NAME PATH: a folder, or an archive that is read as one.
+require_data() {
+  [[ -d $2 || (-f $2 && ${2,,} == *.@(tar|zip)) ]] || wrong "$1 '$2' is not a folder, .tar or .zip file"
+}
+
 # find_config NAME: sets CONFIG to the file of the working directory, or of this repository, or, for a bare name or one in
 # the originals' folder config/, to the shipped file of that name. src/zoo.py looks in the same places.
 find_config() {
@@ -104,7 +109,7 @@ require_platform() {
 # options of eval.py, with FLAGS.
 # shellcheck disable=SC2034  # read by the callers
 read_evaluation() {
-  [[ -d $2 ]] || wrong "DATASET_PATH '$2' is not a folder"
+  require_data DATASET_PATH "$2"
   [[ -f $3 ]] || wrong "CHECKPOINT_PATH '$3' is not a file"
   require_number DEVICE_ID "${DEVICE_ID:-0}"
   LAUNCH=(--platform "$1" ${DEVICE_ID:+--devices "$DEVICE_ID"})

@@ -47,7 +47,7 @@ read_cpu() {
 # read_data DATASET_PATH [CKPT_PATH FREEZE_LAYER [FILTER_HEAD]]
 read_data() {
   DATASET=$1
-  [[ -d $1 ]] || wrong "DATASET_PATH '$1' is not a folder"
+  require_data DATASET_PATH "$1"
   TRAIN+=(--dataset_path "$1")
   (($# != 2)) || wrong "CKPT_PATH is given without FREEZE_LAYER"
   (($# <= 4)) || wrong "too many arguments, '$5' first"

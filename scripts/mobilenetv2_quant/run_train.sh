@@ -21,7 +21,7 @@ EOF
 # read_data DATASET_PATH [PRETRAINED_CKPT_PATH]
 read_data() {
   (($# == 1 || $# == 2)) || wrong "$# arguments where DATASET_PATH [PRETRAINED_CKPT_PATH] belong"
-  [[ -d $1 ]] || wrong "DATASET_PATH '$1' is not a folder"
+  require_data DATASET_PATH "$1"
   TRAIN+=(--dataset_path "$1")
   if (($# == 2)); then
     [[ -f $2 ]] || wrong "PRETRAINED_CKPT_PATH '$2' is not a file"

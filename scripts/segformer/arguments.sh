@@ -25,10 +25,10 @@ if [[ -n ${PLATFORM:-} ]]; then
   PLATFORM_FLAG=(--platform "$PLATFORM")
 fi
 
-# require_path -d|-f|-e NAME PATH: it is a folder, a file, or either.
+# require_path -d|-f|-e NAME PATH: it is a folder (or an archive), a file, or either.
 require_path() {
   case $1 in
-    -d) [[ -d $3 ]] || wrong "$2 '$3' is not a folder" ;;
+    -d) require_data "$2" "$3" ;;
     -f) [[ -f $3 ]] || wrong "$2 '$3' is not a file" ;;
     *) [[ -e $3 ]] || wrong "$2 '$3' does not exist" ;;
   esac

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from src.engine.config import option, require_file, require_folder, require_images, shared
+from src.engine.config import is_archive, option, require_data, require_file, require_images, shared
 from src.engine.errors import UsageError
 from src.engine.job_keys import JobKeys
 
@@ -16,7 +16,8 @@ class Data(shared.Data):
     """Images in one folder per class."""
 
     dataset_path: str = option(
-        "folder of class folders, or a folder that holds train/ and val/; an export compares on its images",
+        "folder of class folders, or one that holds train/ and val/, or a .tar or .zip file of either; an export "
+        "compares on its images",
         "",
         is_input=True,
     )
@@ -202,13 +203,18 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Inference, E
         ]
 
     def _check_train(self) -> None:
-        require_folder("dataset_path", self.dataset_path)
+        require_data("dataset_path", self.dataset_path)
         self._check_rates()
         self._check_start()
         if self.enable_cache and not self.cache_session_id.isdigit():
             raise UsageError(
                 f"enable_cache is True and cache_session_id '{self.cache_session_id}'; it has to be the number of a "
                 "session, which scripts/run_train_nfs_cache.sh makes"
+            )
+        if self.enable_cache and is_archive(self.dataset_path):
+            raise UsageError(
+                f"enable_cache is True and dataset_path {self.dataset_path}; the cache server reads folders only, so "
+                "unpack the archive or leave enable_cache out"
             )
         if self.boost_mode != "O0":
             self._check_boost()
@@ -217,7 +223,7 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Inference, E
         if self.resume not in ("", "auto"):
             require_file("resume", self.resume)
         if self.run_eval and self.eval_dataset_path:
-            require_folder("eval_dataset_path", self.eval_dataset_path)
+            require_data("eval_dataset_path", self.eval_dataset_path)
 
     def _check_rates(self) -> None:
         if self.warmup_epochs > self.epoch_size:
@@ -270,7 +276,7 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Inference, E
             )
 
     def _check_eval(self) -> None:
-        require_folder("dataset_path", self.dataset_path)
+        require_data("dataset_path", self.dataset_path)
         self._check_model()
         if self.confusion_matrix and not self.confusion_matrix.endswith(".png"):
             raise UsageError(f"confusion_matrix is {self.confusion_matrix}; it is drawn as PNG, so give FILE.png")
@@ -288,7 +294,7 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Inference, E
     def _check_export(self) -> None:
         require_file("ckpt_file", self.ckpt_file)
         if self.dataset_path:
-            require_folder("dataset_path", self.dataset_path)
+            require_data("dataset_path", self.dataset_path)
         if self.file_format == "AIR" and self.platform != "Ascend":
             raise UsageError(
                 f"file_format AIR needs an Ascend machine and platform is {self.platform}; export MINDIR or ONNX here"

@@ -24,7 +24,7 @@ from src.engine.training import run_training
 def train(model: Classifier, cfg: Config) -> int:
     """Train from scratch, fine-tune everything, or train the head on cached features; returns the exit status."""
     rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute, cfg.dtype)
-    images = scan(cfg.dataset_path, TRAIN_FOLDERS)
+    images = scan(cfg.dataset_path, TRAIN_FOLDERS, indexes=training.indexes(cfg))
     classes = require_classes(images, cfg.num_classes)
     data = training.Data(images, training.validation_data(images, cfg) if cfg.run_eval else None)
     training.require_trainable(images, cfg, rank)

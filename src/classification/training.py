@@ -17,8 +17,9 @@ from src.classification.dataset import Loader, bad_files
 from src.classification.features import Extractor, Features
 from src.cpu_kernels.optimizer import momentum_kind
 from src.engine import loop
+from src.engine.data.archive import ARCHIVE_INDEXES, IndexFolder
 from src.engine.data.cached_files import CachedFiles
-from src.engine.data.image_folder import EVAL_FOLDERS, scan
+from src.engine.data.image_folder import EVAL_FOLDERS, find_held_out, scan, scan_tree
 from src.engine.data.source import LabelledImages
 from src.engine.data.stream import BadFiles
 from src.engine.errors import UsageError
@@ -167,12 +168,18 @@ def with_dropout(
 def validation_data(train: LabelledImages, cfg: Config) -> LabelledImages:
     """Where run_eval finds its images: eval_dataset_path, or val/ beside the training folder."""
     if cfg.eval_dataset_path:
-        return scan(cfg.eval_dataset_path, EVAL_FOLDERS, train.class_to_index)
-    for name in EVAL_FOLDERS:
-        candidate: Path = train.where.resolve().parent / name
-        if candidate.is_dir():
-            return scan(str(candidate), (), train.class_to_index)
-    raise UsageError(f"run_eval is True and there is no val/ beside {train.where}; name it with --eval_dataset_path")
+        return scan(cfg.eval_dataset_path, EVAL_FOLDERS, train.class_to_index, indexes(cfg))
+    found = find_held_out(cfg.dataset_path, indexes(cfg))
+    if found is None:
+        raise UsageError(
+            f"run_eval is True and there is no val/ beside {train.where}; name it with --eval_dataset_path"
+        )
+    return scan_tree(found, train.class_to_index)
+
+
+def indexes(cfg: Config) -> IndexFolder:
+    """Where the index of a data set in an archive is kept: in the run folder."""
+    return IndexFolder(Path(cfg.save_checkpoint_path).expanduser() / ARCHIVE_INDEXES, bool(cfg.resume))
 
 
 def require_trainable(images: LabelledImages, cfg: Config, rank: Rank) -> None:

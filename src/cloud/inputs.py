@@ -10,6 +10,7 @@ from typing import Any
 from src.cloud import copies, zips
 from src.cloud.storage import is_remote
 from src.cloud.stores import open_store
+from src.engine.config.paths import ARCHIVES, first_file
 from src.engine.errors import UsageError, ZooError
 from src.engine.io.files import checkpoint_number
 
@@ -23,25 +24,24 @@ def few(names: list[str]) -> str:
 
 
 def download_data(cfg: Any, say: Say, heartbeat: Heartbeat) -> dict[str, str]:
-    """The data set on this server, unpacked if it is zipped; returns the data keys with their local paths."""
+    """The data set on this server, unpacked if that is wanted; returns the data keys with their local paths."""
     keys, name = cfg.job_keys(), cfg.modelarts_dataset_unzip_name
     local = Path(getattr(cfg, keys.local_data)).expanduser()
     unzip = cfg.need_modelarts_dataset_unzip
     if unzip and not name:
         raise UsageError("modelarts_dataset_unzip_name is empty; give the name of the zip file without .zip")
+    archives = [f"{name}.zip"] if unzip else [f"{name}{suffix}" for suffix in ARCHIVES if name]
     if is_remote(cfg.data_url):
-        source = download_part(
-            cfg.data_url, f"{name}.zip" if unzip else "", name if unzip else "", local, say, heartbeat
-        )
+        source = download_part(cfg.data_url, archives, name if unzip else "", local, say, heartbeat)
     else:
         source = Path(cfg.data_url).expanduser()
-    archive = source if source.is_file() else source / f"{name}.zip"
-    if unzip and archive.is_file():
+    archive = source if source.is_file() else first_file(source / file for file in archives)
+    if unzip and archive is not None:
         root = zips.extract(archive, local, name, say, heartbeat)
     elif unzip and (source / name).is_dir():
         root = source / name
-    elif source.is_dir() and not unzip:
-        root = source
+    elif not unzip and (archive is not None or source.is_dir()):
+        root = archive or source  # a data set may be read from an archive as it is
     else:
         raise UsageError(
             f"data_url {cfg.data_url} holds neither {name}.zip nor a folder {name}; correct "
@@ -61,8 +61,8 @@ def within(root: Path, given: str) -> Path | None:
     return path if given and path.is_relative_to(root) and path.exists() else None
 
 
-def download_part(url: str, archive: str, folder: str, local: Path, say: Say, heartbeat: Heartbeat) -> Path:
-    """Copy the zip file `archive` below `url`, or without it `folder`, or where both are "" everything."""
+def download_part(url: str, archives: list[str], folder: str, local: Path, say: Say, heartbeat: Heartbeat) -> Path:
+    """Copy the first of `archives` that is below `url`, or without one `folder`, or where that is "" everything."""
     store = open_store(url)
     listed = store.list(url)
     if not listed:
@@ -70,7 +70,7 @@ def download_part(url: str, archive: str, folder: str, local: Path, say: Say, he
     if "" in listed:
         copies.download(store, url, listed, local, say, heartbeat)
         return local / url.rstrip("/").rpartition("/")[2]
-    wanted = {name: about for name, about in listed.items() if archive and name == archive}
+    wanted = {name: listed[name] for name in [name for name in archives if name in listed][:1]}
     wanted = wanted or {name: about for name, about in listed.items() if not folder or name.startswith(f"{folder}/")}
     if wanted:
         copies.download(store, url, wanted, local, say, heartbeat)

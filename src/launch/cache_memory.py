@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from src.engine.config import Parser
+from src.engine.config import Parser, is_archive
 from src.engine.data.image_folder import TRAIN_FOLDERS, scan
 from src.engine.errors import UsageError, ZooError, reports_errors
 
@@ -18,6 +18,10 @@ OVERHEAD = 1024  # bytes per file, generously: key, label, shape
 
 def needed(path: str) -> tuple[int, int]:
     """Number of image files below `path`, and bytes that the server needs for them."""
+    if is_archive(path):
+        raise UsageError(
+            f"{path} is an archive and the cache server reads folders only; unpack it or train without the cache"
+        )
     source = scan(path, TRAIN_FOLDERS).source
     sizes = [max(source.stamp(index)[0], 0) for index in range(len(source))]
     return len(sizes), sum(sizes) + OVERHEAD * len(sizes)

@@ -33,7 +33,7 @@ CALIBRATED = "mobilenetv2_quant-calibrated.ckpt"
 def train(cfg: Config) -> int:
     """Take the activation ranges from a few batches, then train with simulated quantisation."""
     rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute)
-    images = scan(cfg.dataset_path, TRAIN_FOLDERS)
+    images = scan(cfg.dataset_path, TRAIN_FOLDERS, indexes=training.indexes(cfg))
     classes = require_classes(images, cfg.num_classes)
     evaluates = cfg.run_eval and not cfg.calibrate_only
     data = training.Data(images, training.validation_data(images, cfg) if evaluates else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.engine.config import changed, option, require_file, require_folder, require_images, shared, unused
+from src.engine.config import changed, option, require_data, require_file, require_images, shared, unused
 from src.engine.errors import UsageError
 from src.engine.job_keys import JobKeys
 from src.segformer.variants import REDUCTIONS, SMALLEST_SIDE, VARIANTS
@@ -22,7 +22,8 @@ class Data(shared.Data):
     """Pictures with a class per pixel, and how they are cut and normalised."""
 
     data_path: str = option(
-        "train and eval: Cityscapes, or a folder with images/ and masks/; infer: an image or a folder",
+        "train and eval: Cityscapes, or a folder with images/ and masks/, or a .tar or .zip file of either; infer: an "
+        "image or a folder",
         "./data/cityscapes/",
         aliases=("dataset_path",),
         read_by=PREDICTING,
@@ -288,7 +289,7 @@ class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export
         ]
 
     def _check_train(self) -> None:
-        require_folder("data_path", self.data_path)
+        require_data("data_path", self.data_path)
         largest, least = (MOST_ENLARGED * side for side in (max(self.base_size), min(self.base_size)))
         if not self.native_size and (max(self.crop_size) > largest or min(self.crop_size) > least):
             raise UsageError(
@@ -303,7 +304,7 @@ class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export
             self._check_prediction()
 
     def _check_eval(self) -> None:
-        require_folder("data_path", self.data_path)
+        require_data("data_path", self.data_path)
         self.require_model("eval_ckpt_path", self.eval_ckpt_path)
         self._check_prediction()
 

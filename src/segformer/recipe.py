@@ -10,6 +10,7 @@ from src.engine import device, precision
 from src.engine.comparison import Contender, Task
 from src.engine.config import to_yaml
 from src.engine.data import stream
+from src.engine.data.archive import ARCHIVE_INDEXES, IndexFolder
 from src.engine.errors import UsageError, ZooError
 from src.engine.export import exporting
 from src.engine.io import files
@@ -32,8 +33,9 @@ def train(cfg: Config) -> int:
     """Train from pretrained weights or from scratch; returns the exit status."""
     began = time.perf_counter()
     rank = device.setup(cfg.device, cfg.device_id, cfg.run_distribute, cfg.dtype)
-    pairs = find(TRAIN, cfg)
-    data = training.Data(pairs, find(VAL, cfg) if cfg.run_eval else None)
+    indexes = IndexFolder(Path(cfg.checkpoint_path).expanduser() / ARCHIVE_INDEXES, bool(cfg.resume))
+    pairs = find(TRAIN, cfg, indexes)
+    data = training.Data(pairs, find(VAL, cfg, indexes) if cfg.run_eval else None)
     dataset.require_filled_crops(pairs, cfg)
     training.schedule(pairs, cfg, rank)  # refuses a batch that does not fit before anything is built
     initial = first_weights(cfg)
@@ -83,9 +85,9 @@ def first_weights(cfg: Config) -> Checkpoint | None:
     return checkpoints.read(cfg.pretrained_ckpt_path)
 
 
-def find(split: str, cfg: Config) -> dataset.Pairs:
+def find(split: str, cfg: Config, indexes: IndexFolder | None = None) -> dataset.Pairs:
     """The images and labels of a split, whose classes have to be as many as the configuration says."""
-    pairs = dataset.find_pairs(cfg.data_path, split, cfg.class_list, cfg.on_missing_label)
+    pairs = dataset.find_pairs(cfg.data_path, split, cfg.class_list, cfg.on_missing_label, indexes)
     pairs = dataclasses.replace(pairs, reduces_zero=cfg.reduce_zero_label)
     pairs.classes.require(cfg.class_num, cfg.dataset_ignore_label)
     if pairs.without_mask:

@@ -12,6 +12,7 @@ import pytest
 from src import zoo
 from src.cloud import job
 from src.engine.config import options_of
+from src.engine.data.image_folder import TRAIN_FOLDERS, scan
 from src.engine.errors import UsageError, ZooError
 from tests.object_storage import SECRET
 
@@ -76,6 +77,18 @@ class TestData:
         cfg = localised("eval", *MOBILENET, *cache, *flags)
         assert Path(cfg.dataset_path) == tmp_path / ("cache/data/Pets" if unzip else "cache/data")
         assert (Path(cfg.dataset_path) / "val/cat/3.jpg").read_bytes() == b"3"
+
+    @pytest.mark.parametrize("address", ["data/Pets.zip", "data"])
+    @pytest.mark.parametrize("is_remote", [True, False])
+    def test_a_zip_file_may_stay_one(self, bucket, cache, tmp_path, address, is_remote):
+        bucket.write("data/Pets.zip", zip_of())
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "Pets.zip").write_bytes(zip_of())
+        url = f"s3://{bucket.name}/{address}" if is_remote else tmp_path / address
+        flags = [f"--data_url={url}", "--need_modelarts_dataset_unzip=False", "--modelarts_dataset_unzip_name=Pets"]
+        cfg = localised("train", *MOBILENET, *cache, *flags, f"--train_url={tmp_path}/out")
+        assert Path(cfg.dataset_path) == (tmp_path / "cache" if is_remote else tmp_path) / "data/Pets.zip"
+        assert scan(cfg.dataset_path, TRAIN_FOLDERS).names == ["cat/1.jpg", "dog/2.jpg"]
 
     def test_plain_paths_are_used_where_they_are(self, cache, tmp_path):
         for name in ZIPPED:

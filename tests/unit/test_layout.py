@@ -23,10 +23,14 @@ src.cloud.stores src.cloud.uploads src.cloud.zips src.cpu_kernels.build src.cpu_
 src.cpu_kernels.declaration src.cpu_kernels.expressions src.cpu_kernels.gradients src.cpu_kernels.header
 src.cpu_kernels.operators src.engine.config src.engine.config.flags src.engine.config.notes src.engine.config.options
 src.engine.config.paths src.engine.config.shared src.engine.config.values src.engine.config.yaml_files
-src.engine.data.augment src.engine.data.image_folder src.engine.data.images src.engine.data.source
-src.engine.data.stream src.engine.environment src.engine.errors src.engine.export.onnx_model
-src.engine.export.result_files src.engine.io.files src.engine.io.journal src.engine.io.torch_file src.engine.job_keys
-src.engine.metrics src.engine.plots src.engine.report src.engine.steps.profiling src.launch.cache_memory
+src.engine.data.archive src.engine.data.archive_index src.engine.data.augment src.engine.data.image_folder
+src.engine.data.images src.engine.data.source src.engine.data.stream src.engine.data.tree src.engine.environment
+src.engine.errors src.engine.export.onnx_model src.engine.export.result_files src.engine.io.files
+src.engine.io.journal src.engine.io.torch_file src.engine.job_keys src.engine.metrics src.engine.plots
+src.engine.report src.engine.steps.profiling src.inspection.data.classification src.inspection.data.duplicates
+src.inspection.data.findings src.inspection.data.pictures src.inspection.data.segmentation src.inspection.data.survey
+src.inspection.page src.inspection.run.classes src.inspection.run.curves src.inspection.run.masks
+src.inspection.run.matrix src.inspection.run.run_folder src.inspection.run.run_report src.launch.cache_memory
 src.launch.cache_server src.launch.hccl src.launch.plan src.launch.rank src.launch.rank_table src.launch.supervise
 src.mobilenetv2.config src.mobilenetv2.dataset src.mobilenetv2.lr_generator src.mobilenetv2.names
 src.mobilenetv2_quant.config src.mobilenetv2_quant.layer_report src.mobilenetv2_quant.onnx_graph
@@ -90,6 +94,9 @@ def test_arrows_point_down(path):
             assert target in ("engine", "launch"), f"{relative(path)} imports {name}; the launcher knows no model"
         elif owner == "cloud":
             assert target in ("engine", "cloud"), f"{relative(path)} imports {name}; a cloud job is any model's"
+        elif owner == "inspection":
+            allowed = ("engine", "classification", *MODELS, "zoo", "inspection")
+            assert target in allowed, f"{relative(path)} imports {name}"
         elif relative(path) == "src/zoo.py":
             assert target in ("engine", "cloud"), "zoo reaches the models by name only"
 

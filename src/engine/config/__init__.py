@@ -17,7 +17,16 @@ from src.engine.config.options import (
     types_of,
     unused,
 )
-from src.engine.config.paths import expanded, first_file, look_beside, require_file, require_folder, require_images
+from src.engine.config.paths import (
+    expanded,
+    first_file,
+    is_archive,
+    look_beside,
+    require_data,
+    require_file,
+    require_folder,
+    require_images,
+)
 from src.engine.config.values import build, canonical, check, convert, shown, unquoted
 from src.engine.config.yaml_files import read_yaml, to_yaml
 
@@ -34,6 +43,7 @@ __all__ = [
     "fields_of",
     "first_file",
     "flag_parser",
+    "is_archive",
     "look_beside",
     "notes",
     "option",
@@ -42,6 +52,7 @@ __all__ = [
     "read_yaml",
     "refuse_unknown",
     "require_file",
+    "require_data",
     "require_folder",
     "require_images",
     "shown",

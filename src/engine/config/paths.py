@@ -10,6 +10,8 @@ from src.engine.config.options import Value, fields_of
 from src.engine.config.values import unquoted
 from src.engine.errors import UsageError
 
+ARCHIVES = (".tar", ".zip")  # which data/tree.py reads as folders, by their names
+
 
 def require_folder(key: str, path: str) -> None:
     """Raise UsageError where the value of `key` is not an existing folder."""
@@ -17,6 +19,19 @@ def require_folder(key: str, path: str) -> None:
         raise UsageError(f"{key} is not set; give --{key} FOLDER")
     if not expanded(path).is_dir():
         raise UsageError(f"{key} {path} is not a folder; give an existing one with --{key} FOLDER")
+
+
+def require_data(key: str, path: str) -> None:
+    """Raise UsageError where the value of `key` is neither an existing folder nor an archive that is read as one."""
+    if not path:
+        require_folder(key, path)
+    if not (expanded(path).is_dir() or is_archive(path)):
+        raise UsageError(f"{key} {path} is not a folder, .tar or .zip file; give an existing one with --{key} FOLDER")
+
+
+def is_archive(path: str) -> bool:
+    """Whether `path` is a file that is read as a folder, by its name."""
+    return expanded(path).is_file() and path.lower().endswith(ARCHIVES)
 
 
 def require_file(key: str, path: str, otherwise: str = "") -> None:

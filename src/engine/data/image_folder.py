@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from src.engine.data.archive import IndexFolder
 from src.engine.data.images import IMAGE_SUFFIXES
-from src.engine.data.source import Files, LabelledImages
+from src.engine.data.source import LabelledImages
+from src.engine.data.tree import Tree, open_tree
 from src.engine.errors import UsageError, ZooError
 from src.engine.io.files import files_below
 
@@ -16,19 +18,20 @@ TRAIN_FOLDERS = ("train",)
 EVAL_FOLDERS = ("val", "validation_preprocess")
 
 
-def find_root(path: str, splits: tuple[str, ...]) -> Path:
-    """`path` itself, or its sub-folder named in `splits` when that one holds the class folders."""
-    root = Path(path).expanduser()
+def find_root(tree: Tree, splits: tuple[str, ...]) -> Tree:
+    """`tree` itself, or its sub-folder named in `splits` when that one holds the class folders."""
     for name in splits:
-        candidate = root / name
-        if candidate.is_dir() and any(entry.is_dir() for entry in candidate.iterdir()):
+        if tree.has_folder(name) and (candidate := tree.below(name)).folders():
             return candidate
-    return root
+    return tree
 
 
-def members_of(folder: Path) -> list[str]:
-    """Files of a class folder and its sub-folders, relative to the class folder's parent; hidden files are left out."""
-    return sorted(str(file.relative_to(folder.parent)) for file in files_below(folder))
+def find_held_out(path: str, indexes: IndexFolder | None = None) -> Tree | None:
+    """The folder beside that of training which holds the images to evaluate on."""
+    above = find_root(open_tree(path, indexes), TRAIN_FOLDERS).parent
+    found = (name for name in EVAL_FOLDERS if above is not None and above.has_folder(name))
+    name = next(found, None)
+    return above.below(name) if above is not None and name is not None else None
 
 
 def find_images(data_path: str, output_path: str, images_in: Callable[[Path], Path] = Path) -> tuple[Path, list[Path]]:
@@ -52,38 +55,55 @@ def find_images(data_path: str, output_path: str, images_in: Callable[[Path], Pa
     return root, images
 
 
-def scan(path: str, splits: tuple[str, ...], class_to_index: dict[str, int] | None = None) -> LabelledImages:
-    """List the images below `path`.
+def members_of(root: Tree, name: str) -> tuple[list[str], list[str]]:
+    """The images in a class folder of `root` and its sub-folders, and its other files; hidden files are left out."""
+    images: list[str] = []
+    others: list[str] = []
+    for file in sorted(f"{name}/{file}" for file in root.below(name).files()):
+        (images if file.lower().endswith(IMAGE_SUFFIXES) else others).append(file)
+    return images, others
+
+
+def scan(
+    path: str,
+    splits: tuple[str, ...],
+    class_to_index: dict[str, int] | None = None,
+    indexes: IndexFolder | None = None,
+) -> LabelledImages:
+    """List the images below `path`, a folder or an archive, whose index is kept in `indexes`; see `scan_tree`."""
+    return scan_tree(find_root(open_tree(path, indexes), splits), class_to_index)
+
+
+def scan_tree(root: Tree, class_to_index: dict[str, int] | None = None) -> LabelledImages:
+    """List the images in the class folders of `root`.
 
     `class_to_index` is the map a checkpoint was trained with: folders are then labelled by name, a folder may be
     missing, and an unknown one is an error. Without it, classes are numbered in sorted order.
     """
-    root = find_root(path, splits)
     try:
-        names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        names = root.folders()
     except OSError as error:
-        raise ZooError(f"cannot list {root}: {error.strerror}; give a folder that can be read") from error
+        raise ZooError(f"cannot list {root.where}: {error.strerror}; give a folder that can be read") from error
     if not names:
-        raise UsageError(f"{root} holds no class folders; put the images into one folder per class")
+        raise UsageError(f"{root.where} holds no class folders; put the images into one folder per class")
     if class_to_index is None:
         class_to_index = {name: index for index, name in enumerate(names)}
     unknown = [name for name in names if name not in class_to_index]
     if unknown:
         raise ZooError(
-            f"{root} holds the class folder '{unknown[0]}', which the checkpoint does not know; "
+            f"{root.where} holds the class folder '{unknown[0]}', which the checkpoint does not know; "
             f"it was trained on {len(class_to_index)} classes: {', '.join(list(class_to_index)[:10])}"
             f"{' ...' if len(class_to_index) > 10 else ''}"
         )
-    files, labels, others = [], [], []
+    files, labels, left_out = [], [], []
     for name in names:
-        members = members_of(root / name)
-        images = [file for file in members if file.lower().endswith(IMAGE_SUFFIXES)]
-        others += [file for file in members if not file.lower().endswith(IMAGE_SUFFIXES)]
+        images, others = members_of(root, name)
         if not images:
-            raise ZooError(f"class folder {root / name} holds no images; add some or remove the folder")
+            raise ZooError(f"class folder {root.where / name} holds no images; add some or remove the folder")
         files += images
+        left_out += others
         labels += [class_to_index[name]] * len(images)
-    return LabelledImages(Files(root, tuple(files)), np.asarray(labels, np.int32), class_to_index, tuple(others))
+    return LabelledImages(root.source(files), np.asarray(labels, np.int32), class_to_index, tuple(left_out))
 
 
 def require_classes(images: LabelledImages, wanted: int) -> int:

@@ -1,7 +1,7 @@
 """Where samples come from: named pieces of bytes in a fixed order. No MindSpore here.
 
 Only a source knows where its bytes lie. Its kinds: files below a folder (here; class folders and both halves of image
-and mask pairs are made of them) and the dataset cache server (cached_files.py).
+and mask pairs are made of them), members of an archive (archive.py) and the dataset cache server (cached_files.py).
 """
 
 from __future__ import annotations

@@ -115,11 +115,11 @@ def weight(row: dict, where: str) -> float:
     return value
 
 
-def read_rows(path: Path) -> list[tuple[str, dict]]:
+def read_rows(data: bytes, path: str) -> list[tuple[str, dict]]:
     """(place for error messages, row) of each line that is not empty."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig").read()  # with any line ends
+    except UnicodeDecodeError as error:
         raise UsageError(f"cannot read the class list {path}: {error}; give a CSV file") from error
     reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
     try:
@@ -134,9 +134,18 @@ def read_rows(path: Path) -> list[tuple[str, dict]]:
 
 def read_class_list(path: Path) -> ClassList:
     """Read and check a class list file; see the top of this file."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read the class list {path}: {error}; give a CSV file") from error
+    return parse_class_list(data, str(path))
+
+
+def parse_class_list(data: bytes, path: str) -> ClassList:
+    """Check the bytes of the class list file that `path` names."""
     classes: dict[int, tuple[str, Colour, float]] = {}
     ignore = IGNORE
-    for where, row in read_rows(path):
+    for where, row in read_rows(data, path):
         index, name = number(row, "index", where, 0, 255), (row["name"] or "").strip()
         if name == IGNORE_NAME:
             ignore = index
@@ -153,4 +162,4 @@ def read_class_list(path: Path) -> ClassList:
     if ignore < count:
         raise UsageError(f"{path} ignores index {ignore}, which is a class; give one from {count} to 255")
     names, palette, weights = zip(*(classes[index] for index in range(count)))
-    return ClassList(names, palette, weights, tuple(range(count)), ignore, str(path))
+    return ClassList(names, palette, weights, tuple(range(count)), ignore, path)

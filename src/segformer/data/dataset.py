@@ -15,7 +15,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import cv2
@@ -23,12 +23,13 @@ import numpy as np
 from PIL import Image
 
 from src.engine.data import images, stream
+from src.engine.data.archive import IndexFolder
 from src.engine.data.images import IMAGE_SUFFIXES
-from src.engine.data.source import Files, Source
+from src.engine.data.source import Source
+from src.engine.data.tree import Tree, open_tree
 from src.engine.errors import UsageError, ZooError
-from src.engine.io.files import files_below
 from src.segformer.data import transforms
-from src.segformer.data.class_list import COLUMNS, ClassList, read_class_list
+from src.segformer.data.class_list import COLUMNS, ClassList, parse_class_list, read_class_list
 from src.segformer.data.labels import CITYSCAPES
 from src.segformer.data.polygons import POLYGONS, TRAIN_IDS
 
@@ -72,70 +73,89 @@ class Sample(NamedTuple):
     mask: np.ndarray  # (H, W) uint8
 
 
-def city_pairs(root: Path, split: str) -> Iterator[tuple[Path, Path]]:
+def city_pairs(root: Tree, split: str) -> Iterator[tuple[str, str]]:
     """Each Cityscapes image with the place where its mask belongs."""
-    folder = root / CITY_IMAGES / split
-    for image in files_below(folder):
-        if image.name.lower().endswith(IMAGE_END.lower()):
-            name = image.name[: -len(IMAGE_END)] + MASK_START + TRAIN_IDS
-            yield image, root / CITY_MASKS / split / image.parent.relative_to(folder) / name
+    for name in root.below(f"{CITY_IMAGES}/{split}").files():
+        if name.lower().endswith(IMAGE_END.lower()):
+            mask = name[: -len(IMAGE_END)] + MASK_START + TRAIN_IDS
+            yield f"{CITY_IMAGES}/{split}/{name}", f"{CITY_MASKS}/{split}/{mask}"
 
 
-def generic_pairs(root: Path, split: str) -> Iterator[tuple[Path, Path]]:
+def generic_pairs(root: Tree, split: str) -> Iterator[tuple[str, str]]:
     """Each image with the place where its mask belongs: same folder, same name up to the suffix."""
-    folder, mask_folder = root / IMAGES / split, root / MASKS / split
-    present = {file.with_suffix(""): file for file in files_below(mask_folder) if file.suffix.lower() == ".png"}
-    first: dict[Path, Path] = {}
-    for image in files_below(folder):
-        if not image.name.lower().endswith(IMAGE_SUFFIXES):
+    folder, mask_folder = f"{IMAGES}/{split}", f"{MASKS}/{split}"
+    masks = (PurePosixPath(name) for name in root.below(mask_folder).files())
+    present = {name.with_suffix(""): name for name in masks if name.suffix.lower() == ".png"}
+    first: dict[PurePosixPath, str] = {}
+    for image in root.below(folder).files():
+        if not image.lower().endswith(IMAGE_SUFFIXES):
             continue
-        key = mask_folder / image.relative_to(folder).with_suffix("")
+        key = PurePosixPath(image).with_suffix("")
         if key in first:
-            raise ZooError(f"{first[key]} and {image} would share one mask; rename one of them and its mask")
+            both = [root.where / folder / name for name in (first[key], image)]
+            raise ZooError(f"{both[0]} and {both[1]} would share one mask; rename one of them and its mask")
         first[key] = image
-        yield image, present.get(key, key.with_name(key.name + ".png"))
+        yield f"{folder}/{image}", f"{mask_folder}/{present.get(key, key.with_name(key.name + '.png'))}"
 
 
-def layout(root: Path) -> str:
+def layout(root: Tree) -> str:
     for name in (CITY_IMAGES, IMAGES):
-        if (root / name).is_dir():
+        if root.has_folder(name):
             return name
     raise UsageError(
-        f"data_path is {root}, which holds neither {CITY_IMAGES}/ (Cityscapes) nor {IMAGES}/ and {MASKS}/; "
+        f"data_path is {root.where}, which holds neither {CITY_IMAGES}/ (Cityscapes) nor {IMAGES}/ and {MASKS}/; "
         "give a folder with one of them"
     )
 
 
-def classes_of(root: Path, class_list: str) -> ClassList:
+def classes_of(root: Tree, class_list: str) -> ClassList:
     """The class list that was given, or the one in the data folder, or Cityscapes'."""
     if class_list:
         return read_class_list(Path(class_list).expanduser())
-    if (root / CLASS_FILE).is_file():
-        return read_class_list(root / CLASS_FILE)
+    if root.has_file(CLASS_FILE):
+        try:
+            return parse_class_list(root.source([CLASS_FILE]).read(0), str(root.where / CLASS_FILE))
+        except images.BadImage as error:
+            raise UsageError(
+                f"cannot read the class list {root.where / CLASS_FILE}: {error}; give a CSV file"
+            ) from error
     if layout(root) == CITY_IMAGES:
         return CITYSCAPES
-    raise UsageError(f"{root} has no {CLASS_FILE}; write one with the columns {','.join(COLUMNS)} or give --class_list")
+    raise UsageError(
+        f"{root.where} has no {CLASS_FILE}; write one with the columns {','.join(COLUMNS)} or give --class_list"
+    )
 
 
-def find_pairs(data_path: str, split: str, class_list: str = "", on_missing_label: str = "error") -> Pairs:
-    """List the images of a split with their masks; `on_missing_label` is "error" or "skip"."""
-    root = Path(data_path).expanduser()
+def find_pairs(
+    data_path: str,
+    split: str,
+    class_list: str = "",
+    on_missing_label: str = "error",
+    indexes: IndexFolder | None = None,
+) -> Pairs:
+    """List the images of a split with their masks; `on_missing_label` is "error" or "skip".
+
+    `data_path` is a folder or an archive, whose index is kept in `indexes`.
+    """
+    root = open_tree(data_path, indexes)
     is_city = layout(root) == CITY_IMAGES
     classes = classes_of(root, class_list)
-    folder = root / (CITY_IMAGES if is_city else IMAGES) / split
+    folder = root.where / (CITY_IMAGES if is_city else IMAGES) / split
     pairs = list((city_pairs if is_city else generic_pairs)(root, split))
     if not pairs:
         what = f"*{IMAGE_END}" if is_city else "image"
         raise ZooError(f"{folder} holds no {what}; put the images of the split '{split}' there")
-    kept = [(image, mask) for image, mask in pairs if mask.is_file()]
-    lost = [(image, mask) for image, mask in pairs if not mask.is_file()]
+    kept: list[tuple[str, str]] = []
+    lost: list[tuple[str, str]] = []
+    for image, mask in pairs:
+        (kept if root.has_file(mask) else lost).append((image, mask))
     if lost and (on_missing_label == "error" or not kept):
         raise missing(root, lost, len(pairs))
     return Pairs(
-        Files(root, tuple(image.relative_to(root).as_posix() for image, _ in kept)),
-        Files(root, tuple(mask.relative_to(root).as_posix() for _, mask in kept)),
+        root.source([image for image, _ in kept]),
+        root.source([mask for _, mask in kept]),
         classes,
-        tuple(image.relative_to(root).as_posix() for image, _ in lost),
+        tuple(image for image, _ in lost),
     )
 
 
@@ -190,15 +210,16 @@ def size_of(source: Source, index: int) -> tuple[int, int] | None:
         return None
 
 
-def missing(root: Path, lost: list[tuple[Path, Path]], count: int) -> ZooError:
+def missing(root: Tree, lost: list[tuple[str, str]], count: int) -> ZooError:
     """The error that says which images lack a mask and what to do about it."""
     image, mask = lost[0]
-    polygons = mask.with_name(mask.name.replace(TRAIN_IDS, POLYGONS))
-    if mask.name.endswith(TRAIN_IDS) and polygons.is_file():
-        remedy = f"its polygons are not converted yet, run: python tools/convert_dataset.py {root}"
+    if mask.endswith(TRAIN_IDS) and root.has_file(mask[: -len(TRAIN_IDS)] + POLYGONS):
+        remedy = f"its polygons are not converted yet, run: python tools/convert_dataset.py {root.where}"
     else:
         remedy = "add it or use --on_missing_label skip"
-    return ZooError(f"{len(lost)} of {count} images have no label: {image} needs {mask}; {remedy}")
+    return ZooError(
+        f"{len(lost)} of {count} images have no label: {root.where / image} needs {root.where / mask}; {remedy}"
+    )
 
 
 def read_mask(pairs: Pairs, index: int, shape: tuple[int, ...]) -> np.ndarray:

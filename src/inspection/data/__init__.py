@@ -1,0 +1,1 @@
+"""Checking a data set as training will read it."""

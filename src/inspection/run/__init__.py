@@ -1,0 +1,1 @@
+"""Reporting runs: what they were told, how they went, and what their best checkpoint does on pictures."""
