@@ -104,8 +104,8 @@ def judged(data: LabelledImages, index: np.ndarray, scores: np.ndarray) -> class
 def segment(cfg: Any) -> masks.Predictions:
     """Predict the mask of every picture of the validation split."""
     device.setup(cfg.device, cfg.device_id)
-    found = dataset.find_pairs(cfg.data_path, "val", cfg.class_list, cfg.on_missing_label)
-    pairs = dataclasses.replace(found, reduces_zero=cfg.reduce_zero_label)
+    pairs = dataset.find_pairs(cfg.data_path, "val", cfg.class_list, cfg.on_missing_label)
+    pairs = dataclasses.replace(pairs, reduces_zero=cfg.reduce_zero_label)
     checkpoint = segmentation_checkpoints.read(cfg.eval_ckpt_path)
     known = segmentation_checkpoints.classes_of(checkpoint)
     if known is not None and known.names != pairs.classes.names:
