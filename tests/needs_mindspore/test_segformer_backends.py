@@ -16,7 +16,7 @@ from src import zoo  # noqa: E402
 from src.engine import device  # noqa: E402
 from src.engine.errors import UsageError, ZooError  # noqa: E402
 from src.engine.io import checkpoint  # noqa: E402
-from src.segformer import checkpoints, network, recipe  # noqa: E402
+from src.segformer import checkpoints, network, recipe, segmenter  # noqa: E402
 from tests.conftest import ROOT, write_settings  # noqa: E402
 from tests.onnx_files import write_colour_classifier  # noqa: E402
 from tests.runtimes import BACKENDS, HAS_OPENVINO  # noqa: E402
@@ -80,9 +80,17 @@ def confusion(settings: Path, data: Path, file: Path, out: Path, *flags: object)
 
 @pytest.fixture(scope="module")
 def expected(settings, data, files, tmp_path_factory) -> dict[str, np.ndarray]:
-    """The confusion matrix of the checkpoint for each way of predicting."""
-    out = tmp_path_factory.mktemp("expected") / "e.json"
-    return {way: confusion(settings, data, files["checkpoint"], out, *flags) for way, flags in WAYS.items()}
+    """The confusion matrix of the checkpoint for each way of predicting; its network is compiled once for all ways."""
+    out, opened, really = tmp_path_factory.mktemp("expected") / "e.json", [], segmenter.of_network
+
+    def once(stored, cfg):
+        if not opened:
+            opened.append(really(stored, cfg))
+        return opened[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segmenter, "of_network", once)
+        return {way: confusion(settings, data, files["checkpoint"], out, *flags) for way, flags in WAYS.items()}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
