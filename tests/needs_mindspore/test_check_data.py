@@ -36,7 +36,9 @@ def fine(root):
     (root / "train/cat/000.jpg").write_bytes(b"")  # which training skips
 
 
-@pytest.mark.parametrize("change", [add_class_to_val, empty_class, one_class, no_pictures, fine])
+@pytest.mark.parametrize(
+    "change", [add_class_to_val, empty_class, one_class, no_pictures, pytest.param(fine, marks=pytest.mark.slow)]
+)
 def test_class_folders(tmp_path, change):
     write_images(tmp_path / "data" / "train", 4)
     write_images(tmp_path / "data" / "val", 1, seed=1)
@@ -58,6 +60,7 @@ def missing_mask(root):
     next((root / "masks/val").rglob("*.png")).unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [wrong_value, missing_mask])
 def test_masks(tmp_path, change):
     root = write_generic(tmp_path / "data", {"train": 4, "val": 1})

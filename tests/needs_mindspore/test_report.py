@@ -46,6 +46,7 @@ def value_of(text: str, measure: str) -> float:
     return float(re.search(rf'<td>{measure}</td><td class="number" data-value="([^"]+)"', text)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["mobilenetv2", "mobilenetv2_quant", "segformer"])
 def test_it_counts_as_evaluation_does(tmp_path, model):
     config, val, data_key, checkpoint_key = segmenter(tmp_path) if model == "segformer" else classifier(tmp_path, model)
@@ -77,7 +78,7 @@ def test_it_counts_as_evaluation_does(tmp_path, model):
     assert "data:image/jpeg;base64," in text
 
 
-@pytest.mark.parametrize("model", ["mobilenetv2", "segformer"])
+@pytest.mark.parametrize("model", ["mobilenetv2", pytest.param("segformer", marks=pytest.mark.slow)])
 def test_training_on_an_archive_ends_with_the_weights_of_the_folder(tmp_path, model):
     config, *_, data_key, _ = segmenter(tmp_path) if model == "segformer" else classifier(tmp_path, model)
     packed = run_command("tools/pack_data.py", str(tmp_path / "data"), str(tmp_path / "data.tar"))

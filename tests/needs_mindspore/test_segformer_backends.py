@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.needs_mindspore
+pytestmark = [pytest.mark.needs_mindspore, pytest.mark.slow]
 pytest.importorskip("mindspore")
 
 from src import zoo  # noqa: E402
