@@ -94,7 +94,7 @@ class ContactSheet:
     def _title(self, pictures: Sequence[Picture]) -> str:
         wrong = sum(picture.is_wrong for picture in pictures)
         known = any(picture.truth for picture in pictures)
-        order = f"{wrong} wrong ones (red) first, then the least certain" if known else "the least certain first"
+        order = f"{wrong} wrong (red) first, then the least certain" if known else "the least certain first"
         return f"{len(pictures)} of {self.seen} pictures: {order}"
 
 
