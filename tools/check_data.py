@@ -29,6 +29,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--task", choices=TASKS, help="default: what the folders in DATA look like")
     parser.add_argument("--report", type=Path, metavar="FILE.html", help="write tables and pictures into this file too")
     parser.add_argument("--class_list", default="", metavar="FILE", help="segmentation: as the key of that name")
+    parser.add_argument("--reduce_zero_label", action="store_true", help="segmentation: as that key, when True")
     for key, kinds in (("on_bad_image", ("skip", "error")), ("on_missing_label", ("error", "skip"))):
         parser.add_argument(f"--{key}", choices=kinds, default=kinds[0], help="as training's key of that name")
     args = parser.parse_args(argv)
@@ -51,7 +52,8 @@ def main(argv: list[str]) -> int:
     if (args.task or task_of(args.data)) == "classification":
         checked = classification.check(args.data, args.on_bad_image)
     else:
-        checked = segmentation.check(args.data, args.class_list, args.on_missing_label, args.on_bad_image)
+        keys = (args.class_list, args.on_missing_label, args.on_bad_image, args.reduce_zero_label)
+        checked = segmentation.check(args.data, *keys)
     print(findings.as_text(checked))
     if args.report is not None:
         files.write_text(args.report.expanduser(), findings.as_page(checked))

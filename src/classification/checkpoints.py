@@ -31,6 +31,7 @@ def metadata(model: Classifier, cfg: Config, class_to_index: dict[str, int], ini
         **model.metadata(cfg),
         "image_size": [cfg.image_height, cfg.image_width],
         "seed": cfg.seed,
+        "sampler": cfg.sampler,
         "loss_scale": cfg.loss_scale,
         "boost_mode": cfg.boost_mode,
     }
@@ -73,7 +74,7 @@ def class_count(model: Classifier, checkpoint: Checkpoint) -> int:
 def require_network(model: Classifier, checkpoint: Checkpoint, cfg: Config, free: tuple[str, ...] = ()) -> None:
     """The settings that make the network have to be the checkpoint's; one in `free` may differ, which is said."""
     for key, value in model.metadata(cfg).items():
-        before = checkpoint.meta.get(key, value)
+        before = checkpoint.meta.get(key, model.older.get(key, value))
         if before != value and key not in free:
             raise ZooError(f"{checkpoint.path} has {key} {before} and {key} is {value}; give --{key} {before}")
         if before != value:

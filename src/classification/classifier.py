@@ -51,5 +51,6 @@ class Classifier:
     learning_rates: Callable[[Any, int], np.ndarray]  # (cfg, steps per epoch) -> (epochs * steps per epoch,)
     classifier: str  # the parameter (K, ...) that has a row per class
     metadata: Callable[[Any], dict] = field(default=_nothing)  # of cfg: what makes the network that weights belong to
+    older: dict[str, Any] = field(default_factory=dict)  # what checkpoints mean that lack a key of metadata
     may_change: tuple[str, ...] = ()  # what of that a training may begin anew, because no weight's shape depends on it
     translate: Callable[[str], str] = field(default=_same_name)  # names in checkpoints that this project did not write

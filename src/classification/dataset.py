@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -35,10 +36,14 @@ class Loader:
     bad: stream.BadFiles
     shard: stream.Shard = stream.ALONE
 
+    @functools.cached_property
+    def class_weights(self) -> np.ndarray | None:
+        """Read once, so that a run keeps its weights whatever becomes of their file."""
+        return imbalance.class_weights(self.cfg.class_weights, self.data.labels, self.data.class_to_index)
+
     def train_batches(self, epoch: int, first_step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Images (N, 3, H, W) float32 and target probabilities (N, K) float32 of one epoch, from `first_step` on."""
         cfg, data, shard = self.cfg, self.data, self.shard
-        weights = imbalance.class_weights(cfg.class_weights, data.labels, data.class_to_index)
 
         def sample(item: tuple[int, tuple[int, bytes | None]]) -> tuple[np.ndarray, np.ndarray]:
             draw, (index, content) = item
@@ -56,7 +61,7 @@ class Loader:
         batches = stream.batches(sample, rows, cfg.num_workers)
         for step, (image, label) in enumerate(batches, start=first_step):
             target = targets.smooth_one_hot(label, len(data.class_to_index), cfg.label_smooth)
-            target = imbalance.weighted(target, label, weights)
+            target = imbalance.weighted(target, label, self.class_weights)
             rng = stream.generator(cfg.seed, stream.BATCH, epoch, step * shard.count + shard.index)
             yield targets.mix(image, target, rng, cfg)
 

@@ -7,7 +7,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +40,12 @@ class Features:
         return len(self.label)
 
     def train_batches(
-        self, cfg: Config, epoch: int, first_step: int, shard: stream.Shard
+        self, cfg: Config, epoch: int, first_step: int, shard: stream.Shard, weights: np.ndarray | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Shuffled features (N, C) and target probabilities (N, K) of one epoch, from `first_step` on."""
-        weights = imbalance.class_weights(cfg.class_weights, self.label, self.class_to_index)
+        """Shuffled features (N, C) and target probabilities (N, K) of one epoch, from `first_step` on.
+
+        `weights` (K,) are factors of the classes' targets.
+        """
         order = imbalance.epoch_order(self.label, cfg, epoch)
         for draws in stream.training_order(order, cfg.images_per_step, shard)[first_step:]:
             row = draws % len(self)
@@ -56,12 +58,13 @@ class Features:
             yield targets.pad(self.feature[row], self.label[row], batch_size)
 
 
-def cache_key(backbone: dict[str, np.ndarray], data: LabelledImages, transforms: Transforms, cfg: Config) -> str:
+def cache_key(extractor: Extractor, data: LabelledImages, transforms: Transforms, cfg: Config) -> str:
     """A hash of all that the features depend on; anything that changes gives another key, so nothing stale is read."""
     listing = [(data.source.name(index), *data.source.stamp(index)) for index in range(len(data))]
     preprocessing = [cfg.image_height, cfg.image_width, *transforms.constants]
     preprocessing += [cfg.dtype] if cfg.dtype != "float32" else []  # so that older features stay good
-    parts = [digest(backbone), str(data.where.resolve()), listing, data.labels.tolist(), preprocessing]
+    preprocessing += [extractor.network] if extractor.network else []
+    parts = [digest(extractor.backbone), str(data.where.resolve()), listing, data.labels.tolist(), preprocessing]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -75,12 +78,13 @@ class Extractor:
     predict: Predict
     backbone: dict[str, np.ndarray]
     run: Run
+    network: dict = field(default_factory=dict)  # what else the features depend on, where it is not as it was always
 
     def of(self, loader: Loader) -> Features:
         """Features of every readable file. Ranks share the work, the first one writes."""
         run, data = self.run, loader.data
         say, rank = run.journal.line, run.rank
-        path = run.folder / FOLDER / f"{cache_key(self.backbone, data, loader.transforms, loader.cfg)}.npz"
+        path = run.folder / FOLDER / f"{cache_key(self, data, loader.transforms, loader.cfg)}.npz"
         stored = self._read(path, loader.bad)
         found = rank.total(np.array([stored is not None]))[0]
         if stored is not None and found == rank.count:

@@ -25,7 +25,8 @@ def class_weights(wanted: str, labels: np.ndarray, class_to_index: dict[str, int
         return None
     counts = np.bincount(labels, minlength=len(class_to_index)).astype(np.float64)
     if wanted == BALANCED:
-        weights = 1.0 / counts  # a class folder without images was refused when they were listed
+        # A folder without images was refused when they were listed; one whose images are all bad has no loss to weigh.
+        weights = np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0)
     else:
         found = read_weights(Path(wanted).expanduser(), class_to_index)
         weights = np.array([found[name] for name in sorted(class_to_index, key=class_to_index.__getitem__)])
@@ -35,7 +36,7 @@ def class_weights(wanted: str, labels: np.ndarray, class_to_index: dict[str, int
 def read_weights(path: Path, class_to_index: dict[str, int]) -> dict[str, float]:
     """The weight of each class."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [row for row in csv.reader(file) if row]
     except (OSError, UnicodeError, csv.Error) as error:
         raise ZooError(f"cannot read class_weights {path}: {error}; give 'balanced' or a CSV file") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn
@@ -17,7 +16,7 @@ from src.classification.dataset import Loader, bad_files
 from src.classification.features import Extractor, Features
 from src.cpu_kernels.optimizer import momentum_kind
 from src.engine import loop
-from src.engine.data.archive import ARCHIVE_INDEXES, IndexFolder
+from src.engine.data.archive import IndexFolder, index_folder
 from src.engine.data.cached_files import CachedFiles
 from src.engine.data.image_folder import EVAL_FOLDERS, find_held_out, scan, scan_tree
 from src.engine.data.source import LabelledImages
@@ -107,13 +106,16 @@ def head(model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run) -> 
     rank, say = run.rank, run.journal.line
     total = len(data.train) + (len(data.held_out) if data.held_out is not None else 0)
     weights = {p.name: p.asnumpy() for p in net.backbone.get_parameters()}
-    extractor = Extractor(extraction.predictor(model, net, total, cfg, say), weights, run)
+    network = {key: value for key, value in model.metadata(cfg).items() if key in model.may_change}
+    network = {key: value for key, value in network.items() if value != model.older.get(key)}
+    extractor = Extractor(extraction.predictor(model, net, total, cfg, say), weights, run, network)
 
     def loader_of(images: LabelledImages) -> Loader:
         return Loader(images, model.transforms, cfg, bad_files(images, cfg, say), rank.shard)
 
     loader = loader_of(data.train)
     features = extractor.of(loader)
+    class_weights = imbalance.class_weights(cfg.class_weights, features.label, features.class_to_index)
     held_out = loader_of(data.held_out) if data.held_out is not None else None
     held_out_features = extractor.of(held_out) if held_out else None
 
@@ -123,7 +125,7 @@ def head(model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run) -> 
         return measure(net.head(pooled, keep), target)
 
     def batches(epoch: int, first_step: int) -> Iterable:
-        arriving = features.train_batches(cfg, epoch, first_step, rank.shard)
+        arriving = features.train_batches(cfg, epoch, first_step, rank.shard, class_weights)
         return with_dropout(arriving, net.backbone.out_channels, cfg, (epoch, first_step), rank)
 
     def evaluate(held_out: Features, position: Position) -> Score:
@@ -179,7 +181,7 @@ def validation_data(train: LabelledImages, cfg: Config) -> LabelledImages:
 
 def indexes(cfg: Config) -> IndexFolder:
     """Where the index of a data set in an archive is kept: in the run folder."""
-    return IndexFolder(Path(cfg.save_checkpoint_path).expanduser() / ARCHIVE_INDEXES, bool(cfg.resume))
+    return index_folder(cfg.save_checkpoint_path, cfg.resume)
 
 
 def require_trainable(images: LabelledImages, cfg: Config, rank: Rank) -> None:

@@ -34,6 +34,7 @@ MOBILENETV2 = Classifier(
     learning_rates=learning_rates,
     classifier="head.dense.weight",
     metadata=metadata,
+    older={"output_stride": 32},
     may_change=("output_stride",),
     translate=from_model_zoo,
 )

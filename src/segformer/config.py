@@ -282,6 +282,7 @@ class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export
             (train and not self.warmup_steps, ("warmup_ratio",), "warmup_steps is 0"),
             (train and not self.run_eval, evaluated, "run_eval is False"),
             (train and not self.save_checkpoint, saved, "save_checkpoint is False"),
+            (self.native_size and command != "export", ("base_size",), "native_size is True"),
             (not is_slide, ("slide_crop", "slide_stride"), "eval_mode is whole"),
             (is_slide, ("size_divisor",), "eval_mode is slide, and all windows have one size"),
             (infer and is_slide, ("infer_batch_size",), "eval_mode slide computes one image at a time"),

@@ -10,7 +10,7 @@ from src.engine import device, precision
 from src.engine.comparison import Contender, Task
 from src.engine.config import to_yaml
 from src.engine.data import stream
-from src.engine.data.archive import ARCHIVE_INDEXES, IndexFolder
+from src.engine.data.archive import IndexFolder, index_folder
 from src.engine.errors import UsageError, ZooError
 from src.engine.export import exporting
 from src.engine.io import files
@@ -33,7 +33,7 @@ def train(cfg: Config) -> int:
     """Train from pretrained weights or from scratch; returns the exit status."""
     began = time.perf_counter()
     rank = device.setup(cfg.device, cfg.device_id, cfg.run_distribute, cfg.dtype)
-    indexes = IndexFolder(Path(cfg.checkpoint_path).expanduser() / ARCHIVE_INDEXES, bool(cfg.resume))
+    indexes = index_folder(cfg.checkpoint_path, cfg.resume)
     pairs = find(TRAIN, cfg, indexes)
     data = training.Data(pairs, find(VAL, cfg, indexes) if cfg.run_eval else None)
     dataset.require_filled_crops(pairs, cfg)

@@ -76,8 +76,8 @@ def train_alone(settings: Path, data: Path) -> tuple[list[float], dict[str, np.n
     first = {name: array.copy() for name, array in checkpoint.arrays_of(net.trainable_params()).items()}
     weights = ms.Tensor(pairs.classes.weights if cfg.class_weights else [1.0] * len(pairs.classes), ms.float32)
 
-    def share_of_loss(image, label, keep_path, keep_channel):
-        return cross_entropy(net(image, keep_path, keep_channel), label, weights, pairs.classes.ignore)
+    def share_of_loss(image, label, keep, keep_channel):
+        return cross_entropy(net(image, keep.transpose(1, 2, 0), keep_channel), label, weights, pairs.classes.ignore)
 
     def loss(*inputs):
         half = len(inputs) // RANKS

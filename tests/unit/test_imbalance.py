@@ -71,3 +71,18 @@ def test_a_balanced_epoch_has_as_many_images_of_each_class(counts, epoch):
         times = np.sort(order[order % len(labels) == index] // len(labels))
         assert times.tolist() == list(range(len(times)))
     assert (order == imbalance.balanced_order(labels, 7, epoch)).all()
+
+
+def test_a_class_without_readable_images_leaves_the_others_their_weights(tmp_path):
+    labels = LABELS[LABELS != 1]
+    weights = imbalance.class_weights("balanced", labels, CLASSES)
+    assert weights[1] == 0
+    np.testing.assert_allclose(
+        np.bincount(labels, weights[labels], 3), [len(labels) / 2, 0, len(labels) / 2], rtol=1e-5
+    )
+
+
+def test_a_file_saved_by_a_spreadsheet_is_read(tmp_path):
+    path = tmp_path / "weights.csv"
+    path.write_text("cat,1\ndog,2\nowl,3\n", encoding="utf-8-sig")
+    assert imbalance.read_weights(path, CLASSES) == {"cat": 1.0, "dog": 2.0, "owl": 3.0}

@@ -38,6 +38,12 @@ class IndexFolder:
     resumes: bool = False
 
 
+def index_folder(run_folder: str, resume: str) -> IndexFolder:
+    """That of a run; one without a checkpoint does not go on, whatever `resume` says."""
+    folder = Path(run_folder).expanduser()
+    return IndexFolder(folder / ARCHIVE_INDEXES, bool(resume) and any(folder.glob("*.ckpt")))
+
+
 class Archive:
     """An open archive. Threads may read from it at once, because no read moves a position."""
 

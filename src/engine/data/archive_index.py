@@ -141,7 +141,8 @@ def members_of_zip(path: Path) -> Iterator[Member]:
     with zipfile.ZipFile(path) as opened:
         for info in opened.infolist():
             # Without the flag Python takes code page 437; on Linux such names are the bytes of the disk.
-            raw = info.filename if info.flag_bits & UTF8 else info.filename.encode("cp437").decode(ENCODING, ERRORS)
+            stored = getattr(info, "orig_filename", info.filename)  # Python 3.12 replaces filename by an extra field
+            raw = stored if info.flag_bits & UTF8 else stored.encode("cp437").decode(ENCODING, ERRORS)
             name = clean_name(path, raw)
             if info.is_dir() or not name:
                 continue

@@ -37,8 +37,9 @@ def copies(parameters: list[Parameter], prefix: str) -> ParameterTuple:
 class Accumulated:
     """`step(lr, *inputs)`: the mean of the gradients of `parts` equal parts of a batch, then one `update`.
 
-    Every input has the batch as its first side. The result equals that of the whole batch, but that batch
-    normalisation sees a part at a time. An update that overflows puts back what the parts have changed.
+    Every input has the batch as its first side. A loss that is a mean over images gives the gradients of the whole
+    batch, but that batch normalisation sees a part at a time. An update that overflows puts back what the parts have
+    changed.
     """
 
     parts: int
@@ -63,9 +64,10 @@ class Accumulated:
 
 
 def accumulated(
-    loss_fn: Callable, parameters: ParameterTuple, weights: list[Parameter], parts: int, make_update: Callable
+    loss_fn: Callable, parameters: ParameterTuple, weights: list[Parameter], options: Any, make_update: Callable
 ) -> Any:
-    """The TrainStep of `parts` parts; `make_update(loss function)` gives the one that follows the gradients."""
+    """The TrainStep of `options.accumulate` parts; `make_update(loss function)` gives what follows the gradients."""
+    parts = options.accumulate
     sums = copies(list(parameters), "sum")
     untrained = ParameterTuple([p for p in weights if not p.requires_grad])
     before = copies(list(untrained), "before")
@@ -78,7 +80,7 @@ def accumulated(
 
     update = make_update(summed_loss)
     guards = isinstance(update.scaling()[0], Tensor) and len(untrained) > 0
-    run = Accumulated(parts, _begin(sums, untrained, before, guards), _add(loss_fn, parameters, sums, parts),
+    run = Accumulated(parts, _begin(sums, untrained, before, guards), _add(loss_fn, parameters, sums, options),
                       update, _end(untrained, before) if guards else None)  # fmt: skip
     return replace(update, run=run)
 
@@ -99,13 +101,15 @@ def _begin(sums: ParameterTuple, untrained: ParameterTuple, before: ParameterTup
     return begin
 
 
-def _add(loss_fn: Callable, parameters: ParameterTuple, sums: ParameterTuple, parts: int) -> Callable:
+def _add(loss_fn: Callable, parameters: ParameterTuple, sums: ParameterTuple, options: Any) -> Callable:
+    parts = options.accumulate
+
     def scaled_loss(factor, *inputs):
         return loss_fn(*inputs) * factor
 
     loss_and_gradients = ms.value_and_grad(scaled_loss, None, parameters)
 
-    @ms.jit
+    @ms.jit(jit_level=options.jit_level)
     def add(factor, *inputs):
         loss, gradients = loss_and_gradients(factor, *inputs)
         share = 1.0 / (factor * parts)

@@ -137,7 +137,7 @@ def make_step(
         def make_update(summed_loss: Callable) -> TrainStep:
             return make_step(summed_loss, optimizer, whole, weights, average)
 
-        return accumulated(loss_fn, parameters, weights, options.accumulate, make_update)
+        return accumulated(loss_fn, parameters, weights, options, make_update)
     if options.ema_decay and average is None:
         average = moving_average_of(parameters)
     parts = Parts(loss_fn, optimizer, average or (), [p for p in weights if not p.requires_grad])

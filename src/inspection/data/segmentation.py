@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Iterator
@@ -41,14 +42,14 @@ class Split:
         return self.pairs.images.name(index)
 
 
-def check(path: str, class_list: str, on_missing_label: str, on_bad_image: str) -> Checked:
+def check(path: str, class_list: str, on_missing_label: str, on_bad_image: str, reduces_zero: bool = False) -> Checked:
     """Check the images and masks of train and val below `path`."""
     checked = Checked(f"{path}: segmentation")
     splits: dict[str, Split] = {}
     for name in ("train", "val"):
         pairs = pairs_of(path, name, class_list, on_missing_label, checked)
         if pairs is not None:
-            splits[name] = survey_pairs(pairs, name)
+            splits[name] = survey_pairs(dataclasses.replace(pairs, reduces_zero=reduces_zero), name)
     if not splits:
         return checked
     for name, split in splits.items():

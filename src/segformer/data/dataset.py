@@ -188,6 +188,11 @@ def padding_line(pairs: Pairs, cfg: Any) -> str:
     if not share:
         return ""
     (height, width), fitted = padded[share]
+    if cfg.native_size:
+        return (
+            f"warning: crop_size is {list(cfg.crop_size)} and an image has {height} x {width} pixels, "
+            f"so {100 * share:.1f} % of such a crop is padding; a smaller --crop_size has less"
+        )
     return (
         f"warning: crop_size is {list(cfg.crop_size)} and an image of {height} x {width} fitted to base_size "
         f"{list(cfg.base_size)} is {fitted[0]} x {fitted[1]}, so {100 * share:.1f} % of such a crop is padding; "
