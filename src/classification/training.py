@@ -68,7 +68,7 @@ def full_network(
     if data.held_out is not None:
         held_out = Loader(data.held_out, model.transforms, cfg, bad_files(data.held_out, cfg, say), rank.shard)
 
-    measure = losses.focal(cfg.focal_gamma) if cfg.focal_gamma else model.loss
+    measure = loss_of(model, cfg)
 
     def loss(image: Tensor, target: Tensor, keep: Tensor = None) -> Tensor:
         return measure(net(image, keep), target)
@@ -106,8 +106,8 @@ def head(model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run) -> 
     rank, say = run.rank, run.journal.line
     total = len(data.train) + (len(data.held_out) if data.held_out is not None else 0)
     weights = {p.name: p.asnumpy() for p in net.backbone.get_parameters()}
-    network = {key: value for key, value in model.metadata(cfg).items() if key in model.may_change}
-    network = {key: value for key, value in network.items() if value != model.older.get(key)}
+    about = model.metadata(cfg)
+    network = {key: about[key] for key in model.may_change if about[key] != model.older.get(key)}
     extractor = Extractor(extraction.predictor(model, net, total, cfg, say), weights, run, network)
 
     def loader_of(images: LabelledImages) -> Loader:
@@ -119,7 +119,7 @@ def head(model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run) -> 
     held_out = loader_of(data.held_out) if data.held_out is not None else None
     held_out_features = extractor.of(held_out) if held_out else None
 
-    measure = losses.focal(cfg.focal_gamma) if cfg.focal_gamma else model.loss
+    measure = loss_of(model, cfg)
 
     def loss(pooled: Tensor, target: Tensor, keep: Tensor = None) -> Tensor:
         return measure(net.head(pooled, keep), target)
@@ -141,6 +141,11 @@ def head(model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run) -> 
         functools.partial(evaluate, held_out_features) if held_out_features is not None else None,
         closing=lambda: summaries(loader.bad, held_out.bad if held_out else None),
     )  # fmt: skip
+
+
+def loss_of(model: Classifier, cfg: Config) -> Callable[[Tensor, Tensor], Tensor]:
+    """The model's own loss, or the focal one."""
+    return losses.focal(cfg.focal_gamma) if cfg.focal_gamma else model.loss
 
 
 def score(metric: Classification) -> Score:

@@ -31,10 +31,8 @@ class FusedMomentum(nn.Momentum):
 
     def average_mover(self, average: ParameterTuple, decay: float) -> Callable[[Tensor], Tensor]:
         """A function for a compiled step: x -> x, once the averages have moved towards the weights."""
-        move, numbers = (
-            in_place_operator(self.library, "MovingAverage", len(average)),
-            settings("MovingAverage", decay=decay),
-        )
+        move = in_place_operator(self.library, "MovingAverage", len(average))
+        numbers = settings("MovingAverage", decay=decay)
         weights = self.params
 
         def moved(x):

@@ -30,26 +30,24 @@ struct Rows {
   float* Write(float* x) const { return is_tensor ? x : own.get(); }
 
   void Fill(const float* x) const {
-    if (is_tensor) return;
-    const int64_t blocks = pitch / kLanes;
-#pragma omp for schedule(static)
-    for (int64_t item = 0; item < n * blocks; ++item) {
-      const ChannelBlock block(c, item % blocks);
-      const int64_t image = item / blocks;
-      LoadPlanes(x + (image * c + block.first) * size, size, block.used, &own[image * size * pitch + block.first],
-                 pitch);
-    }
+    ForEachBlock([&](int64_t used, int64_t planes, float* rows) { LoadPlanes(x + planes, size, used, rows, pitch); });
   }
 
   void Empty(float* x) const {
+    ForEachBlock([&](int64_t used, int64_t planes, float* rows) { StorePlanes(rows, size, used, x + planes, pitch); });
+  }
+
+ private:
+  // Calls work(channels of a block, where its planes begin in the tensor, its first row); not where the tensor serves.
+  template <typename Work>
+  void ForEachBlock(Work work) const {
     if (is_tensor) return;
     const int64_t blocks = pitch / kLanes;
 #pragma omp for schedule(static)
     for (int64_t item = 0; item < n * blocks; ++item) {
       const ChannelBlock block(c, item % blocks);
       const int64_t image = item / blocks;
-      StorePlanes(&own[image * size * pitch + block.first], size, block.used, x + (image * c + block.first) * size,
-                  pitch);
+      work(block.used, (image * c + block.first) * size, &own[image * size * pitch + block.first]);
     }
   }
 };
