@@ -19,6 +19,7 @@ from src.engine.io import checkpoint as files
 from src.engine.io.run import Run, open_run
 from src.engine.loop import Schedule
 from src.engine.steps import step
+from src.engine.steps.average import moving_average_of
 from src.engine.steps.step import TrainStep
 from src.engine.training import run_training
 from src.mobilenetv2.network import MobileNetV2
@@ -68,7 +69,7 @@ def train(cfg: Config) -> int:
 def train_step(trained: Trained, cfg: Config, run: Run) -> TrainStep:
     """A momentum step for each phase of the quantisation."""
     net, optimizer = trained.cell, step.momentum_optimizer(trained.cell, cfg.momentum, cfg.weight_decay)
-    average = step.moving_average_of(optimizer.parameters) if cfg.ema_decay else None
+    average = moving_average_of(optimizer.parameters) if cfg.ema_decay else None
     options = training.step_options(cfg, 1.0, run.rank)
 
     def make() -> TrainStep:

@@ -9,6 +9,7 @@ ms = pytest.importorskip("mindspore")
 from src.cpu_kernels import rewrite  # noqa: E402
 from src.engine import device  # noqa: E402
 from src.engine.steps import step  # noqa: E402
+from src.engine.steps.average import averaged, moving_average_of  # noqa: E402
 from src.mobilenetv2 import network  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402
 from tests.networks import calm  # noqa: E402
@@ -89,7 +90,7 @@ class TestStep:
         net.weight.set_data(ms.Tensor(np.arange(6, dtype=np.float32).reshape(2, 3) / 10))
         net.bias.set_data(ms.Tensor(np.zeros(2, np.float32)))
         optimizer = step.momentum_optimizer(net, momentum=0.9, weight_decay=0.01)
-        average = step.moving_average_of(optimizer.parameters) if options.get("ema_decay") else None
+        average = moving_average_of(optimizer.parameters) if options.get("ema_decay") else None
 
         def loss(x):
             return net(x).sum()
@@ -130,7 +131,7 @@ class TestStep:
         second = net.weight.asnumpy().copy()
         mean = average[0].asnumpy()
         np.testing.assert_allclose(mean, 0.75 * first + 0.25 * second, rtol=1e-6)
-        with step.averaged(optimizer.parameters, average):
+        with averaged(optimizer.parameters, average):
             np.testing.assert_allclose(net.weight.asnumpy(), mean)
         np.testing.assert_allclose(net.weight.asnumpy(), second)
 
@@ -141,7 +142,7 @@ class TestStep:
             for net, optimizer, average, run in (plain, looked):
                 run(0.1, x)
                 if net is looked[0]:
-                    with step.averaged(optimizer.parameters, average):
+                    with averaged(optimizer.parameters, average):
                         pass
         assert (plain[0].weight.asnumpy() == looked[0].weight.asnumpy()).all()
         assert (plain[2][0].asnumpy() == looked[2][0].asnumpy()).all()

@@ -10,6 +10,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.ops.auto_generate import SplitWithSize  # ops.split unrolls a loop and fails with 150 parts
 
+from src.engine.steps.average import average_mover
 from src.engine.steps.collective import mean_over_ranks
 
 FIRST_SCALE, FACTOR, WINDOW = 2.0**14, 2.0, 1000
@@ -146,7 +147,8 @@ def compiled_step(parts: Parts, scale: nn.Cell, options: Any, skipped: Parameter
     It counts in `skipped` the steps that were not.
     """
     loss_fn, optimizer, average, untrained = parts
-    parameters, clip_norm, decay = optimizer.parameters, options.clip_norm, options.ema_decay
+    parameters, clip_norm = optimizer.parameters, options.clip_norm
+    move_average = average_mover(optimizer, average, options.ema_decay)
     reduce = mean_over_ranks(parameters, options.ranks) if options.ranks > 1 else None
     has_untrained = len(untrained) > 0
     guard = Guard(untrained)
@@ -177,9 +179,7 @@ def compiled_step(parts: Parts, scale: nn.Cell, options: Any, skipped: Parameter
             gradients = ops.clip_by_global_norm(gradients, clip_norm)
         if finite:
             ops.assign(optimizer.learning_rate, lr)
-            loss = ops.depend(loss, optimizer(gradients))
-            for mean, value in zip(average, parameters):
-                loss = ops.depend(loss, ops.assign(mean, mean * decay + value * (1.0 - decay)))
+            loss = move_average(ops.depend(loss, optimizer(gradients)))
         else:
             loss = ops.depend(loss, ops.assign(skipped, skipped + 1.0))
             if has_untrained:

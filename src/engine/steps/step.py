@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +12,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from src.engine.io.checkpoint import EMA_PREFIX
 from src.engine.steps.accumulate import accumulated
+from src.engine.steps.average import average_mover, averaged, moving_average_of
 from src.engine.steps.collective import mean_over_ranks
 from src.engine.steps.loss_scale import DynamicScale, FixedScale, GuardedStep, Parts
 
@@ -80,13 +80,6 @@ def momentum_optimizer(
     return kind(groups, learning_rate=0.0, momentum=momentum)
 
 
-def moving_average_of(parameters: list[Parameter]) -> ParameterTuple:
-    """Copies of the parameters that the training step keeps as their moving average."""
-    return ParameterTuple(
-        [Parameter(p.value().copy(), name=EMA_PREFIX + p.name, requires_grad=False) for p in parameters]
-    )
-
-
 def state_of(*owners: Iterable[Parameter]) -> list[Parameter]:
     """The parameters of all owners, each once: what a checkpoint has to hold for a training to go on.
 
@@ -97,25 +90,6 @@ def state_of(*owners: Iterable[Parameter]) -> list[Parameter]:
     if len(names) < len(found):
         raise ValueError(f"two parameters of the training are called '{names.most_common(1)[0][0]}'")
     return found
-
-
-@contextlib.contextmanager
-def averaged(parameters: ParameterTuple, average: ParameterTuple | None) -> Iterator[None]:
-    """The moving average in place of the weights; nothing changes without one.
-
-    Written with `assign` into the memory that compiled graphs read; they would miss values given with `set_data`.
-    """
-    if average is None:
-        yield
-        return
-    raw = [p.asnumpy().copy() for p in parameters]
-    for parameter, mean in zip(parameters, average):
-        ops.assign(parameter, mean)
-    try:
-        yield
-    finally:
-        for parameter, value in zip(parameters, raw):
-            ops.assign(parameter, Tensor(value))
 
 
 def make_step(
@@ -159,23 +133,6 @@ def _unguarded(parts: Parts, options: StepOptions) -> Callable[..., Tensor]:
         return compiled(Tensor(lr, ms.float32), *(Tensor(array) for array in inputs))
 
     return run
-
-
-def average_mover(optimizer: nn.Cell, average: Sequence[Parameter], decay: float) -> Callable[[Tensor], Tensor]:
-    """A function for a compiled step: x -> x, once the averages have moved towards the weights.
-
-    An optimizer that can do so faster brings its own, also called average_mover.
-    """
-    if average and hasattr(optimizer, "average_mover"):
-        return optimizer.average_mover(average, decay)
-    parameters = optimizer.parameters
-
-    def moved(x):
-        for mean, value in zip(average, parameters):
-            x = ops.depend(x, ops.assign(mean, mean * decay + value * (1.0 - decay)))
-        return x
-
-    return moved
 
 
 def _compiled(parts: Parts, options: StepOptions) -> Callable[..., Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,7 @@ from tqdm import tqdm
 from src.classification import checkpoints, recipe, targets
 from src.classification.classifier import Classifier
 from src.classification.dataset import example_batch
-from src.engine import device, environment, loop, precision
+from src.engine import device, environment, loop
 from src.engine.data import images, stream
 from src.engine.data.image_folder import EVAL_FOLDERS, scan
 from src.engine.data.source import LabelledImages
@@ -27,9 +26,10 @@ from src.mobilenetv2_quant import layer_report
 from src.mobilenetv2_quant import recipe as quant_recipe
 from src.mobilenetv2_quant.classifier import MOBILENETV2_QUANT
 from src.mobilenetv2_quant.integer_graph import Writer
-from src.segformer import checkpoints as segmentation_checkpoints
-from src.segformer import network, on_cpu, prediction
+from src.segformer import prediction
+from src.segformer import recipe as segmentation_recipe
 from src.segformer.data import dataset
+from src.segformer.segmenter import open_segmenter
 from src.zoo import configure
 
 QUANT, SEGMENTATION = "mobilenetv2_quant", "segformer"
@@ -104,19 +104,10 @@ def judged(data: LabelledImages, index: np.ndarray, scores: np.ndarray) -> class
 def segment(cfg: Any) -> masks.Predictions:
     """Predict the mask of every picture of the validation split."""
     device.setup(cfg.device, cfg.device_id)
-    pairs = dataset.find_pairs(cfg.data_path, "val", cfg.class_list, cfg.on_missing_label)
-    pairs = dataclasses.replace(pairs, reduces_zero=cfg.reduce_zero_label)
-    checkpoint = segmentation_checkpoints.read(cfg.eval_ckpt_path)
-    known = segmentation_checkpoints.classes_of(checkpoint)
-    if known is not None and known.names != pairs.classes.names:
-        raise ZooError(
-            f"{checkpoint.path} was trained on other classes ({', '.join(known.names[:5])}, ...) than "
-            f"{pairs.where} has; look at pictures of the classes it was trained on"
-        )
-    net = precision.apply(segmentation_checkpoints.network_of(checkpoint, cfg), cfg.dtype)
-    if cfg.device == "CPU":
-        on_cpu.accelerate(net, cfg.cpu_kernels)
-    predict = loop.predictor(network.QuarterLogits(net))
+    pairs = segmentation_recipe.find(segmentation_recipe.VAL, cfg)
+    segmenter = open_segmenter(cfg.eval_ckpt_path, cfg)
+    segmentation_recipe.require_same_classes(segmenter, pairs)
+    predict = segmenter.predictor()
     loader = dataset.Loader(pairs, cfg, stream.BadFiles("skip", tqdm.write))
 
     def predictions() -> Iterator[masks.Pair]:
