@@ -20,7 +20,7 @@ from src.engine.config import Parser
 from src.engine.errors import UsageError, ZooError
 from src.engine.io.files import write_text
 from src.segformer.data.polygons import POLYGONS
-from src.segformer.pictures import save_png
+from src.segformer.predicting.pictures import save_png
 from street_scenes.scene import draw
 
 NOTE = "street_scenes.json"  # says with which arguments a folder was drawn

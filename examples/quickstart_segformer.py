@@ -54,8 +54,8 @@ def compare() -> dict[str, float]:
     from src import zoo
     from src.engine.data import stream
     from src.engine.export import exporting
-    from src.segformer import pictures
     from src.segformer.data import dataset
+    from src.segformer.predicting import pictures
 
     cfg = zoo.configure("export", [*CONFIGURED, "--export_ckpt_path", str(BEST), "--export_format", "ONNX"])
     pairs = dataset.find_pairs(str(DATA), "val")

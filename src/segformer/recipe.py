@@ -18,13 +18,14 @@ from src.engine.io.checkpoint import Checkpoint, Names
 from src.engine.io.run import RunSettings, open_run
 from src.engine.ranks import Rank
 from src.engine.training import run_training
-from src.segformer import checkpoints, inference, network, on_cpu, pictures, report, training
+from src.segformer import checkpoints, network, on_cpu, report, training
 from src.segformer.config import Config
 from src.segformer.data import dataset
 from src.segformer.data.class_list import ClassList, read_class_list
 from src.segformer.data.labels import CITYSCAPES
 from src.segformer.export import comparing, conversion
-from src.segformer.segmenter import Segmenter, open_segmenter
+from src.segformer.predicting import inference, pictures
+from src.segformer.predicting.segmenter import Segmenter, open_segmenter
 
 TRAIN, VAL = "train", "val"
 

@@ -21,7 +21,7 @@ from src.engine.steps import step
 from src.engine.steps.adamw import AdamW
 from src.engine.steps.loss_scale import DynamicScale
 from src.engine.steps.step import TrainStep
-from src.segformer import on_cpu, prediction, report
+from src.segformer import on_cpu, report
 from src.segformer.config import Config
 from src.segformer.data.class_list import ClassList
 from src.segformer.data.dataset import Loader, Pairs
@@ -29,6 +29,7 @@ from src.segformer.drop_masks import keep_masks
 from src.segformer.loss import cross_entropy, weighed
 from src.segformer.lr_generator import SCHEDULES, get_lr
 from src.segformer.network import QuarterLogits, SegFormer
+from src.segformer.predicting import prediction
 from src.segformer.variants import drop_path_rates
 
 HEAD_MULTIPLIER = 10.0  # of the decode head's learning rate, in the paper's recipe

@@ -16,7 +16,8 @@ from src import zoo  # noqa: E402
 from src.engine import device  # noqa: E402
 from src.engine.errors import UsageError, ZooError  # noqa: E402
 from src.engine.io import checkpoint  # noqa: E402
-from src.segformer import checkpoints, network, recipe, segmenter  # noqa: E402
+from src.segformer import checkpoints, network, recipe  # noqa: E402
+from src.segformer.predicting import segmenter  # noqa: E402
 from tests.conftest import ROOT, write_settings  # noqa: E402
 from tests.onnx_files import write_colour_classifier  # noqa: E402
 from tests.runtimes import BACKENDS, HAS_OPENVINO  # noqa: E402

@@ -26,8 +26,9 @@ from src.engine.export import exporting, onnx_model  # noqa: E402
 from src.engine.io import checkpoint, run  # noqa: E402
 from src.engine.ranks import Rank  # noqa: E402
 from src.engine.steps.step import TrainStep  # noqa: E402
-from src.segformer import checkpoints, names, network, pictures, recipe, training  # noqa: E402
+from src.segformer import checkpoints, names, network, recipe, training  # noqa: E402
 from src.segformer.data.labels import CITYSCAPES  # noqa: E402
+from src.segformer.predicting import pictures  # noqa: E402
 from tests.conftest import ROOT, run_command, write_settings  # noqa: E402
 from tests.segmentation_data import write_generic  # noqa: E402
 from tests.waiting import wait_until  # noqa: E402

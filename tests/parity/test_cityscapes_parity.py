@@ -12,8 +12,8 @@ from PIL import Image
 
 from src import zoo
 from src.engine.metrics import Segmentation
-from src.segformer import pictures
 from src.segformer.data import labels, polygons
+from src.segformer.predicting import pictures
 from street_scenes.scene import draw
 from tests.conftest import ROOT
 

@@ -36,7 +36,8 @@ src.mobilenetv2.config src.mobilenetv2.dataset src.mobilenetv2.lr_generator src.
 src.mobilenetv2_quant.config src.mobilenetv2_quant.layer_report src.mobilenetv2_quant.onnx_graph
 src.mobilenetv2_quant.phases src.segformer.config src.segformer.data.class_list src.segformer.data.dataset
 src.segformer.data.labels src.segformer.data.polygons src.segformer.data.transforms src.segformer.drop_masks
-src.segformer.lr_generator src.segformer.names src.segformer.pictures src.segformer.prediction src.segformer.report
+src.segformer.lr_generator src.segformer.names src.segformer.predicting.pictures
+src.segformer.predicting.prediction src.segformer.report
 src.segformer.variants src.zoo
 src.classification.predicting.contact_sheet src.engine.comparison src.engine.export.backends
 src.engine.export.exported_model src.engine.export.openvino_model src.engine.io.foreign_weights

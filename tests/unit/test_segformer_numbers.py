@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from src.segformer import names, prediction
+from src.segformer import names
 from src.segformer.lr_generator import get_lr
+from src.segformer.predicting import prediction
 from src.segformer.variants import VARIANTS, decoder_width, drop_path_rates
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from src.engine.data import images
 from src.engine.errors import UsageError, ZooError
-from src.segformer import pictures
 from src.segformer.data.labels import CITYSCAPES
+from src.segformer.predicting import pictures
 from tests.segmentation_data import write_generic
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)

@@ -26,10 +26,10 @@ from src.mobilenetv2_quant import layer_report
 from src.mobilenetv2_quant import recipe as quant_recipe
 from src.mobilenetv2_quant.classifier import MOBILENETV2_QUANT
 from src.mobilenetv2_quant.integer_graph import Writer
-from src.segformer import prediction
 from src.segformer import recipe as segmentation_recipe
 from src.segformer.data import dataset
-from src.segformer.segmenter import open_segmenter
+from src.segformer.predicting import prediction
+from src.segformer.predicting.segmenter import open_segmenter
 from src.zoo import configure
 
 QUANT, SEGMENTATION = "mobilenetv2_quant", "segformer"

@@ -10,10 +10,10 @@ import numpy as np
 from src.engine.comparison import Contender, Task
 from src.engine.data import stream
 from src.engine.metrics import Segmentation
-from src.segformer import prediction
 from src.segformer.config import Config
 from src.segformer.data.dataset import Loader, Pairs, Sample
-from src.segformer.segmenter import open_segmenter
+from src.segformer.predicting import prediction
+from src.segformer.predicting.segmenter import open_segmenter
 
 
 class MeanIoU(Segmentation):

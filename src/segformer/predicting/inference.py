@@ -11,10 +11,11 @@ import numpy as np
 from tqdm import tqdm
 
 from src.engine.data import images, stream
-from src.segformer import pictures, prediction, report
+from src.segformer import report
 from src.segformer.config import Config
 from src.segformer.data import dataset
 from src.segformer.data.class_list import ClassList
+from src.segformer.predicting import pictures, prediction
 
 
 class Read(NamedTuple):

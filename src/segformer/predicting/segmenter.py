@@ -18,7 +18,7 @@ from src.engine.io.checkpoint import Checkpoint
 from src.segformer import checkpoints, network, on_cpu
 from src.segformer.config import Config
 from src.segformer.data.class_list import ClassList
-from src.segformer.prediction import Predict
+from src.segformer.predicting.prediction import Predict
 
 
 @dataclass(frozen=True)
