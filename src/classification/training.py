@@ -18,9 +18,10 @@ from src.cpu_kernels.optimizer import momentum_kind
 from src.engine import loop
 from src.engine.data.archive import IndexFolder, index_folder
 from src.engine.data.cached_files import CachedFiles
-from src.engine.data.image_folder import EVAL_FOLDERS, find_held_out, scan, scan_tree
+from src.engine.data.image_folder import EVAL_FOLDERS, TRAIN_FOLDERS, find_held_out, find_root, scan, scan_tree
 from src.engine.data.source import LabelledImages
 from src.engine.data.stream import BadFiles
+from src.engine.data.tree import open_tree
 from src.engine.errors import UsageError
 from src.engine.io.run import Run
 from src.engine.loop import Position, Schedule, Score, Training
@@ -176,7 +177,7 @@ def validation_data(train: LabelledImages, cfg: Config) -> LabelledImages:
     """Where run_eval finds its images: eval_dataset_path, or val/ beside the training folder."""
     if cfg.eval_dataset_path:
         return scan(cfg.eval_dataset_path, EVAL_FOLDERS, train.class_to_index, indexes(cfg))
-    found = find_held_out(cfg.dataset_path, indexes(cfg))
+    found = find_held_out(find_root(open_tree(cfg.dataset_path, indexes(cfg)), TRAIN_FOLDERS))
     if found is None:
         raise UsageError(
             f"run_eval is True and there is no val/ beside {train.where}; name it with --eval_dataset_path"

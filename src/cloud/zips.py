@@ -13,12 +13,11 @@ from pathlib import Path
 
 from src.cloud.copies import Progress, require_room, size
 from src.cloud.storage import CHUNK, require_inside
+from src.engine.data.archive_index import ENCRYPTED, NOT_DATA
 from src.engine.errors import ZooError
 
 MOST_GROWTH = 100  # times the size of the zip file; pictures hardly grow, label files ten- or twentyfold
 ALWAYS_FINE = 2**20  # bytes that any zip file may expand to
-ENCRYPTED = 1  # bit of a member's flags
-NOT_DATA = "__MACOSX"  # folder that macOS adds
 BLOCK = 4096  # bytes of disk that even a small file takes
 
 

@@ -145,10 +145,14 @@ class TestAsTheFolder:
 
     def test_held_out_images_lie_beside_those_of_training(self, photos, tmp_path):
         packed = pack(photos, "stored", tmp_path / "a")
-        assert find_held_out(str(packed)).where == packed / "val"
-        assert find_held_out(str(photos / "train")).where == (photos / "val").resolve()
-        assert find_held_out(str(photos)).folders() == ["cat", "dog", "owl"]
-        assert find_held_out(str(pack(photos / "train", "stored", tmp_path / "b"))) is None
+
+        def held_out(path):
+            return find_held_out(find_root(open_tree(str(path)), TRAIN_FOLDERS))
+
+        assert held_out(packed).where == packed / "val"
+        assert held_out(photos / "train").where == (photos / "val").resolve()
+        assert held_out(photos).folders() == ["cat", "dog", "owl"]
+        assert held_out(pack(photos / "train", "stored", tmp_path / "b")) is None
 
     def test_links_to_a_file_in_the_same_archive(self, tmp_path):
         root = write_images(tmp_path / "data", 1)
@@ -179,9 +183,14 @@ class TestIndex:
         packed, indexes = pack(photos, "tar", tmp_path / "a"), IndexFolder(tmp_path / "run" / "archives")
         first = scan(str(packed), ("train",), indexes=indexes)
         monkeypatch.setattr("src.engine.data.archive.read_members", None)  # not called again
+        names, contents = first.names, [first.source.read(i) for i in range(len(first))]
+        assert (
+            scan(str(packed), ("train",), indexes=indexes).source.archive is first.source.archive
+        )  # while it is in use
+        del first
         again = scan(str(packed), ("train",), indexes=indexes)
-        assert again.names == first.names
-        assert [again.source.read(i) for i in range(len(again))] == [first.source.read(i) for i in range(len(first))]
+        assert again.names == names
+        assert [again.source.read(i) for i in range(len(again))] == contents
 
     @pytest.mark.parametrize("damage", ["cut", "changed", "other"])
     def test_a_damaged_one_is_made_again(self, photos, tmp_path, damage):

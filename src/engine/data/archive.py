@@ -19,7 +19,7 @@ import numpy as np
 
 from src.engine.data.archive_index import Index, read_members
 from src.engine.data.images import BadImage
-from src.engine.data.source import Indices
+from src.engine.data.source import Indices, rows_to_read
 from src.engine.errors import ZooError, first_line
 from src.engine.io import files
 
@@ -116,16 +116,30 @@ def stamp_of(status: os.stat_result) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
+_in_use: weakref.WeakValueDictionary[tuple, Archive] = weakref.WeakValueDictionary()
+
+
 def open_archive(path: Path, indexes: IndexFolder | None = None) -> Archive:
-    """Open an archive with the index that is kept, or a new one. Raises ZooError for a file that cannot be used."""
+    """An archive with the index that is kept, or a new one; it is opened once for as long as somebody uses it.
+
+    Raises ZooError for a file that cannot be used.
+    """
     try:
-        if indexes is None:
-            return Archive(path, read_members(path, stamp_of(path.stat())))
-        indexes.folder.mkdir(parents=True, exist_ok=True)
-        with files.locked(indexes.folder / ".lock"):  # by the other ranks, which wait for the first one's index
-            return Archive(path, kept_index(path, indexes))
+        key = path.resolve(), stamp_of(path.stat()), indexes
+        archive = _in_use.get(key)
+        if archive is None:
+            archive = _in_use[key] = Archive(path, _index_of(path, indexes))
+        return archive
     except OSError as error:
         raise ZooError(f"cannot open {path}: {error.strerror or first_line(error)}; check it and its index") from error
+
+
+def _index_of(path: Path, indexes: IndexFolder | None) -> Index:
+    if indexes is None:
+        return read_members(path, stamp_of(path.stat()))
+    indexes.folder.mkdir(parents=True, exist_ok=True)
+    with files.locked(indexes.folder / ".lock"):  # by the other ranks, which wait for the first one's index
+        return kept_index(path, indexes)
 
 
 def kept_index(path: Path, indexes: IndexFolder) -> Index:
@@ -172,8 +186,7 @@ class Members:
         return int(found.size[row]), int(found.crc[row]) if found.kind == "zip" else found.stamp[1]
 
     def rows(self, order: np.ndarray) -> Iterator[list[tuple[int, bytes | None]]]:
-        for row in order:
-            yield [(int(index), None) for index in row]
+        return rows_to_read(order)
 
     def select(self, indices: Indices) -> Members:
         return Members(

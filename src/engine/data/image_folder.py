@@ -10,12 +10,14 @@ import numpy as np
 from src.engine.data.archive import IndexFolder
 from src.engine.data.images import IMAGE_SUFFIXES
 from src.engine.data.source import LabelledImages
-from src.engine.data.tree import Tree, open_tree
+from src.engine.data.tree import EVAL_FOLDERS, TRAIN_FOLDERS, Tree, open_tree
 from src.engine.errors import UsageError, ZooError
 from src.engine.io.files import files_below
 
-TRAIN_FOLDERS = ("train",)
-EVAL_FOLDERS = ("val", "validation_preprocess")
+__all__ = [
+    "EVAL_FOLDERS", "TRAIN_FOLDERS", "find_held_out", "find_images", "find_root", "members_of", "require_classes",
+    "scan", "scan_tree",
+]  # fmt: skip
 
 
 def find_root(tree: Tree, splits: tuple[str, ...]) -> Tree:
@@ -26,12 +28,12 @@ def find_root(tree: Tree, splits: tuple[str, ...]) -> Tree:
     return tree
 
 
-def find_held_out(path: str, indexes: IndexFolder | None = None) -> Tree | None:
+def find_held_out(train: Tree) -> Tree | None:
     """The folder beside that of training which holds the images to evaluate on."""
-    above = find_root(open_tree(path, indexes), TRAIN_FOLDERS).parent
-    found = (name for name in EVAL_FOLDERS if above is not None and above.has_folder(name))
-    name = next(found, None)
-    return above.below(name) if above is not None and name is not None else None
+    above = train.parent
+    if above is None:
+        return None
+    return next((above.below(name) for name in EVAL_FOLDERS if above.has_folder(name)), None)
 
 
 def find_images(data_path: str, output_path: str, images_in: Callable[[Path], Path] = Path) -> tuple[Path, list[Path]]:

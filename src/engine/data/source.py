@@ -47,6 +47,12 @@ class Source(Protocol):
         ...
 
 
+def rows_to_read(order: np.ndarray) -> Iterator[list[tuple[int, bytes | None]]]:
+    """The rows of a source whose bytes are best read one by one, by the threads that need them."""
+    for row in order:
+        yield [(int(index), None) for index in row]
+
+
 @dataclass(frozen=True)
 class Files:
     """Files below a folder."""
@@ -75,8 +81,7 @@ class Files:
         return status.st_size, status.st_mtime_ns
 
     def rows(self, order: np.ndarray) -> Iterator[list[tuple[int, bytes | None]]]:
-        for row in order:
-            yield [(int(index), None) for index in row]
+        return rows_to_read(order)
 
     def select(self, indices: Indices) -> Files:
         return Files(self.where, tuple(self.names[index] for index in indices))

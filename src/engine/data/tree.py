@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +18,8 @@ from src.engine.data.source import Files, Source
 from src.engine.errors import ZooError
 from src.engine.io.files import files_below
 
-SPLITS = ("train", "val", "validation_preprocess")  # a lone folder of such a name in an archive is no wrapping
+TRAIN_FOLDERS, EVAL_FOLDERS = ("train",), ("val", "validation_preprocess")
+SPLITS = (*TRAIN_FOLDERS, *EVAL_FOLDERS)  # a lone folder of such a name in an archive is no wrapping
 
 
 class Tree(Protocol):
@@ -124,16 +126,14 @@ class ArchiveFolder:
         return first in self._slices and (not rest or self.below(first).has_folder(rest))
 
     def has_file(self, name: str) -> bool:
-        return name in self._by_name()
+        return name in self._by_name
 
     def source(self, names: Sequence[str]) -> Members:
-        by_name = self._by_name()
-        return Members(self.archive, self.where, tuple(names), tuple(by_name[name] for name in names))
+        return Members(self.archive, self.where, tuple(names), tuple(self._by_name[name] for name in names))
 
+    @cached_property
     def _by_name(self) -> dict[str, int]:
-        if not hasattr(self, "_found"):
-            self._found = dict(zip(self._names, self._rows))
-        return self._found
+        return dict(zip(self._names, self._rows))
 
 
 def open_tree(path: str, indexes: IndexFolder | None = None) -> Tree:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from src.engine.data.image_folder import EVAL_FOLDERS, TRAIN_FOLDERS, find_root, members_of, require_classes, scan_tree
+from src.engine.data.image_folder import TRAIN_FOLDERS, find_held_out, find_root, members_of, require_classes, scan_tree
 from src.engine.data.source import LabelledImages
 from src.engine.data.tree import Tree, open_tree
 from src.engine.errors import UsageError, ZooError
@@ -50,11 +50,10 @@ def check(path: str, on_bad_image: str) -> Checked:
     except ZooError as error:
         checked.say(FAILS, str(error))
     found = {"train": train}
-    above = root.parent
-    beside = next((name for name in EVAL_FOLDERS if above is not None and above.has_folder(name)), None)
-    if above is None or beside is None or above.below(beside).where == root.where:
+    beside = find_held_out(root)
+    if beside is None or beside.where == root.where:
         checked.say(WARNING, f"there is no val/ beside {root.where}; run_eval needs --eval_dataset_path")
-    elif (val := images_of(above.below(beside), train.class_to_index, checked)) is not None:
+    elif (val := images_of(beside, train.class_to_index, checked)) is not None:
         found["val"] = val
     splits = {name: Split(images, survey(images.source, name)) for name, images in found.items()}
     for name, split in splits.items():
