@@ -13,11 +13,18 @@ LEAST_KEPT = 16  # hard-example mining keeps at least one pixel in so many
 SMOOTH = 1.0  # pixels added to a Dice ratio, so that a class without pixels has one
 
 
-def pixel_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """Cross entropy (N, H, W) of each pixel; a label has to be a class."""
+def pixel_entropy(logits: Tensor, label: Tensor, weights: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Each pixel's cross entropy, and its weight: that of its class, 0 where it is not `counted`; all (N, H, W)."""
+    logits, label = logits.astype(weights.dtype), label * counted
     # Subtracting the highest logit changes no value; the gradient of a maximum is slow, and 0 here.
     logits = logits - ops.stop_gradient(logits.max(1, keepdims=True))
-    return ops.log(ops.exp(logits).sum(1)) - ops.gather_d(logits, 1, label.expand_dims(1)).squeeze(1)
+    entropy = ops.log(ops.exp(logits).sum(1)) - ops.gather_d(logits, 1, label.expand_dims(1)).squeeze(1)
+    return entropy, ops.gather(weights, label, 0) * counted
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """0 where nothing weighs."""
+    return (values * weight).sum() / ops.maximum(weight.sum(), 1e-6)
 
 
 def cross_entropy(logits: Tensor, label: Tensor, weights: Tensor, ignore: int) -> Tensor:
@@ -25,12 +32,8 @@ def cross_entropy(logits: Tensor, label: Tensor, weights: Tensor, ignore: int) -
 
     Pixels with label `ignore` do not count, and where no pixel counts the loss is 0.
     """
-    logits = logits.astype(weights.dtype)
-    counted = label != ignore
-    label = label * counted
-    entropy = pixel_entropy(logits, label)
-    weight = ops.gather(weights, label, 0) * counted
-    return (entropy * weight).sum() / ops.maximum(weight.sum(), 1e-6)
+    entropy, weight = pixel_entropy(logits, label, weights, label != ignore)
+    return weighted_mean(entropy, weight)
 
 
 def dice(logits: Tensor, label: Tensor, ignore: int) -> Tensor:
@@ -53,19 +56,18 @@ def weighed(weights: Tensor, ignore: int, focal_gamma: float, ohem_threshold: fl
     """
 
     def loss(logits: Tensor, label: Tensor) -> Tensor:
-        logits = logits.astype(weights.dtype)
         counted = label != ignore
-        entropy = pixel_entropy(logits, label * counted)
-        weight = ops.gather(weights, label * counted, 0) * counted
+        entropy, weight = pixel_entropy(logits, label, weights, counted)
         p = ops.exp(-entropy)
         if ohem_threshold > 0:
             easy = ops.stop_gradient(ops.select(counted, p, ops.ones_like(p) * 2.0)).reshape(-1)  # ignored: last
             least = ops.topk(easy, easy.shape[0] // LEAST_KEPT + 1, largest=False)[0].max()
             weight = weight * ops.logical_or(p < ohem_threshold, p <= least)
-        told = entropy
         if focal_gamma > 0:
-            told = entropy * ops.clamp(1.0 - p, 1e-6, 1.0) ** focal_gamma
-        found = (told * weight).sum() / ops.maximum(weight.sum(), 1e-6)
-        return found + dice_weight * dice(logits, label, ignore) if dice_weight > 0 else found
+            entropy = entropy * ops.clamp(1.0 - p, 1e-6, 1.0) ** focal_gamma
+        found = weighted_mean(entropy, weight)
+        if dice_weight > 0:
+            found = found + dice_weight * dice(logits.astype(weights.dtype), label, ignore)
+        return found
 
     return loss

@@ -93,17 +93,17 @@ def train_step(net: SegFormer, classes: ClassList, cfg: Config, rank: Rank) -> T
     weights = Tensor(classes.weights if cfg.class_weights else [1.0] * len(classes), ms.float32)
     ignore, factor = classes.ignore, cfg.loss_weight
     net.set_train(True)
-    is_plain = not (cfg.focal_gamma or cfg.ohem_threshold or cfg.dice_weight)
-    fused = on_cpu.loss_of(net, weights, ignore) if is_plain else None
-    other = None if is_plain else weighed(weights, ignore, cfg.focal_gamma, cfg.ohem_threshold, cfg.dice_weight)
+    hard = cfg.focal_gamma, cfg.ohem_threshold, cfg.dice_weight
+    fused = None if any(hard) else on_cpu.loss_of(net, weights, ignore)
+    measure = weighed(weights, ignore, *hard) if any(hard) else None
 
     def loss(image: Tensor, label: Tensor, keep: Tensor, keep_channel: Tensor) -> Tensor:
         keep_path = keep.transpose(1, 2, 0)
         if fused is not None:
             return fused(image, label, keep_path, keep_channel) * factor
         logits = net(image, keep_path, keep_channel)
-        if other is not None:
-            return other(logits, label) * factor
+        if measure is not None:
+            return measure(logits, label) * factor
         return cross_entropy(logits, label, weights, ignore) * factor
 
     scale = DynamicScale() if cfg.dtype == "float16" else 1.0
