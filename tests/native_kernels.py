@@ -119,6 +119,33 @@ def call_mobile(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
     return found
 
 
+def call_blocks(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
+    """Inverted residual blocks, channels last."""
+    n, c, h, w = shape
+    found = kernels("ChannelsLast", [random(*shape)], [(n, h, w, c)])
+    found += kernels("ChannelsLastBackward", found[:1], [shape])
+    found += kernels("ChannelsFirst", found[:1], [shape])
+    found += kernels("ChannelsFirstBackward", [found[1]], [(n, h, w, c)])
+    hidden, settings = (32, 64)[c % 2], np.array([1e-5, 0.9], np.float32)
+    for variant, stride, out in (("S1", 1, c + 3), ("S1Sum", 1, c), ("S2", 2, 21)):
+        small = (n, (h - 1) // stride + 1, (w - 1) // stride + 1)
+        weights = [random(hidden, c, 1, 1), random(hidden, 1, 3, 3), random(out, hidden, 1, 1)]
+        norms = [np.abs(random(side, seed=seed)) for side in (hidden, hidden, out) for seed in range(4)]
+        moments = [(side,) for side in (hidden, hidden, out) for _ in range(4)]
+        sizes = [(*small, out), (*small, hidden), (*small, out), (c,), (c, hidden), *moments]
+        y, filtered, projected, centre, spread, *moments = kernels(
+            f"InvertedResidual{variant}", [found[0], *weights, *norms, settings], sizes
+        )
+        read = [norms[0], norms[1], norms[4], norms[5], norms[8], centre, spread]
+        read += [moments[index] for index in (0, 1, 4, 5, 8, 9)]
+        backward = [found[0], *weights, *read, filtered, projected, random(*y.shape)]
+        vectors = [(side,) for side in (hidden, hidden, hidden, hidden, out, out)]
+        shapes = [found[0].shape, *(weight.shape for weight in weights), *vectors, filtered.shape]
+        found += [y, filtered, projected, centre, spread, *moments]
+        found += kernels(f"InvertedResidualBackward{variant}", backward, shapes)
+    return found
+
+
 def call_layers(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
     """Dense layers, layer normalisation and the larger convolutions on maps."""
     n, c, h, w = shape
@@ -203,7 +230,7 @@ def call_updates(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
     return [*found, *weights, *moments, *averages]
 
 
-CALLS = (call_mobile, call_layers, call_head, call_quantised, call_updates)
+CALLS = (call_mobile, call_blocks, call_layers, call_head, call_quantised, call_updates)
 
 
 class Recorder(Kernels):

@@ -55,12 +55,14 @@ class Gradient:
     `of`: the inputs whose gradients it returns, as "dx" for an input x.
     `passed`: inputs whose gradient is that of the first output.
     `ready`: input -> the output that is its gradient where the first output's is 1; there is no backward kernel then.
+    `working`: memory that the backward kernel writes to and nobody reads afterwards.
     """
 
     reads: str = ""
     of: str = ""
     passed: str = ""
     ready: dict[str, str] = field(default_factory=dict)
+    working: tuple[Argument, ...] = ()
 
 
 class Rule(NamedTuple):
@@ -193,7 +195,7 @@ class Operator:
         of = {argument.name: argument for argument in self.inputs + self.outputs}
         of.update({f"d{output.name}": _gradient_of(output) for output in self.outputs})
         inputs = tuple(of[name] for name in self.gradient.reads.split())
-        outputs = tuple(_gradient_of(of[name]) for name in self.gradient.of.split())
+        outputs = (*(_gradient_of(of[name]) for name in self.gradient.of.split()), *self.gradient.working)
         meaning = f"Gradients of {self.name}."
         return Kernel(f"{self.name}Backward", meaning, inputs, outputs, self.derived, self.rules, self.variants)
 

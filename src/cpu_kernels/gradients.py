@@ -55,13 +55,14 @@ def _function(entry: Operator, gradient: Gradient) -> str:
         values[name] = "out" if single else f"out[{index}]"
         values[f"d{name}"] = "dout" if single else f"dout[{index}]"
     of, first = gradient.of.split(), values[f"d{outputs[0]}"]
-    found = {name: "found" if len(of) == 1 else f"found[{index}]" for index, name in enumerate(of)}
+    is_alone = len(of) + len(gradient.working) == 1
+    found = {name: "found" if is_alone else f"found[{index}]" for index, name in enumerate(of)}
     found.update({name: first for name in gradient.passed.split()})
     found.update({name: f"{values[output]} * {first}" for name, output in gradient.ready.items()})
     call = f"backward({', '.join(values[name] for name in gradient.reads.split())})"
     gradients = ", ".join(found.get(name, f"zeros_like({name})") for name in inputs)
     body = [f"found = {call}", f"return ({gradients},)"]
-    if of == inputs and len(of) > 1:
+    if of == inputs and len(of) > 1 and not gradient.working:
         body = [f"return {call}"]
     elif not of:
         body = body[1:]

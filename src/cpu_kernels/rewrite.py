@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import mindspore as ms
 from mindspore import nn
 
 from src.cpu_kernels import availability
+from src.cpu_kernels.blocks import Chain, parts_of
 from src.cpu_kernels.cells import Conv, DepthwiseConv3x3, FusedBatchNorm, NormDepthwise, PointwiseConv
 
 ACTIVATIONS = {nn.ReLU: "ReLU", nn.ReLU6: "ReLU6"}  # what a normalisation's kernel can do in the same pass
@@ -38,8 +40,8 @@ def accelerate(net: nn.Cell, mode: str = "auto", weights_vary: bool = False) -> 
 
     Parameter objects, their names and their order stay as they are. A batch normalisation takes in the ReLU or ReLU6
     that follows it in its sequence; with ReLU6 it becomes one cell with the depthwise convolution in the sequence after
-    it. `weights_vary` leaves that out, and larger filters: then every convolution can be called with another weight, by
-    its `operator` or, where it is stock, `conv2d`.
+    it, and inverted residual blocks become one operator each. `weights_vary` leaves both out, and larger filters: then
+    every convolution can be called with another weight, by its `operator` or, where it is stock, `conv2d`.
     "off" changes nothing, "auto" neither if the kernels cannot be compiled here, and "on" raises ZooError then.
     """
     library, reason = availability.find_library(mode)
@@ -49,14 +51,15 @@ def accelerate(net: nn.Cell, mode: str = "auto", weights_vary: bool = False) -> 
     for _, parent in list(net.cells_and_names()):
         _replace_children(parent, library, replaced, route_large=not weights_vary)
     joined = 0 if weights_vary else _join_all(net, library)
+    whole = 0 if weights_vary else _chain_all(net, library)
     depthwise, pointwise, larger, norms = (
         sum(isinstance(cell, kind) for cell in replaced.values())
         for kind in (DepthwiseConv3x3, PointwiseConv, Conv, FusedBatchNorm)
     )
     kinds = [f"{depthwise} depthwise", f"{pointwise} pointwise", *([f"{larger} larger"] if larger else [])]
-    return f"CPU kernels: {' and '.join(kinds)} convolutions and {norms} batch normalisations replaced" + (
-        f", {joined} of them joined" if joined else ""
-    )
+    said = f"CPU kernels: {' and '.join(kinds)} convolutions and {norms} batch normalisations replaced"
+    said += f", {joined} of them joined" if joined else ""
+    return said + (f", {whole} blocks computed whole" if whole else "")
 
 
 def _join_all(net: nn.Cell, library: Path) -> int:
@@ -93,6 +96,23 @@ def _join(parent: nn.Cell, uses: Counter, library: Path) -> int:
             replace_child(before, last, nn.Identity())
             joined += 1
     return joined
+
+
+def _chain_all(net: nn.Cell, library: Path) -> int:
+    """Make a chain of the inverted residual blocks that follow each other in a sequence; how many blocks."""
+    chained = 0
+    for _, cell in list(net.cells_and_names()):
+        if not isinstance(cell, nn.SequentialCell):
+            continue
+        found = [(name, child, parts_of(child)) for name, child in cell._cells.items()]
+        for is_run, run in itertools.groupby(found, lambda item: item[2] is not None):
+            names, *blocks = zip(*run)
+            if not is_run:
+                continue
+            chain = Chain(list(zip(*blocks)), library)
+            _set_children(cell, {**cell._cells, **dict.fromkeys(names, nn.Identity()), names[0]: chain})
+            chained += len(names)
+    return chained
 
 
 def _replace_children(parent: nn.Cell, library: Path, replaced: dict, route_large: bool) -> None:

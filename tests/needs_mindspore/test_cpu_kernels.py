@@ -11,7 +11,7 @@ ms = pytest.importorskip("mindspore")
 
 from mindspore import Tensor, nn, ops  # noqa: E402
 
-from src.cpu_kernels import availability, build, cells, optimizer, rewrite  # noqa: E402
+from src.cpu_kernels import availability, blocks, build, cells, optimizer, rewrite  # noqa: E402
 from src.cpu_kernels.checking import Refused  # noqa: E402
 from src.cpu_kernels.custom import custom_operator, settings  # noqa: E402
 from src.engine.errors import ZooError  # noqa: E402
@@ -398,6 +398,45 @@ def test_a_joined_cell_is_its_two_parts(library, mode):
     assert list(joined) == list(parts) and np.isnan(joined["y"]).any() == (mode == "nan")
     for name, expected in parts.items():
         np.testing.assert_allclose(joined[name], expected, rtol=1e-5, atol=1e-5)
+
+
+def three_blocks():
+    """Inverted residual blocks between two other cells; positive numbers in all of their parameters."""
+    parts = [network.InvertedResidual(*sides, 6) for sides in ((8, 16, 2), (16, 16, 1), (16, 8, 1))]
+    net = nn.SequentialCell([nn.Conv2d(3, 8, 1), *parts, nn.Sigmoid()])
+    for index, parameter in enumerate(net.get_parameters()):
+        parameter.set_data(Tensor(np.abs(random(parameter.shape, index)) + 0.1))
+    return net
+
+
+@pytest.mark.parametrize("mode", ["training", "frozen", "half frozen", "evaluation", "nan"])
+def test_a_whole_block_is_its_parts(library, monkeypatch, mode):
+    """Outputs and moving statistics, of all blocks, of none, and of those with many pixels alone."""
+    x, found = random((4, 3, 9, 7), 1), []
+    if mode == "nan":
+        x[1, 2, 3, 3] = np.nan
+    for least in (1, 10**6, 100):  # after the first block 80 pixels are left
+        monkeypatch.setattr(blocks, "LEAST_PIXELS", least)
+        net = three_blocks()
+        assert rewrite.accelerate(net).endswith(", 3 of them joined, 3 blocks computed whole")
+        norms = [cell for _, cell in net.cells_and_names() if isinstance(cell, cells.FusedBatchNorm)]
+        for norm in norms[: {"frozen": len(norms), "half frozen": 4}.get(mode, 0)]:
+            norm.use_batch_statistics = False
+        y = net.set_train(mode != "evaluation")(Tensor(x)).asnumpy()
+        found.append({"y": y, **{p.name: p.asnumpy() for p in net.get_parameters()}})
+    stock = three_blocks()
+    for state in found:
+        assert list(state) == ["y", *(p.name for p in stock.get_parameters())]
+        assert np.isnan(state["y"]).any() == (mode == "nan")
+        for name, expected in found[1].items():
+            np.testing.assert_allclose(state[name], expected, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_blocks_that_an_operator_cannot_compute_are_left_alone(library):
+    """Hidden channels that fill no vector, and a ReLU in the place of a ReLU6."""
+    odd, other = network.InvertedResidual(3, 8, 1, 6), network.InvertedResidual(8, 8, 1, 6)
+    other.conv[1][2] = nn.ReLU()
+    assert rewrite.accelerate(nn.SequentialCell([odd, other])).endswith(", 2 of them joined")
 
 
 def test_a_sequence_used_twice_is_not_joined(library):

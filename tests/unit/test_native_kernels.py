@@ -612,6 +612,57 @@ def test_a_joined_normalisation_and_depthwise_are_the_two(kernels, shape, stride
         assert_close(one, other, 1e-5)
 
 
+BLOCKS = [(70, 19, 2, 2, 32), (3, 16, 5, 7, 96), (1, 8, 37, 70, 48), (300, 24, 1, 1, 64), (5, 33, 14, 14, 80)]
+
+
+def inverted_residual(x, expand, filters, project, *norms, stride, has_shortcut):
+    """In float64; `norms`: gamma and beta three times."""
+    x = np.asarray(x, np.float64)
+    z = np.clip(batch_normalized(np.einsum("ec,nchw->nehw", expand[..., 0, 0], x), *norms[:2]), 0, 6)
+    z = np.clip(batch_normalized(depthwise(z, filters, stride), *norms[2:4]), 0, 6)
+    y = batch_normalized(np.einsum("oe,nehw->nohw", project[..., 0, 0], z), *norms[4:])
+    return y + x if has_shortcut else y
+
+
+@pytest.mark.parametrize("variant", ["S1", "S1Sum", "S2"])
+@pytest.mark.parametrize("shape", BLOCKS)
+def test_inverted_residual(kernels, shape, variant):
+    n, c, h, w, hidden = shape
+    stride, has_shortcut = int(variant[1]), variant == "S1Sum"
+    out = c if has_shortcut else 21
+    x = random(n, c, h, w) + random(1, c, 1, 1)
+    weights = [random(hidden, c, 1, 1) / 3, random(hidden, 1, 3, 3), random(out, hidden, 1, 1) / 4]
+    gammas, betas, means = ([random(side, seed=seed) for side in (hidden, hidden, out)] for seed in range(3))
+    gammas, betas = [1 + gamma / 4 for gamma in gammas], [beta + 1 for beta in betas]
+    variances = [np.abs(random(side, seed=3)) for side in (hidden, hidden, out)]
+    norms = [array for four in zip(gammas, betas, means, variances) for array in four]
+    small = (n, (h - 1) // stride + 1, (w - 1) // stride + 1)
+    vectors = [(side,) for side in (hidden, hidden, out) for _ in range(4)]
+    sizes = [(*small, out), (*small, hidden), (*small, out), (c,), (c, hidden), *vectors]
+    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    y, filtered, projected, centre, spread, *moments = kernels(
+        f"InvertedResidual{variant}", [last, *weights, *norms, np.array([1e-5, 0.9], np.float32)], sizes
+    )
+    arrays = [x, *weights, *(array for pair in zip(gammas, betas) for array in pair)]
+
+    def exact(*arrays):
+        return inverted_residual(*arrays, stride=stride, has_shortcut=has_shortcut)
+
+    assert_close(y.transpose(0, 3, 1, 2), exact(*arrays))
+    middle = np.einsum("ec,nchw->nehw", weights[0][..., 0, 0].astype(np.float64), x)
+    assert_close(moments[2], 0.9 * means[0] + 0.1 * middle.mean((0, 2, 3)), 1e-5)
+    assert_close(moments[3], 0.9 * variances[0] + 0.1 * middle.var((0, 2, 3), ddof=1), 1e-5)
+    dy = random(*y.shape, seed=1)
+    read = [gammas[0], betas[0], gammas[1], betas[1], gammas[2], centre, spread]
+    read += [moments[index] for index in (0, 1, 4, 5, 8, 9)]
+    shapes = [last.shape, *(array.shape for array in arrays[1:]), filtered.shape]
+    dx, *gradients, _ = kernels(
+        f"InvertedResidualBackward{variant}", [last, *weights, *read, filtered, projected, dy], shapes
+    )
+    grads = dy.transpose(0, 3, 1, 2)
+    assert_slopes([dx.transpose(0, 3, 1, 2), *gradients], lambda *arrays: (exact(*arrays) * grads).sum(), arrays, 5e-4)
+
+
 def test_momentum_and_moving_average_of_many_tensors(kernels):
     shapes, rate, momentum, decays = [(33, 7), (1,), (2, 3, 5)], 0.1, 0.9, [0.01, 0.0, 0.5]
     weights, moments, gradients, averages = ([random(*s, seed=seed) for s in shapes] for seed in range(4))
