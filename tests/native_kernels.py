@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 
 from src.cpu_kernels.checking import Refused, check_count, check_types, output_shapes
@@ -32,6 +33,7 @@ SHAPES = [
 ]
 Shape = tuple[int, int, int, int]
 HEADS, CLASSES = 2, 5
+DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 KERNELS = {
     f"{kernel.name}{variant}": (kernel, variant)
     for entry in OPERATORS.values()
@@ -49,7 +51,8 @@ class Kernels:
 
     def __call__(self, name: str, inputs: list[np.ndarray], shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
         inputs = [np.asarray(array, order="C") for array in inputs]
-        outputs = [np.full(shape, np.nan, np.float32) for shape in shapes]  # so that a gap shows
+        types = [output.dtype for output in KERNELS[name][0].outputs]
+        outputs = [np.full(shape, np.nan, DTYPES[dtype]) for shape, dtype in zip(shapes, types)]  # so that a gap shows
         refusal = self.refusal(name, [*inputs, *outputs])
         if refusal:
             raise ValueError(refusal)
@@ -127,14 +130,21 @@ def call_blocks(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
     found += kernels("ChannelsFirst", found[:1], [shape])
     found += kernels("ChannelsFirstBackward", [found[1]], [(n, h, w, c)])
     hidden, settings = (32, 64)[c % 2], np.array([1e-5, 0.9], np.float32)
-    for variant, stride, out in (("S1", 1, c + 3), ("S1Sum", 1, c), ("S2", 2, 21)):
+    for dtype, variant, stride, out in (
+        ("", "S1", 1, c + 3),
+        ("", "S1Sum", 1, c),
+        ("", "S2", 2, 21),
+        ("Bfloat16", "S1", 1, c + 3),
+        ("Bfloat16", "S1Sum", 1, c),
+        ("Bfloat16", "S2", 2, 21),
+    ):
         small = (n, (h - 1) // stride + 1, (w - 1) // stride + 1)
         weights = [random(hidden, c, 1, 1), random(hidden, 1, 3, 3), random(out, hidden, 1, 1)]
         norms = [np.abs(random(side, seed=seed)) for side in (hidden, hidden, out) for seed in range(4)]
         moments = [(side,) for side in (hidden, hidden, out) for _ in range(4)]
         sizes = [(*small, out), (*small, hidden), (*small, out), (c,), (c, hidden), *moments]
         y, filtered, projected, centre, spread, *moments = kernels(
-            f"InvertedResidual{variant}", [found[0], *weights, *norms, settings], sizes
+            f"InvertedResidual{dtype}{variant}", [found[0], *weights, *norms, settings], sizes
         )
         read = [norms[0], norms[1], norms[4], norms[5], norms[8], centre, spread]
         read += [moments[index] for index in (0, 1, 4, 5, 8, 9)]
@@ -142,7 +152,7 @@ def call_blocks(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
         vectors = [(side,) for side in (hidden, hidden, hidden, hidden, out, out)]
         shapes = [found[0].shape, *(weight.shape for weight in weights), *vectors, filtered.shape]
         found += [y, filtered, projected, centre, spread, *moments]
-        found += kernels(f"InvertedResidualBackward{variant}", backward, shapes)
+        found += kernels(f"InvertedResidual{dtype}Backward{variant}", backward, shapes)
     return found
 
 

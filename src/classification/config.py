@@ -135,6 +135,11 @@ class Device(shared.Device):
         """What convolutions and matrix products compute in; a CPU evaluates in float32 what a card has trained."""
         return "float32" if self.amp_level == "O0" or self.device == "CPU" else self.amp_dtype
 
+    @property
+    def kernel_dtype(self) -> str:
+        """What the compiled kernels of a CPU train in."""
+        return "float32" if self.amp_level == "O0" or self.device != "CPU" else self.amp_dtype
+
 
 @dataclass(frozen=True)
 class Cloud(shared.Cloud):
@@ -195,7 +200,11 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Inference, E
             (by_data_path, ("dataset_path",), "data_path names the images to predict"),
             (self.amp_level == "O0", ("amp_dtype",), "amp_level is O0"),
             (train and self.amp_level == "O0", ("loss_scale",), "amp_level is O0, and float32 needs no loss scale"),
-            (train and self.dtype == "bfloat16", ("loss_scale",), "bfloat16 needs no loss scale"),
+            (
+                train and self.amp_level != "O0" and self.amp_dtype == "bfloat16",
+                ("loss_scale",),
+                "bfloat16 needs no loss scale",
+            ),
             (train and not self.run_eval, ("eval_dataset_path",), "run_eval is False"),
             (train and not self.enable_cache, ("cache_session_id", "cache_spilling"), "enable_cache is False"),
             (train and not self.warmup_epochs, ("lr_init",), "warmup_epochs is 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import mindspore as ms
@@ -24,6 +25,11 @@ def find_library(mode: str) -> tuple[Path | None, str]:
         if mode == "on":
             raise ZooError(f"the CPU kernels are required but not available: {reason}") from reason
         return None, str(reason)
+
+
+def has_bfloat16(library: Path) -> bool:
+    """Whether this processor multiplies bfloat16; the kernels can without it, slower than float32."""
+    return bool(ctypes.CDLL(str(library)).HasBfloat16())
 
 
 def off_because(reason: str) -> str:

@@ -19,17 +19,20 @@ VECTOR = 16  # hidden channels have to be a multiple of it
 class InvertedResidual(nn.Cell):
     """(N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), C_out), with the statistics of the batch.
 
-    `stock` is the block on (N, C, H, W), its parts already replaced; `parts` is what `parts_of` finds in it.
+    `stock` is the block on (N, C, H, W), its parts already replaced; `parts` is what `parts_of` finds in it. With
+    `dtype` "bfloat16" hidden maps are stored, and products computed, in bfloat16; sums, statistics and what goes from
+    block to block are float32.
     """
 
-    def __init__(self, stock: nn.Cell, parts: tuple[nn.Cell, ...], library: Path):
+    def __init__(self, stock: nn.Cell, parts: tuple[nn.Cell, ...], library: Path, dtype: str = "float32"):
         super().__init__(auto_prefix=False)
         self.stock = stock  # first, so that parameters are listed in the same order as before
         self.expand, self.middle, self.second, self.project, self.third = parts
         self.first = self.middle.norm
         self.settings = self.first.settings
+        name = "InvertedResidualBfloat16" if dtype == "bfloat16" else "InvertedResidual"
         suffix = "Sum" if stock.has_shortcut else ""
-        self.operator = custom_operator(library, "InvertedResidual", f"S{self.middle.conv.stride}{suffix}")
+        self.operator = custom_operator(library, name, f"S{self.middle.conv.stride}{suffix}")
 
     def uses_batch(self) -> bool:
         """Whether the batch's statistics normalise everywhere."""
@@ -56,9 +59,9 @@ class InvertedResidual(nn.Cell):
 class Chain(nn.Cell):
     """(N, C, H, W) -> (N, C_out, h, w): blocks, each with its parts, in turn; as one operator where that is faster."""
 
-    def __init__(self, blocks: list[tuple[nn.Cell, tuple[nn.Cell, ...]]], library: Path):
+    def __init__(self, blocks: list[tuple[nn.Cell, tuple[nn.Cell, ...]]], library: Path, dtype: str = "float32"):
         super().__init__(auto_prefix=False)
-        self.blocks = nn.CellList([InvertedResidual(*block, library) for block in blocks], auto_prefix=False)
+        self.blocks = nn.CellList([InvertedResidual(*block, library, dtype) for block in blocks], auto_prefix=False)
         self.channels_last = custom_operator(library, "ChannelsLast")
         self.channels_first = custom_operator(library, "ChannelsFirst")
 

@@ -9,7 +9,7 @@ from src.cpu_kernels.declaration import Argument, Check, Derived, Kernel, Rule
 from src.cpu_kernels.expressions import in_cpp, names
 from src.cpu_kernels.operators import OPERATORS
 
-TYPES = {"float32": "float", "int32": "int32_t", "uint8": "uint8_t"}
+TYPES = {"float32": "float", "int32": "int32_t", "uint8": "uint8_t", "bfloat16": "uint16_t"}
 BEGINNING = """// Written by header.py from operators.py.
 
 #pragma once

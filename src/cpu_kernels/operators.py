@@ -111,23 +111,11 @@ BLOCK_STATISTICS = tuple(
 )
 LAST = Argument("x", "n h w c", "the input, channels last")
 
-FOR_INVERTED_RESIDUALS = (
-    Operator(
-        "ChannelsLast",
-        "From (N, C, H, W) to (N, H, W, C).",
-        inputs=(MAP,),
-        outputs=(Argument("y", "n h w c", "the result"),),
-        gradient=Gradient(reads="dy", of="x"),
-    ),
-    Operator(
-        "ChannelsFirst",
-        "From (N, H, W, C) to (N, C, H, W).",
-        inputs=(LAST,),
-        outputs=(Argument("y", "n c h w", "the result"),),
-        gradient=Gradient(reads="dy", of="x"),
-    ),
-    Operator(
-        "InvertedResidual",
+
+def inverted_residual(name: str, dtype: str) -> Operator:
+    """The block with its hidden maps, and the factors of its products, as `dtype`."""
+    return Operator(
+        name,
         "MobileNetV2's block in training: 1x1 expansion, 3x3 filter per channel, 1x1 projection, each normalised.",
         inputs=(
             LAST,
@@ -139,7 +127,7 @@ FOR_INVERTED_RESIDUALS = (
         ),
         outputs=(
             Argument("y", "n out_h out_w out", "the result"),
-            Argument("filtered", "n out_h out_w e", "what the filters give, before its normalisation"),
+            Argument("filtered", "n out_h out_w e", "what the filters give, before its normalisation", dtype),
             Argument("projected", "n out_h out_w out", "what the projection gives, before its normalisation"),
             Argument("centre", "c", "mean of the input"),
             Argument("spread", "c e", "covariance of the input and the expansion"),
@@ -156,9 +144,28 @@ FOR_INVERTED_RESIDUALS = (
             reads="x expand filter project gamma1 beta1 gamma2 beta2 gamma3 centre spread mean1 inverse_std1 mean2 "
             "inverse_std2 mean3 inverse_std3 filtered projected dy",
             of="x expand filter project gamma1 beta1 gamma2 beta2 gamma3 beta3",
-            working=(Argument("passed", "n out_h out_w e", "what the filter's ReLU6 lets pass of the gradient"),),
+            working=(Argument("passed", "n out_h out_w e", "what the ReLU6 of the filter lets pass back", dtype),),
         ),
+    )
+
+
+FOR_INVERTED_RESIDUALS = (
+    Operator(
+        "ChannelsLast",
+        "From (N, C, H, W) to (N, H, W, C).",
+        inputs=(MAP,),
+        outputs=(Argument("y", "n h w c", "the result"),),
+        gradient=Gradient(reads="dy", of="x"),
     ),
+    Operator(
+        "ChannelsFirst",
+        "From (N, H, W, C) to (N, C, H, W).",
+        inputs=(LAST,),
+        outputs=(Argument("y", "n c h w", "the result"),),
+        gradient=Gradient(reads="dy", of="x"),
+    ),
+    inverted_residual("InvertedResidual", "float32"),
+    inverted_residual("InvertedResidualBfloat16", "bfloat16"),
 )
 
 FOR_TRANSFORMERS = (

@@ -35,13 +35,14 @@ def _set_children(parent: nn.Cell, children: dict[str, nn.Cell]) -> None:
         parent.cell_list = list(children.values())
 
 
-def accelerate(net: nn.Cell, mode: str = "auto", weights_vary: bool = False) -> str:
+def accelerate(net: nn.Cell, mode: str = "auto", weights_vary: bool = False, dtype: str = "float32") -> str:
     """Replace depthwise and pointwise convolutions and batch normalisations in place; returns one sentence for the log.
 
     Parameter objects, their names and their order stay as they are. A batch normalisation takes in the ReLU or ReLU6
     that follows it in its sequence; with ReLU6 it becomes one cell with the depthwise convolution in the sequence after
     it, and inverted residual blocks become one operator each. `weights_vary` leaves both out, and larger filters: then
-    every convolution can be called with another weight, by its `operator` or, where it is stock, `conv2d`.
+    every convolution can be called with another weight, by its `operator` or, where it is stock, `conv2d`. With `dtype`
+    "bfloat16" the blocks train in bfloat16, where the processor has instructions for it.
     "off" changes nothing, "auto" neither if the kernels cannot be compiled here, and "on" raises ZooError then.
     """
     library, reason = availability.find_library(mode)
@@ -51,7 +52,8 @@ def accelerate(net: nn.Cell, mode: str = "auto", weights_vary: bool = False) -> 
     for _, parent in list(net.cells_and_names()):
         _replace_children(parent, library, replaced, route_large=not weights_vary)
     joined = 0 if weights_vary else _join_all(net, library)
-    whole = 0 if weights_vary else _chain_all(net, library)
+    is_slow = dtype == "bfloat16" and not availability.has_bfloat16(library)
+    whole = 0 if weights_vary else _chain_all(net, library, "float32" if is_slow else dtype)
     depthwise, pointwise, larger, norms = (
         sum(isinstance(cell, kind) for cell in replaced.values())
         for kind in (DepthwiseConv3x3, PointwiseConv, Conv, FusedBatchNorm)
@@ -59,7 +61,10 @@ def accelerate(net: nn.Cell, mode: str = "auto", weights_vary: bool = False) -> 
     kinds = [f"{depthwise} depthwise", f"{pointwise} pointwise", *([f"{larger} larger"] if larger else [])]
     said = f"CPU kernels: {' and '.join(kinds)} convolutions and {norms} batch normalisations replaced"
     said += f", {joined} of them joined" if joined else ""
-    return said + (f", {whole} blocks computed whole" if whole else "")
+    said += f", {whole} blocks computed whole" if whole else ""
+    if is_slow:
+        return f"{said}; in float32, because this processor has no instructions for bfloat16"
+    return said + (", in bfloat16" if dtype == "bfloat16" else "")
 
 
 def _join_all(net: nn.Cell, library: Path) -> int:
@@ -98,7 +103,7 @@ def _join(parent: nn.Cell, uses: Counter, library: Path) -> int:
     return joined
 
 
-def _chain_all(net: nn.Cell, library: Path) -> int:
+def _chain_all(net: nn.Cell, library: Path, dtype: str) -> int:
     """Make a chain of the inverted residual blocks that follow each other in a sequence; how many blocks."""
     chained = 0
     for _, cell in list(net.cells_and_names()):
@@ -109,7 +114,7 @@ def _chain_all(net: nn.Cell, library: Path) -> int:
             names, *blocks = zip(*run)
             if not is_run:
                 continue
-            chain = Chain(list(zip(*blocks)), library)
+            chain = Chain(list(zip(*blocks)), library, dtype)
             _set_children(cell, {**cell._cells, **dict.fromkeys(names, nn.Identity()), names[0]: chain})
             chained += len(names)
     return chained

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from src.classification import config
 from src.engine.config import changed, option, unused
@@ -30,6 +31,8 @@ class Unused:
 @dataclass(frozen=True)
 class Config(config.Config, Unused):
     """Values that the recipe reads; built once by src.engine.config and never changed."""
+
+    trains_bfloat16_on_cpu: ClassVar[bool] = True
 
     model: str = option("which model", "mobilenetv2", choices=("mobilenetv2",))
     width_mult: float = option("channel multiplier", 1.0, low=0.1, high=4)

@@ -432,6 +432,22 @@ def test_a_whole_block_is_its_parts(library, monkeypatch, mode):
             np.testing.assert_allclose(state[name], expected, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_blocks_train_in_bfloat16_where_the_processor_can(library, monkeypatch, fast):
+    monkeypatch.setattr(availability, "has_bfloat16", lambda library: fast)
+    monkeypatch.setattr(blocks, "LEAST_PIXELS", 1)
+    x, found = random((4, 3, 9, 7), 1), {}
+    for dtype in ("float32", "bfloat16"):
+        net = three_blocks()
+        sentence = rewrite.accelerate(net, dtype=dtype)
+        found[dtype] = net.set_train()(Tensor(x)).asnumpy()
+    assert sentence.endswith(
+        "in bfloat16" if fast else "; in float32, because this processor has no instructions for bfloat16"
+    )
+    assert (found["bfloat16"] != found["float32"]).any() == fast
+    np.testing.assert_allclose(found["bfloat16"], found["float32"], atol=0.02)
+
+
 def test_blocks_that_an_operator_cannot_compute_are_left_alone(library):
     """Hidden channels that fill no vector, and a ReLU in the place of a ReLU6."""
     odd, other = network.InvertedResidual(3, 8, 1, 6), network.InvertedResidual(8, 8, 1, 6)

@@ -112,8 +112,8 @@ def test_platform_chooses_the_yaml(tmp_path):
         (["--dataset_path", ""], "is not set"),
         (["stray"], "unexpected argument 'stray'"),
         (["--model", "resnet"], "has to be one of 'mobilenetv2'"),
-        (["--amp_level", "O2"], "a CPU needs --amp_level O0"),
-        (["--amp_level", "O2", "--amp_dtype", "bfloat16"], "kernels know no bfloat16; a CPU needs --amp_level O0"),
+        (["--amp_level", "O2"], "computes float16 no faster; use --amp_dtype bfloat16 or --amp_level O0"),
+        (["--amp_level", "O2", "--amp_dtype", "bfloat16", "--cpu_kernels", "off"], "cpu_kernels is off; leave"),
         (["--amp_dtype", "float8"], "has to be one of 'float16', 'bfloat16'"),
         (["--boost_mode", "O1"], "needs an Ascend machine"),
         (["--batch_size"], "expected one argument"),
@@ -126,13 +126,20 @@ def test_wrong_flags_are_one_sentence(tmp_path, flags, words):
 
 
 def test_what_half_precision_a_cpu_evaluates_in(tmp_path):
-    """In float32 what a card has trained in float16; bfloat16 has to be asked for and is refused."""
+    """In float32 what a card has trained in float16, or its own kernels in bfloat16."""
     (tmp_path / "x.ckpt").touch()
     flags = ("--pretrain_ckpt", str(tmp_path / "x.ckpt"), "--amp_level", "O2")
     assert configure(tmp_path, *flags, command="eval").dtype == "float32"
-    with pytest.raises(UsageError, match="kernels know no bfloat16"):
-        configure(tmp_path, *flags, "--amp_dtype", "bfloat16", command="eval")
+    assert configure(tmp_path, *flags, "--amp_dtype", "bfloat16", command="eval").dtype == "float32"
     assert configure(tmp_path, *flags, "--platform", "Ascend", command="eval").dtype == "float16"
+
+
+def test_what_a_cpu_trains_in(tmp_path):
+    half = ("--amp_level", "O2", "--amp_dtype", "bfloat16")
+    assert configure(tmp_path).kernel_dtype == "float32"
+    assert configure(tmp_path, *half).kernel_dtype == "bfloat16"
+    on_a_card = configure(tmp_path, *half, "--platform", "Ascend")
+    assert (on_a_card.dtype, on_a_card.kernel_dtype) == ("bfloat16", "float32")
 
 
 def test_pretrained_without_freeze_layer_names_both_choices(tmp_path):

@@ -624,43 +624,70 @@ def inverted_residual(x, expand, filters, project, *norms, stride, has_shortcut)
     return y + x if has_shortcut else y
 
 
+class Block:
+    """An inverted residual block of random numbers, and its kernels' results."""
+
+    def __init__(self, kernels, shape, variant, dtype="", beta=1.0):
+        n, c, h, w, hidden = shape
+        self.stride, self.has_shortcut = int(variant[1]), variant == "S1Sum"
+        out = c if self.has_shortcut else 21
+        x = random(n, c, h, w) + random(1, c, 1, 1)
+        weights = [random(hidden, c, 1, 1) / 3, random(hidden, 1, 3, 3), random(out, hidden, 1, 1) / 4]
+        gammas, betas, self.means = ([random(side, seed=seed) for side in (hidden, hidden, out)] for seed in range(3))
+        gammas, betas = [1 + gamma / 4 for gamma in gammas], [beta + found / 4 for found in betas]
+        self.variances = [np.abs(random(side, seed=3)) for side in (hidden, hidden, out)]
+        norms = [array for four in zip(gammas, betas, self.means, self.variances) for array in four]
+        small = (n, (h - 1) // self.stride + 1, (w - 1) // self.stride + 1)
+        vectors = [(side,) for side in (hidden, hidden, out) for _ in range(4)]
+        sizes = [(*small, out), (*small, hidden), (*small, out), (c,), (c, hidden), *vectors]
+        last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+        y, filtered, projected, centre, spread, *self.moments = kernels(
+            f"InvertedResidual{dtype}{variant}", [last, *weights, *norms, np.array([1e-5, 0.9], np.float32)], sizes
+        )
+        self.arrays = [x, *weights, *(array for pair in zip(gammas, betas) for array in pair)]
+        read = [gammas[0], betas[0], gammas[1], betas[1], gammas[2], centre, spread]
+        read += [self.moments[index] for index in (0, 1, 4, 5, 8, 9)]
+        shapes = [last.shape, *(array.shape for array in self.arrays[1:]), filtered.shape]
+        dy = random(*y.shape, seed=1)
+        dx, *gradients, _ = kernels(
+            f"InvertedResidual{dtype}Backward{variant}", [last, *weights, *read, filtered, projected, dy], shapes
+        )
+        self.y, self.dy = y.transpose(0, 3, 1, 2), dy.transpose(0, 3, 1, 2)
+        self.gradients = [dx.transpose(0, 3, 1, 2), *gradients]
+
+    def exact(self, *arrays):
+        return inverted_residual(*arrays, stride=self.stride, has_shortcut=self.has_shortcut)
+
+
 @pytest.mark.parametrize("variant", ["S1", "S1Sum", "S2"])
 @pytest.mark.parametrize("shape", BLOCKS)
 def test_inverted_residual(kernels, shape, variant):
-    n, c, h, w, hidden = shape
-    stride, has_shortcut = int(variant[1]), variant == "S1Sum"
-    out = c if has_shortcut else 21
-    x = random(n, c, h, w) + random(1, c, 1, 1)
-    weights = [random(hidden, c, 1, 1) / 3, random(hidden, 1, 3, 3), random(out, hidden, 1, 1) / 4]
-    gammas, betas, means = ([random(side, seed=seed) for side in (hidden, hidden, out)] for seed in range(3))
-    gammas, betas = [1 + gamma / 4 for gamma in gammas], [beta + 1 for beta in betas]
-    variances = [np.abs(random(side, seed=3)) for side in (hidden, hidden, out)]
-    norms = [array for four in zip(gammas, betas, means, variances) for array in four]
-    small = (n, (h - 1) // stride + 1, (w - 1) // stride + 1)
-    vectors = [(side,) for side in (hidden, hidden, out) for _ in range(4)]
-    sizes = [(*small, out), (*small, hidden), (*small, out), (c,), (c, hidden), *vectors]
-    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-    y, filtered, projected, centre, spread, *moments = kernels(
-        f"InvertedResidual{variant}", [last, *weights, *norms, np.array([1e-5, 0.9], np.float32)], sizes
-    )
-    arrays = [x, *weights, *(array for pair in zip(gammas, betas) for array in pair)]
+    block = Block(kernels, shape, variant)
+    assert_close(block.y, block.exact(*block.arrays))
+    middle = np.einsum("ec,nchw->nehw", block.arrays[1][..., 0, 0].astype(np.float64), block.arrays[0])
+    assert_close(block.moments[2], 0.9 * block.means[0] + 0.1 * middle.mean((0, 2, 3)), 1e-5)
+    assert_close(block.moments[3], 0.9 * block.variances[0] + 0.1 * middle.var((0, 2, 3), ddof=1), 1e-5)
+    assert_slopes(block.gradients, lambda *arrays: (block.exact(*arrays) * block.dy).sum(), block.arrays, 5e-4)
 
-    def exact(*arrays):
-        return inverted_residual(*arrays, stride=stride, has_shortcut=has_shortcut)
 
-    assert_close(y.transpose(0, 3, 1, 2), exact(*arrays))
-    middle = np.einsum("ec,nchw->nehw", weights[0][..., 0, 0].astype(np.float64), x)
-    assert_close(moments[2], 0.9 * means[0] + 0.1 * middle.mean((0, 2, 3)), 1e-5)
-    assert_close(moments[3], 0.9 * variances[0] + 0.1 * middle.var((0, 2, 3), ddof=1), 1e-5)
-    dy = random(*y.shape, seed=1)
-    read = [gammas[0], betas[0], gammas[1], betas[1], gammas[2], centre, spread]
-    read += [moments[index] for index in (0, 1, 4, 5, 8, 9)]
-    shapes = [last.shape, *(array.shape for array in arrays[1:]), filtered.shape]
-    dx, *gradients, _ = kernels(
-        f"InvertedResidualBackward{variant}", [last, *weights, *read, filtered, projected, dy], shapes
-    )
-    grads = dy.transpose(0, 3, 1, 2)
-    assert_slopes([dx.transpose(0, 3, 1, 2), *gradients], lambda *arrays: (exact(*arrays) * grads).sum(), arrays, 5e-4)
+@pytest.mark.parametrize("variant", ["S1", "S1Sum", "S2"])
+@pytest.mark.parametrize("shape", BLOCKS)
+def test_inverted_residual_in_bfloat16(kernels, shape, variant):
+    """Between the bends of ReLU6, beside which a gradient passes or not by the last digit."""
+    exact, rounded = (Block(kernels, shape, variant, dtype, beta=3.0) for dtype in ("", "Bfloat16"))
+    assert np.linalg.norm(rounded.y - exact.y) <= 0.005 * np.linalg.norm(exact.y)
+    pixels = shape[0] * shape[2] * shape[3]
+    for number, (found, expected) in enumerate(zip(rounded.gradients, exact.gradients)):
+        error = np.linalg.norm(found - expected)
+        assert error <= 0.06 * (pixels * expected.size) ** 0.5
+        if number in (0, 1, 3):  # the others are close to 0 where a normalisation follows
+            assert error <= 0.04 * np.linalg.norm(expected)
+    assert (rounded.y != exact.y).any()
+
+
+def test_bfloat16_is_fast_where_the_processor_has_it(native):
+    flags = Path("/proc/cpuinfo").read_text().split() if platform.machine() == "x86_64" else []
+    assert native_kernels.load(native).library.HasBfloat16() == ("avx512_bf16" in flags)
 
 
 def test_momentum_and_moving_average_of_many_tensors(kernels):

@@ -182,7 +182,11 @@ def test_the_exported_file_is_named_after_the_yaml(tmp_path):
         ("train", ["--slide_crop", "64"], "has to have 0 or 2 numbers"),
         ("train", ["--multi_scale", "[]"], "multi_scale is empty"),
         ("train", ["--amp_level", "O2"], "a CPU needs --amp_level O0"),
-        ("train", ["--amp_level", "O2", "--amp_dtype", "bfloat16"], "kernels know no bfloat16; a CPU needs"),
+        (
+            "train",
+            ["--amp_level", "O2", "--amp_dtype", "bfloat16"],
+            "kernels know no bfloat16 for this model; a CPU needs",
+        ),
         ("train", ["--resume", "no.ckpt"], "resume no.ckpt is not a file"),
         ("eval", [], "eval_ckpt_path is not set"),
         ("infer", [], "infer_ckpt_path is not set"),

@@ -16,17 +16,20 @@ struct NormArgs {
   float eps, momentum;
 };
 
-NormArgs ExpandNorm(const InvertedResidualArgs& a) {
+template <typename Args>
+NormArgs ExpandNorm(const Args& a) {
   return {a.gamma1,    a.beta1,         a.moving_mean1, a.moving_variance1, a.mean1, a.inverse_std1,
           a.new_mean1, a.new_variance1, a.eps,          a.momentum};
 }
 
-NormArgs FilterNorm(const InvertedResidualArgs& a) {
+template <typename Args>
+NormArgs FilterNorm(const Args& a) {
   return {a.gamma2,    a.beta2,         a.moving_mean2, a.moving_variance2, a.mean2, a.inverse_std2,
           a.new_mean2, a.new_variance2, a.eps,          a.momentum};
 }
 
-NormArgs ProjectNorm(const InvertedResidualArgs& a) {
+template <typename Args>
+NormArgs ProjectNorm(const Args& a) {
   return {a.gamma3,    a.beta3,         a.moving_mean3, a.moving_variance3, a.mean3, a.inverse_std3,
           a.new_mean3, a.new_variance3, a.eps,          a.momentum};
 }
@@ -44,7 +47,8 @@ Folded FoldedBy(const NormArgs& norm, int64_t channels, double pixels, ChannelMo
 }
 
 // Mean of the input per channel.
-void InputMean(const InvertedResidualArgs& a) {
+template <typename Args>
+void InputMean(const Args& a) {
   const int64_t pixels = a.n * a.h * a.w, shares = SharesOf(pixels);
   Partial<double> sums(shares, a.c);
   ForEachShare(shares, [&](int64_t share) {
@@ -64,7 +68,8 @@ void InputMean(const InvertedResidualArgs& a) {
 }
 
 // Covariance of the input, (C, C).
-Padded InputCovariance(const InvertedResidualArgs& a) {
+template <typename Args>
+Padded InputCovariance(const Args& a) {
   const int64_t pixels = a.n * a.h * a.w, shares = SharesOf(pixels), pitch = WholeVectors(a.c);
   Partial<float> sums(shares, a.c * pitch);
   ForEachShare(shares, [&](int64_t share) {
@@ -77,8 +82,8 @@ Padded InputCovariance(const InvertedResidualArgs& a) {
 #pragma omp simd
         for (int64_t i = 0; i < a.c; ++i) to[i] = x[i] - a.centre[i];
       }
-      Product<Start::kThere>({tile.Row(0), a.c, 1, pitch}, tile.Columns(0, a.c), count,
-                             [=](int64_t row) { return total + row * pitch; });
+      Product<Float32, Plus::kThere>({tile.Row(0), a.c, 1, pitch, count}, tile.Columns(0, a.c),
+                                     [=](int64_t row) { return total + row * pitch; });
     });
   });
   const float* total = sums.Total();
@@ -88,15 +93,16 @@ Padded InputCovariance(const InvertedResidualArgs& a) {
 }
 
 // Statistics of the expansion: its covariance with the input, `spread`, is that of the input times the weights.
-Folded ExpandStatistics(const InvertedResidualArgs& a) {
+template <typename Args>
+Folded ExpandStatistics(const Args& a) {
   InputMean(a);
   Padded covariance = InputCovariance(a);
   const Padded weight = Transposed(a.expand, a.e, a.c);
 #pragma omp parallel for schedule(static) if (a.c * a.e > 1 << 14)
   for (int64_t first = 0; first < a.e; first += kBlock) {
-    Product<Start::kZero>({covariance.Row(0), a.c, covariance.pitch, 1},
-                          weight.Columns(first, std::min(kBlock, a.e - first)), a.c,
-                          [&](int64_t row) { return a.spread + row * a.e + first; });
+    Product<Float32, Plus::kNothing>({covariance.Row(0), a.c, covariance.pitch, 1, a.c},
+                                     weight.Columns(first, std::min(kBlock, a.e - first)),
+                                     [&](int64_t row) { return a.spread + row * a.e + first; });
   }
   const NormArgs norm = ExpandNorm(a);
   const double pixels = static_cast<double>(a.n) * a.h * a.w;
@@ -113,25 +119,25 @@ Folded ExpandStatistics(const InvertedResidualArgs& a) {
 }
 
 // The filter's results, and their statistics.
-template <int kStride>
-Folded FilterAll(const InvertedResidualArgs& a, const ForwardWeights& weights) {
+template <int kStride, typename Args>
+Folded FilterAll(const Args& a, const ForwardWeights<Args>& weights) {
   const int64_t size = a.out_h * a.out_w, shares = SharesOf(a.n * size);
   const ImageTiles tiles(a.n, a.out_h, a.out_w * kStride * kStride, kImagePixels, shares);
   ChannelMoments moments(shares, a.e);
   ForEachShare(shares, [&](int64_t share) {
-    Expansion<kStride> expansion(tiles, a.h, a.w, a.c);
+    Expansion<kStride, Args> expansion(a, tiles);
     tiles.ForEach(share, shares, [&](const ImageTile& tile) {
       expansion.Begin(tile);
       const int64_t pixels = tile.images * tile.rows * a.out_w, at = tile.image * size + tile.row * a.out_w;
       ForEachBlock(a.e, [&](int64_t first, int64_t channels) {
-        expansion.Fill(a.x, weights, first, channels);
+        expansion.Fill(weights, first, channels);
         for (int64_t lane = 0; lane < channels; lane += kLanes) {
-          float* to = HiddenAt(a.filtered, a.n * size, at, first, channels) + lane;
+          auto* to = HiddenAt(a.filtered, a.n * size, at, first, channels) + lane;
           Vector taps[kFilter], sums{}, squares{}, centre{};
           weights.LoadTaps(first + lane, taps);
-          expansion.Filter(taps, lane, a.out_w, [&](int64_t pixel, Vector value) {
+          expansion.Filter(taps, lane, [&](int64_t pixel, Vector value) {
             if (pixel == 0) centre = value;
-            Store(to + pixel * channels, value);
+            FactorsOf<Args>::Write(to + pixel * channels, value);
             const Vector distance = value - centre;
             sums += distance;
             squares += distance * distance;
@@ -149,12 +155,13 @@ Folded FilterAll(const InvertedResidualArgs& a, const ForwardWeights& weights) {
 }
 
 // ReLU6 of the normalised results of the filter, for a block of channels.
-inline void NormalizeBlock(const float* filtered, int64_t pixels, int64_t first, int64_t channels, const Folded& norm,
-                           float* to) {
+template <typename Factors>
+void NormalizeBlock(const typename Factors::Stored* filtered, int64_t pixels, int64_t first, int64_t channels,
+                    const Folded& norm, float* to) {
   for (int64_t lane = 0; lane < channels; lane += kLanes) {
     const Vector scale = Load(&norm.scale[first + lane]), shift = Load(&norm.shift[first + lane]);
     for (int64_t at = lane; at < pixels * channels; at += channels) {
-      Store(to + at, Clamped(Load(filtered + at) * scale + shift));
+      Store(to + at, Clamped(Factors::Read(filtered + at) * scale + shift));
     }
   }
 }
@@ -177,19 +184,23 @@ inline void AddTile(const Padded& tile, int64_t pixels, int64_t channels, int64_
 }
 
 // The projection before its normalisation, and its statistics.
-Folded ProjectAll(const InvertedResidualArgs& a, const ForwardWeights& weights, const Folded& norm) {
+template <typename Args>
+Folded ProjectAll(const Args& a, const ForwardWeights<Args>& weights, const Folded& norm) {
+  using Factors = FactorsOf<Args>;
   const int64_t pixels = a.n * a.out_h * a.out_w, shares = SharesOf(pixels), most = kFlatPixels;
   ChannelMoments moments(shares, a.out);
   ForEachShare(shares, [&](int64_t share) {
     Floats z(most * kBlock);
+    typename Factors::Scratch scratch;
     Padded tile(most, a.out);
     ForEachRange(share, shares, pixels, most, [&](int64_t first, int64_t count) {
       std::fill(tile.values.begin(), tile.values.end(), 0.0f);
       ForEachBlock(a.e, [&](int64_t channel, int64_t channels) {
-        const float* filtered = HiddenAt(a.filtered, pixels, first, channel, channels);
-        NormalizeBlock(filtered, count, channel, channels, norm, z.data());
-        Product<Start::kThere>({z.data(), count, channels, 1}, weights.project.Columns(0, a.out, channel), channels,
-                               [&](int64_t row) { return tile.Row(row); });
+        const auto* filtered = HiddenAt(a.filtered, pixels, first, channel, channels);
+        NormalizeBlock<Factors>(filtered, count, channel, channels, norm, z.data());
+        Product<Factors, Plus::kThere>(Factors::Rows(z.data(), count, channels, channels, &scratch),
+                                       weights.project.Columns(0, a.out, channel),
+                                       [&](int64_t row) { return tile.Row(row); });
       });
       AddTile(tile, count, a.out, share, &moments);
       for (int64_t row = 0; row < count; ++row) {
@@ -200,10 +211,10 @@ Folded ProjectAll(const InvertedResidualArgs& a, const ForwardWeights& weights, 
   return FoldedBy(ProjectNorm(a), a.out, static_cast<double>(pixels), &moments);
 }
 
-template <int kStride>
-void Forward(const InvertedResidualArgs& a) {
+template <int kStride, typename Args>
+void Forward(const Args& a) {
   const Folded expand_norm = ExpandStatistics(a);
-  const ForwardWeights weights(a, expand_norm);
+  const ForwardWeights<Args> weights(a, expand_norm);
   const Folded filter_norm = FilterAll<kStride>(a, weights);
   const Folded norm = ProjectAll(a, weights, filter_norm);
   const int64_t pixels = a.n * a.out_h * a.out_w, out = a.out;
@@ -222,6 +233,12 @@ void Forward(const InvertedResidualArgs& a) {
 
 }  // namespace
 
+// Whether Bfloat16 is faster than Float32 here.
+extern "C" int HasBfloat16() { return Bfloat16::kIsFast; }
+
 EXPORT(InvertedResidualS1, Forward<1>)
 EXPORT(InvertedResidualS1Sum, Forward<1>)
 EXPORT(InvertedResidualS2, Forward<2>)
+EXPORT(InvertedResidualBfloat16S1, Forward<1>)
+EXPORT(InvertedResidualBfloat16S1Sum, Forward<1>)
+EXPORT(InvertedResidualBfloat16S2, Forward<2>)

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "batch_norm.h"
@@ -54,10 +56,36 @@ struct Padded {
 
   Padded(int64_t rows, int64_t columns) : pitch(WholeVectors(columns)), values(rows * pitch) {}
   float* Row(int64_t row) { return values.data() + row * pitch; }
-  RightTile Columns(int64_t first, int64_t count, int64_t row = 0) const {
+  RightTile<float> Columns(int64_t first, int64_t count, int64_t row = 0) const {
     return {values.data() + row * pitch + first, count, pitch};
   }
 };
+
+// A matrix as the right side of products.
+template <typename Factors>
+class Packed {
+ public:
+  explicit Packed(Padded matrix)
+      : matrix_(std::move(matrix)),
+        whole_(Factors::Columns(matrix_.values.data(), matrix_.values.size() / matrix_.pitch, matrix_.pitch,
+                                matrix_.pitch, &scratch_)) {}
+  Packed(const Packed&) = delete;
+
+  // `count` columns from `first` on, of the rows from `row` on, which is even.
+  RightTile<typename Factors::Word> Columns(int64_t first, int64_t count, int64_t row = 0) const {
+    return {whole_.from + row / Factors::kTerms * whole_.pitch + first, count, whole_.pitch};
+  }
+
+ private:
+  Padded matrix_;
+  typename Factors::Scratch scratch_;
+  RightTile<typename Factors::Word> whole_;
+};
+
+// What a kernel's hidden maps are stored in, and multiplied.
+template <typename Args>
+using FactorsOf = std::conditional_t<std::is_same_v<std::decay_t<decltype(*std::declval<Args>().filtered)>, float>,
+                                     Float32, Bfloat16>;
 
 constexpr int64_t kManyWeights = 1 << 14;  // are worth a second thread
 
@@ -75,13 +103,13 @@ inline Padded Transposed(const float* from, int64_t rows, int64_t columns, const
   return to;
 }
 
-inline Padded Copied(const float* from, int64_t rows, int64_t columns, const float* factors) {
+inline Padded Copied(const float* from, int64_t rows, int64_t columns, const float* factors = nullptr) {
   Padded to(rows, columns);
 #pragma omp parallel for schedule(static) if (rows * columns > kManyWeights)
   for (int64_t row = 0; row < rows; ++row) {
 #pragma omp simd
     for (int64_t column = 0; column < columns; ++column) {
-      to.Row(row)[column] = from[row * columns + column] * factors[row];
+      to.Row(row)[column] = from[row * columns + column] * (factors ? factors[row] : 1.0f);
     }
   }
   return to;
@@ -150,15 +178,16 @@ inline void FilterRow(const Vector (&taps)[kFilter], const float* corner, int64_
 }
 
 // What expands, filters and projects, for the passes forward. `Args` are those of a forward kernel.
+template <typename Args>
 struct ForwardWeights {
-  Padded expand, taps, project;  // (C, E) with the factors of the normalisation; (9, E); (E, C_out)
-  Floats bias;                   // of the expansion
+  Packed<FactorsOf<Args>> expand, project;  // (C, E) with the factors of the normalisation; (E, C_out)
+  Padded taps;                              // (9, E)
+  Floats bias;                              // of the expansion
 
-  template <typename Args>
   ForwardWeights(const Args& args, const Folded& norm)
       : expand(Transposed(args.expand, args.e, args.c, norm.scale.data())),
-        taps(Transposed(args.filter, args.e, kFilter)),
         project(Transposed(args.project, args.out, args.e)),
+        taps(Transposed(args.filter, args.e, kFilter)),
         bias(norm.shift) {}
 
   void LoadTaps(int64_t channel, Vector (&to)[kFilter]) const {
@@ -167,52 +196,57 @@ struct ForwardWeights {
 };
 
 // Expands a tile of the input, rows around the output rows of `tile`, a block of channels at a time.
-template <int kStride>
+template <int kStride, typename Args>
 class Expansion {
  public:
-  // Buffers for the largest tile.
-  Expansion(const ImageTiles& tiles, int64_t h, int64_t w, int64_t c)
-      : h_(h), w_(w), c_(c), rows_(kStride * (tiles.strip - 1) + 3), z_(tiles.images, rows_, w) {}
+  // Buffers for the largest of the tiles.
+  Expansion(const Args& args, const ImageTiles& tiles)
+      : args_(args), rows_(kStride * (tiles.strip - 1) + 3), z_(tiles.images, rows_, args.w) {}
 
   // Turns to another tile.
   void Begin(const ImageTile& tile) {
-    const int64_t above = kStride * tile.row - 1;
-    first_ = std::max<int64_t>(above, 0);
-    const int64_t end = std::min(h_, above + kStride * (tile.rows - 1) + 3);
+    const int64_t h = args_.h, w = args_.w, above = kStride * tile.row - 1, first = std::max<int64_t>(above, 0);
+    const int64_t end = std::min(h, above + kStride * (tile.rows - 1) + 3);
     tile_ = tile;
     z_.Clear();
     places_.clear();
     for (int64_t image = 0; image < tile.images; ++image) {
-      for (int64_t row = first_; row < (tile.images > 1 ? h_ : end); ++row) {
-        for (int64_t x = 0; x < w_; ++x) places_.push_back(z_.At(image, row - above, x));
+      for (int64_t row = first; row < (tile.images > 1 ? h : end); ++row) {
+        for (int64_t x = 0; x < w; ++x) places_.push_back(z_.At(image, row - above, x));
       }
     }
+    input_ = Factors::Rows(args_.x + (tile.image * h + first) * w * args_.c, static_cast<int64_t>(places_.size()),
+                           args_.c, args_.c, &scratch_);
   }
 
   // ReLU6 of the normalised expansion, for hidden channels from `channel` on.
-  void Fill(const float* input, const ForwardWeights& weights, int64_t channel, int64_t channels) {
-    const float* x = input + (tile_.image * h_ + first_) * w_ * c_;
-    Product<Start::kBias>(
-        {x, static_cast<int64_t>(places_.size()), c_, 1}, weights.expand.Columns(channel, channels), c_,
-        [&](int64_t pixel) { return places_[pixel]; }, weights.bias.data() + channel, ClampAll());
+  void Fill(const ForwardWeights<Args>& weights, int64_t channel, int64_t channels) {
+    Product<Factors, Plus::kBias>(
+        input_, weights.expand.Columns(channel, channels), [&](int64_t pixel) { return places_[pixel]; },
+        weights.bias.data() + channel, ClampAll());
   }
 
   // Calls emit(pixel of the tile, value) for the filter's results, vector `lane` of a block.
   template <typename Emit>
-  void Filter(const Vector (&taps)[kFilter], int64_t lane, int64_t out_w, Emit emit) {
+  void Filter(const Vector (&taps)[kFilter], int64_t lane, Emit emit) {
     for (int64_t image = 0, pixel = 0; image < tile_.images; ++image) {
-      for (int64_t row = 0; row < tile_.rows; ++row, pixel += out_w) {
-        FilterRow<kStride>(taps, z_.At(image, kStride * row, -1) + lane, z_.RowPitch(), out_w,
+      for (int64_t row = 0; row < tile_.rows; ++row, pixel += args_.out_w) {
+        FilterRow<kStride>(taps, z_.At(image, kStride * row, -1) + lane, z_.RowPitch(), args_.out_w,
                            [&](int64_t x, Vector value) { emit(pixel + x, value); });
       }
     }
   }
 
  private:
-  int64_t h_, w_, c_, rows_, first_ = 0;
+  using Factors = FactorsOf<Args>;
+
+  const Args& args_;
+  int64_t rows_;
   BorderedTile z_;
   ImageTile tile_{};
   std::vector<float*> places_;  // of the pixels, in z_
+  LeftTile<typename Factors::Word> input_{};
+  typename Factors::Scratch scratch_;
 };
 
 }  // namespace

@@ -9,8 +9,6 @@
 
 namespace {
 
-using Args = InvertedResidualBackwardArgs;
-
 // The gradient of a normalisation's input: scale * (passed - mean_grad - (value - mean) * slope).
 struct NormGradient {
   Floats scale, mean_grad, mean, slope;
@@ -44,6 +42,7 @@ struct NormGradientVector {
   Vector Of(Vector passed, Vector value) const { return scale * (passed - mean_grad - (value - mean) * slope); }
 };
 
+template <typename Args>
 NormGradient OutputGradient(const Args& a) {
   const int64_t pixels = a.n * a.out_h * a.out_w, out = a.out, shares = SharesOf(pixels);
   Partial<double> sums(shares, 2 * out);
@@ -68,7 +67,8 @@ NormGradient OutputGradient(const Args& a) {
 }
 
 // Gradient of the projection before its normalisation, for some pixels.
-inline void FillProjected(const Args& a, const NormGradient& norm, int64_t first, int64_t count, Padded* grads) {
+template <typename Args>
+void FillProjected(const Args& a, const NormGradient& norm, int64_t first, int64_t count, Padded* grads) {
   for (int64_t pixel = 0; pixel < count; ++pixel) {
     const int64_t at = (first + pixel) * a.out;
     float* to = grads->Row(pixel);
@@ -82,21 +82,24 @@ inline void FillProjected(const Args& a, const NormGradient& norm, int64_t first
 
 // What the filter's ReLU6 lets pass, and what was projected: z. `grads` is what came back through the projection. The
 // tiles hold kBlock channels, those from `channel` on being worked on; the tensors `channels`.
+template <typename Stored>
 struct FilteredTile {
-  const float* filtered;
-  float* passed;
+  const Stored* filtered;
+  Stored* passed;
   int64_t pixels, channels;
 };
 
-inline void PassFiltered(const Args& a, const Folded& norm, const FilteredTile& tile, int64_t channel,
-                         const float* grads, float* z, double* sums) {
+template <typename Args>
+void PassFiltered(const Args& a, const Folded& norm, const FilteredTile<typename FactorsOf<Args>::Stored>& tile,
+                  int64_t channel, const float* grads, float* z, double* sums) {
+  using Factors = FactorsOf<Args>;
   const Vector scale = Load(&norm.scale[channel]), shift = Load(&norm.shift[channel]), mean = Load(a.mean2 + channel);
   Vector passed_sum{}, product_sum{};
   for (int64_t pixel = 0; pixel < tile.pixels; ++pixel) {
-    const Vector filtered = Load(tile.filtered + pixel * tile.channels), value = filtered * scale + shift;
+    const Vector filtered = Factors::Read(tile.filtered + pixel * tile.channels), value = filtered * scale + shift;
     const Vector passed = Passed6(Load(grads + pixel * kBlock), value);
     Store(z + pixel * kBlock, Clamped(value));
-    Store(tile.passed + pixel * tile.channels, passed);
+    Factors::Write(tile.passed + pixel * tile.channels, passed);
     passed_sum += passed;
     product_sum += passed * (filtered - mean);
   }
@@ -107,8 +110,11 @@ inline void PassFiltered(const Args& a, const Folded& norm, const FilteredTile& 
 }
 
 // Back through the projection and the ReLU6 before it; `passed` and the gradient of the projection's weights.
+template <typename Args>
 NormGradient ProjectBackward(const Args& a) {
+  using Factors = FactorsOf<Args>;
   const NormGradient output = OutputGradient(a);
+  const Packed<Factors> project(Copied(a.project, a.out, a.e));
   const Folded norm(a.gamma2, a.beta2, a.mean2, a.inverse_std2, a.e);
   const int64_t pixels = a.n * a.out_h * a.out_w, shares = SharesOf(pixels, a.out * a.e);
   Partial<double> sums(shares, 2 * a.e);
@@ -118,18 +124,22 @@ NormGradient ProjectBackward(const Args& a) {
     float* dproject = weights.Begin(share);
     Padded projected(kFlatPixels, a.out);
     Floats grads(kFlatPixels * kBlock), z(kFlatPixels * kBlock);
+    typename Factors::Scratch scratch[3];
     ForEachRange(share, shares, pixels, kFlatPixels, [&](int64_t first, int64_t count) {
       FillProjected(a, output, first, count, &projected);
+      const auto rows = Factors::Rows(projected.Row(0), count, a.out, projected.pitch, &scratch[0]);
+      const auto turned = Factors::Turned(projected.Row(0), a.out, count, projected.pitch, &scratch[1]);
       ForEachBlock(a.e, [&](int64_t channel, int64_t channels) {
-        Product<Start::kZero>({projected.Row(0), count, projected.pitch, 1}, {a.project + channel, channels, a.e},
-                              a.out, [&](int64_t row) { return grads.data() + row * kBlock; });
+        Product<Factors, Plus::kNothing>(rows, project.Columns(channel, channels),
+                                         [&](int64_t row) { return grads.data() + row * kBlock; });
         for (int64_t lane = 0; lane < channels; lane += kLanes) {
-          const FilteredTile tile = {HiddenAt(a.filtered, pixels, first, channel, channels) + lane,
-                                     HiddenAt(a.passed, pixels, first, channel, channels) + lane, count, channels};
+          const FilteredTile<typename Factors::Stored> tile = {
+              HiddenAt(a.filtered, pixels, first, channel, channels) + lane,
+              HiddenAt(a.passed, pixels, first, channel, channels) + lane, count, channels};
           PassFiltered(a, norm, tile, channel + lane, grads.data() + lane, z.data() + lane, total);
         }
-        Product<Start::kThere>({projected.Row(0), a.out, 1, projected.pitch}, {z.data(), channels, kBlock}, count,
-                               [&](int64_t row) { return dproject + row * a.e + channel; });
+        Product<Factors, Plus::kThere>(turned, Factors::Columns(z.data(), count, channels, kBlock, &scratch[2]),
+                                       [&](int64_t row) { return dproject + row * a.e + channel; });
       });
     });
   });
@@ -140,7 +150,7 @@ NormGradient ProjectBackward(const Args& a) {
 }
 
 // Gradients of the filter's results around a tile of its input, kBlock channels at a time.
-template <int kStride>
+template <int kStride, typename Args>
 class FilteredGradients {
  public:
   FilteredGradients(const Args& a, const ImageTiles& tiles)
@@ -159,8 +169,8 @@ class FilteredGradients {
     for (int64_t image = 0; image < tile_.images; ++image) {
       for (int64_t row = first; row < end; ++row) {
         const int64_t pixel = (tile_.image + image) * size + row * a_.out_w;
-        const float* passed = HiddenAt(a_.passed, pixels, pixel, channel, channels);
-        const float* filtered = HiddenAt(a_.filtered, pixels, pixel, channel, channels);
+        const Stored* passed = HiddenAt(a_.passed, pixels, pixel, channel, channels);
+        const Stored* filtered = HiddenAt(a_.filtered, pixels, pixel, channel, channels);
         FillRow(norm, channel, channels, passed, filtered, grads_.At(image, row - top_, 0));
       }
     }
@@ -172,13 +182,16 @@ class FilteredGradients {
   }
 
  private:
-  void FillRow(const NormGradient& norm, int64_t channel, int64_t channels, const float* passed, const float* filtered,
-               float* to) const {
+  using Factors = FactorsOf<Args>;
+  using Stored = typename Factors::Stored;
+
+  void FillRow(const NormGradient& norm, int64_t channel, int64_t channels, const Stored* passed,
+               const Stored* filtered, float* to) const {
     for (int64_t lane = 0; lane < channels; lane += kLanes) {
       const NormGradientVector gradient(norm, channel + lane);
       for (int64_t x = 0; x < a_.out_w; ++x) {
         const int64_t at = x * channels + lane;
-        Store(to + x * kBlock + lane, gradient.Of(Load(passed + at), Load(filtered + at)));
+        Store(to + x * kBlock + lane, gradient.Of(Factors::Read(passed + at), Factors::Read(filtered + at)));
       }
     }
   }
@@ -248,8 +261,8 @@ inline void GradientRowOdd(FilterGradients* g, float* z, const float* above, con
   *g = local;
 }
 
-template <int kStride>
-void AddTileGradients(const Args& a, const ImageTile& tile, FilteredGradients<kStride>* grads, int64_t lane,
+template <int kStride, typename Args>
+void AddTileGradients(const Args& a, const ImageTile& tile, FilteredGradients<kStride, Args>* grads, int64_t lane,
                       FilterGradients* g, float* z, float* passed) {
   for (int64_t image = 0; image < tile.images; ++image) {
     for (int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
@@ -271,33 +284,39 @@ struct ExpandSums {
   Partial<double> filter, passed;  // (9, E) and (E,)
   Partial<float> products;         // (C, E): of the input and what passed
 
+  template <typename Args>
   ExpandSums(const Args& a, int64_t shares)
       : filter(shares, kFilter * a.e), passed(shares, a.e), products(shares, a.c * a.e) {}
 };
 
 // Back through the filter and the ReLU6 before it, and to what reaches the input through the expansion's weights alone.
-template <int kStride>
+template <int kStride, typename Args>
 void FilterBackward(const Args& a, const NormGradient& norm, int64_t shares, ExpandSums* sums) {
+  using Factors = FactorsOf<Args>;
   const Folded expand_norm(a.gamma1, a.beta1, a.mean1, a.inverse_std1, a.e);
-  const Padded weights = Transposed(a.expand, a.e, a.c, expand_norm.scale.data());
-  const Padded back = Copied(a.expand, a.e, a.c, expand_norm.scale.data()), taps = Transposed(a.filter, a.e, kFilter);
+  const Packed<Factors> weights(Transposed(a.expand, a.e, a.c, expand_norm.scale.data()));
+  const Packed<Factors> back(Copied(a.expand, a.e, a.c, expand_norm.scale.data()));
+  const Padded taps = Transposed(a.filter, a.e, kFilter);
   const ImageTiles tiles(a.n, a.h, a.w, std::clamp<int64_t>((1 << 15) / a.c, kFlatPixels, kImagePixels / 2), shares);
   ForEachShare(shares, [&](int64_t share) {
     double *dfilter = sums->filter.Begin(share), *total = sums->passed.Begin(share);
     float* products = sums->products.Begin(share);
     const int64_t most = tiles.images * tiles.strip * a.w;
-    FilteredGradients<kStride> grads(a, tiles);
+    FilteredGradients<kStride, Args> grads(a, tiles);
     Floats z(most * kBlock), passed(most * kBlock);
+    typename Factors::Scratch scratch[4];
     Padded dx(most, a.c);
     tiles.ForEach(share, shares, [&](const ImageTile& tile) {
       const int64_t pixels = tile.images * tile.rows * a.w, first = (tile.image * a.h + tile.row) * a.w;
       const float* x = a.x + first * a.c;
+      const auto rows = Factors::Rows(x, pixels, a.c, a.c, &scratch[0]);
+      const auto turned = Factors::Turned(x, a.c, pixels, a.c, &scratch[1]);
       std::fill(dx.values.begin(), dx.values.end(), 0.0f);
       grads.Begin(tile);
       ForEachBlock(a.e, [&](int64_t channel, int64_t channels) {
-        Product<Start::kBias>(
-            {x, pixels, a.c, 1}, weights.Columns(channel, channels), a.c,
-            [&](int64_t row) { return z.data() + row * kBlock; }, &expand_norm.shift[channel]);
+        Product<Factors, Plus::kBias>(
+            rows, weights.Columns(channel, channels), [&](int64_t row) { return z.data() + row * kBlock; },
+            &expand_norm.shift[channel]);
         grads.Fill(norm, channel, channels);
         for (int64_t lane = 0; lane < channels; lane += kLanes) {
           FilterGradients g;
@@ -310,10 +329,10 @@ void FilterBackward(const Args& a, const NormGradient& norm, int64_t shares, Exp
             for (int tap = 0; tap < kFilter; ++tap) dfilter[tap * a.e + channel + lane + i] += g.found[tap][i];
           }
         }
-        Product<Start::kThere>({x, a.c, 1, a.c}, {passed.data(), channels, kBlock}, pixels,
-                               [&](int64_t row) { return products + row * a.e + channel; });
-        Product<Start::kThere>({passed.data(), pixels, kBlock, 1}, back.Columns(0, a.c, channel), channels,
-                               [&](int64_t row) { return dx.Row(row); });
+        Product<Factors, Plus::kThere>(turned, Factors::Columns(passed.data(), pixels, channels, kBlock, &scratch[2]),
+                                       [&](int64_t row) { return products + row * a.e + channel; });
+        Product<Factors, Plus::kThere>(Factors::Rows(passed.data(), pixels, channels, kBlock, &scratch[3]),
+                                       back.Columns(0, a.c, channel), [&](int64_t row) { return dx.Row(row); });
       });
       for (int64_t row = 0; row < pixels; ++row) {
         std::copy(dx.Row(row), dx.Row(row) + a.c, a.dx + (first + row) * a.c);
@@ -323,6 +342,7 @@ void FilterBackward(const Args& a, const NormGradient& norm, int64_t shares, Exp
 }
 
 // The gradient of the expansion's weights from the sums, and what normalised it.
+template <typename Args>
 NormGradient ExpandGradient(const Args& a, ExpandSums* sums) {
   const double pixels = static_cast<double>(a.n) * a.h * a.w;
   const double *passed = sums->passed.Total(), *filter = sums->filter.Total();
@@ -350,6 +370,7 @@ NormGradient ExpandGradient(const Args& a, ExpandSums* sums) {
 }
 
 // What reaches the input through the mean and the variance of the expansion, and by the shortcut.
+template <typename Args>
 void FinishInput(const Args& a, const NormGradient& norm) {
   Floats minus_slope(a.e), start(WholeVectors(a.c));
   for (int64_t e = 0; e < a.e; ++e) {
@@ -361,8 +382,9 @@ void FinishInput(const Args& a, const NormGradient& norm) {
   Padded through(a.c, a.c);
 #pragma omp parallel for schedule(static) if (a.c * a.e > 1 << 14)
   for (int64_t row = 0; row < a.c; row += kRows) {
-    Product<Start::kZero>({sloped.values.data() + row, std::min<int64_t>(kRows, a.c - row), 1, sloped.pitch},
-                          scaled.Columns(0, a.c), a.e, [&](int64_t r) { return through.Row(row + r); });
+    Product<Float32, Plus::kNothing>(
+        {sloped.values.data() + row, std::min<int64_t>(kRows, a.c - row), 1, sloped.pitch, a.e}, scaled.Columns(0, a.c),
+        [&](int64_t r) { return through.Row(row + r); });
   }
   const int64_t pixels = a.n * a.h * a.w, shares = SharesOf(pixels);
   ForEachShare(shares, [&](int64_t share) {
@@ -371,8 +393,8 @@ void FinishInput(const Args& a, const NormGradient& norm) {
       for (int64_t pixel = 0; pixel < count; ++pixel) {
         for (int64_t i = 0; i < a.c; ++i) x.Row(pixel)[i] = a.x[(first + pixel) * a.c + i] - a.centre[i];
       }
-      Product<Start::kBias>(
-          {x.Row(0), count, x.pitch, 1}, through.Columns(0, a.c), a.c, [&](int64_t row) { return more.Row(row); },
+      Product<Float32, Plus::kBias>(
+          {x.Row(0), count, x.pitch, 1, a.c}, through.Columns(0, a.c), [&](int64_t row) { return more.Row(row); },
           start.data());
       for (int64_t pixel = 0; pixel < count; ++pixel) {
         const int64_t at = (first + pixel) * a.c;
@@ -383,7 +405,7 @@ void FinishInput(const Args& a, const NormGradient& norm) {
   });
 }
 
-template <int kStride>
+template <int kStride, typename Args>
 void Backward(const Args& a) {
   const NormGradient filtered = ProjectBackward(a);
   const int64_t shares = SharesOf(a.n * a.h * a.w, a.c * a.e);
@@ -397,3 +419,6 @@ void Backward(const Args& a) {
 EXPORT(InvertedResidualBackwardS1, Backward<1>)
 EXPORT(InvertedResidualBackwardS1Sum, Backward<1>)
 EXPORT(InvertedResidualBackwardS2, Backward<2>)
+EXPORT(InvertedResidualBfloat16BackwardS1, Backward<1>)
+EXPORT(InvertedResidualBfloat16BackwardS1Sum, Backward<1>)
+EXPORT(InvertedResidualBfloat16BackwardS2, Backward<2>)

@@ -92,6 +92,8 @@ class Device:
         choices=("float16", "bfloat16"),
     )
 
+    trains_bfloat16_on_cpu: ClassVar[bool] = False  # whether the compiled kernels of the model do
+
     @property
     def device(self) -> str:
         """The platform; "auto" stands for the best of this machine."""
@@ -99,11 +101,19 @@ class Device:
 
     def require_half_precision(self) -> None:
         """Raise UsageError where the device does not train in amp_dtype."""
-        if self.device == "CPU":
-            why = (
-                "which computes float16 no faster" if self.amp_dtype == "float16" else "whose kernels know no bfloat16"
-            )
-            raise UsageError(f"amp_level is O2 and platform CPU, {why}; a CPU needs --amp_level O0")
+        if self.device != "CPU":
+            return
+        if self.amp_dtype == "float16":
+            why, remedy = "which computes float16 no faster", "a CPU needs --amp_level O0"
+            if self.trains_bfloat16_on_cpu:
+                remedy = "use --amp_dtype bfloat16 or --amp_level O0"
+        elif not self.trains_bfloat16_on_cpu:
+            why, remedy = "whose kernels know no bfloat16 for this model", "a CPU needs --amp_level O0"
+        elif self.cpu_kernels == "off":
+            why, remedy = "where the kernels compute bfloat16, and cpu_kernels is off", "leave --cpu_kernels at auto"
+        else:
+            return
+        raise UsageError(f"amp_level is O2 and platform CPU, {why}; {remedy}")
 
 
 @dataclass(frozen=True)
