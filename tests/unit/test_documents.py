@@ -21,6 +21,7 @@ TRANSLATED = {  # what the original documents, three of four in Chinese, speak o
     *(f"docs/{page}.md" for page in ("own_data", "training", "several_devices", "modelarts", "predicting")),
     *(f"docs/{page}.md" for page in ("export_and_int8", "ascend310", "performance", "platforms", "troubleshooting")),
 }
+MISPRINT = "python --platform Ascend train.py"  # of the original documents, which the card explains
 LONGEST_README, LONGEST_PAGE = 200, 250  # lines
 
 
@@ -105,8 +106,22 @@ def test_tests_that_are_named_are_there(page):
 
 
 def commands(page: Path) -> Iterator[str]:
+    """What the page tells its reader to type: lines of code blocks, and commands between backticks."""
     text = read(page).replace("\\\n", " ")
-    yield from re.findall(r"^ *(?:\$ )?(python (?:train|eval|infer|export)\.py .*)$", text, re.M)
+    yield from re.findall(r"^ *(?:\$ )?((?:\w+=\S+ )*(?:python|bash) .*)$", text, re.M)
+    for words in words_of_code(text):
+        if re.match(r"(?:\w+=\S+ )*(?:python|bash) ", words):
+            yield words
+
+
+def recipes(page: Path) -> Iterator[str]:
+    """The commands that start one of the four entries."""
+    yield from (line for line in commands(page) if re.match(r"python (?:train|eval|infer|export)\.py ", line))
+
+
+def flags_in(line: str) -> set[str]:
+    """Without those after a comment, and those after -- of a launcher, which are another program's."""
+    return set(re.findall(r"(?<!\S)--\w+", re.split(r" # | -- ", line)[0]))
 
 
 def known_flags(line: str) -> set[str]:
@@ -124,15 +139,31 @@ def known_flags(line: str) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_commands_parse(page):
     """Flags of `python train.py|eval.py|infer.py|export.py ...` lines exist, and so do the files that are named."""
-    for line in commands(page):
-        unknown = set(re.findall(r"(?<!\S)--\w+", line.split("#")[0])) - known_flags(line)
-        assert not unknown, line
+    for line in recipes(page):
+        assert flags_in(line) <= known_flags(line), line
     for path in re.findall(r"\b(?:scripts|configs|tools|examples)/[\w./]+\.(?:sh|yaml|py)\b", read(page)):
         assert (ROOT / path).is_file(), path
 
 
 def test_there_are_commands():
-    assert sum(1 for page in PAGES for _ in commands(page)) > 30
+    assert sum(1 for page in PAGES for _ in recipes(page)) > 60
+    assert sum(1 for page in PAGES for _ in commands(page)) > 200
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_other_programs_know_their_flags(page):
+    """Tools, benchmarks and scripts: the file is there, and each flag stands in it or in the program that it starts."""
+    for line in (line for line in commands(page) if line != MISPRINT):
+        named = re.search(r"(?:python|bash) (-m )?([\w./]+)", line)
+        path = ROOT / (f"{named[2].replace('.', '/')}.py" if named[1] else named[2])
+        if named[1] and path.with_suffix("").is_dir():
+            path = path.with_suffix("") / "__main__.py"
+        if ROOT / "scripts" not in path.parents and not path.is_file():  # an original's script, named without folder
+            assert list((ROOT / "scripts").rglob(path.name)) or named[2] in ("pytest", "pip"), line
+            continue
+        assert path.is_file(), line
+        text = read(path) + (read(ROOT / "benchmarks" / "cpu.py") if path.name == "benchmark.sh" else "")
+        assert {flag for flag in flags_in(line) - known_flags(line) if flag not in text} == set(), line
 
 
 def test_job_parameters_are_keys():
