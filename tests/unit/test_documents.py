@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,7 +194,8 @@ def test_both_languages_say_one_thing(page):
     one, other = read(english_of(page)), read(page)
     assert code_of(one) == code_of(other)
     assert words_of_code(one) == words_of_code(other)
-    assert numbers(one) == numbers(other)
+    more, fewer = numbers(one) - numbers(other), numbers(other) - numbers(one)
+    assert not more and not fewer, f"in English only: {dict(more)}; in Chinese only: {dict(fewer)}"
     assert re.findall(r"^#+(?= )", without_code(one), re.M) == re.findall(r"^#+(?= )", without_code(other), re.M)
     assert rows(one) == rows(other)
     assert targets(one, page) == targets(other, page)
@@ -236,5 +238,5 @@ def targets(text: str, page: Path) -> set[str]:
     return found - {"", english_of(page).name}
 
 
-def numbers(text: str) -> list[str]:
-    return sorted(re.findall(r"\d+(?:\.\d+)*", re.sub(r"\]\([^)\s]*\)", "]", text).replace(",", "")))
+def numbers(text: str) -> Counter[str]:
+    return Counter(re.findall(r"\d+(?:\.\d+)*", re.sub(r"\]\([^)\s]*\)", "]", text).replace(",", "")))
