@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 from pathlib import Path
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from benchmarks.results import Results
 from benchmarks.rows import Contender, Row
 from src.engine import plots
-from src.engine.io import files
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def summary(row: Row, results: Results) -> list[dict]:
@@ -96,16 +96,19 @@ def picture(path: Path, rows: dict[str, Row], results: Results, about: str) -> b
         return False
     drawing = plots.figure(8, 1.2 + 0.24 * len(found))
     axes = drawing.subplots()
+    draw_bars(axes, found)
+    axes.set(title=about)
+    plots.save_few_colours(drawing, path, 32)
+    return True
+
+
+def draw_bars(axes: Axes, found: list[tuple[str, float | None, str]]) -> None:
+    """What `bars` found, from top to bottom."""
     ratios = [ratio or 0 for _, ratio, _ in found]
     axes.barh(range(len(found)), ratios, color=["C0" if ratio >= 1 else "C1" for ratio in ratios])
     for at, (_, ratio, text) in enumerate(found):
         axes.text((ratio or 0) + 0.03, at, text, va="center", fontsize=7, bbox={"color": "white", "pad": 0.5})
     axes.axvline(1, color="black", linewidth=0.8, zorder=0)
     axes.set(yticks=range(len(found)), yticklabels=[name for name, _, _ in found], xlim=(0, 1.5 * max(1, *ratios)))
-    axes.set(xlabel="ours, times the best peer of the row (above 1: faster, or less memory)", title=about)
+    axes.set(xlabel="ours, times the best peer of the row (above 1: faster, or less memory)")
     axes.invert_yaxis()
-    drawn = io.BytesIO()
-    drawing.savefig(drawn, dpi=120)
-    few_colours = Image.open(drawn).convert("RGB").quantize(32)  # a third of the bytes
-    files.replace_file(path, lambda temporary: few_colours.save(temporary, "PNG", optimize=True))
-    return True

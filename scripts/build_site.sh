@@ -16,7 +16,7 @@ main() {
   # The pages keep their places, so that links work as they do in the repository.
   mkdir -p "$pages"
   find "$pages" -type f -delete
-  mapfile -t files < <(find ./*.md docs configs -name '*.md' -o -path 'docs/images/*.png')
+  mapfile -t files < <(find ./*.md docs configs -name '*.md' -o -path 'docs/images/*.png' -o -path 'docs/site.css')
   cp --parents -- "${files[@]}" LICENSE NOTICE CITATION.cff "$pages"
   NO_MKDOCS_2_WARNING=1 "$VENV/bin/mkdocs" build --strict --quiet
   echo "site: build/site/index.html"

@@ -46,7 +46,7 @@ ensure_venv() {
 install_requirements() {
   local stamp=$VENV/.installed-${1##*/}
   if ! cmp -s "$1" "$stamp"; then
-    printf 'installing %s\n' "${1##*/}"
+    printf 'installing %s, which can take some minutes\n' "${1##*/}"
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -r "$1" ||
       die "cannot install ${1##*/}; the lines above say why"
     cp "$1" "$stamp"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,12 +28,28 @@ def save(drawing: Figure, path: Path) -> None:
     files.replace_file(path, lambda temporary: drawing.savefig(temporary, dpi=120, bbox_inches="tight"))
 
 
+def save_few_colours(drawing: Figure, path: Path, colours: int) -> None:
+    """As a PNG of at most 256 colours, which takes about a third of the bytes."""
+    from PIL import Image
+
+    drawn = io.BytesIO()
+    drawing.savefig(drawn, dpi=120)
+    reduced = Image.open(drawn).convert("RGB").quantize(colours)
+    files.replace_file(path, lambda temporary: reduced.save(temporary, "PNG", optimize=True))
+
+
+def history(metrics: Path) -> dict[str, dict[int, dict]]:
+    """The lines of metrics.jsonl by kind ("train", "epoch", "eval") and by step or epoch."""
+    by_kind: dict[str, dict[int, dict]] = {}
+    for line in metrics.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        by_kind.setdefault(row["kind"], {})[row["at"]] = row  # a resumed run repeats steps; the last one counts
+    return by_kind
+
+
 def curves(metrics: Path, path: Path, score: str = "top1", called: str = "top-1") -> None:
     """Loss per step and epoch, learning rate, and the held-out `score` where it was measured, from metrics.jsonl."""
-    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    by_kind: dict[str, dict[int, dict]] = {}
-    for row in rows:  # a resumed run repeats steps; the last one counts
-        by_kind.setdefault(row["kind"], {})[row["at"]] = row
+    by_kind = history(metrics)
     train, evaluations = by_kind.get("train", {}), by_kind.get("eval", {})
     steps = sorted(train)
     epochs = sorted(by_kind.get("epoch", {}))

@@ -13,14 +13,10 @@ import pytest
 
 from tests.conftest import ROOT
 
-COMMANDS = [
-    command
-    for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-    for command in re.findall(
-        r"`((?:[A-Z_]+=\S+ )*bash scripts/run_(?:train|eval)\S*\.sh [^`]+)`", page.read_text(encoding="utf-8")
-    )
-    if "_DIR" in command  # the others only name a script
-]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+FOUND = re.compile(r"`((?:[A-Z_]+=\S+ )*bash scripts/run_(?:train|eval)\S*\.sh [^`]+)`")
+COMMANDS = sorted({command for page in PAGES for command in FOUND.findall(page.read_text(encoding="utf-8"))})
+COMMANDS = [command for command in COMMANDS if "_DIR" in command]  # the others only name a script
 
 
 def test_there_are_commands():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,14 @@ from tests.conftest import ROOT
 from tools import documents
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("configs/*/*.md")])
-IN_ENGLISH = [page for page in PAGES if not page.stem.endswith("_CN")]
+IN_CHINESE = [page for page in PAGES if page.stem.endswith("_CN")]
+TRANSLATED = {  # what the original documents, three of four in Chinese, speak of
+    "README.md",
+    *(f"configs/{model}/README.md" for model in ("mobilenetv2", "mobilenetv2_quant", "segformer")),
+    *(f"docs/{page}.md" for page in ("own_data", "training", "several_devices", "modelarts", "predicting")),
+    *(f"docs/{page}.md" for page in ("export_and_int8", "ascend310", "performance", "platforms", "troubleshooting")),
+}
+MISPRINT = "python --platform Ascend train.py"  # of the original documents, which the card explains
 LONGEST_README, LONGEST_PAGE = 200, 250  # lines
 
 
@@ -37,9 +45,23 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in plain}
 
 
+def links(text: str) -> list[str]:
+    return re.findall(r"\]\(([^)\s]+)\)", text)
+
+
+def english_of(page: Path) -> Path:
+    return page.with_name(page.name.replace("_CN", ""))
+
+
+def chinese_of(page: Path) -> Path:
+    """The page in Chinese, or the page where it is not."""
+    found = page.with_name(f"{page.stem}_CN.md")
+    return found if found.is_file() else page
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", without_made_parts(read(page))):
+    for target in links(without_made_parts(read(page))):
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")
@@ -61,9 +83,18 @@ def test_made_parts_are_as_the_code_is(page):
     assert documents.renewed(read(page)) == read(page), "run python tools/documents.py"
 
 
-def test_every_page_is_reached_from_the_readme():
-    linked = {target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", read(ROOT / "README.md"))}
-    assert {name(page) for page in ROOT.glob("docs/*.md")} <= linked
+@pytest.mark.parametrize("readme", ["README.md", "README_CN.md"])
+def test_every_page_is_reached_from_the_readme(readme):
+    """In Chinese, where the page is there in Chinese."""
+    english = {page for page in ROOT.glob("docs/*.md") if page not in IN_CHINESE}
+    pages = english if readme == "README.md" else {chinese_of(page) for page in english}
+    assert {name(page) for page in pages} <= {target.partition("#")[0] for target in links(read(ROOT / readme))}
+
+
+def test_every_page_has_its_place_on_the_site():
+    pages = {name(page) for page in PAGES}
+    listed = re.findall(r": (\S+\.md)$", read(ROOT / "mkdocs.yml"), re.M)
+    assert sorted(listed) == sorted(pages)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -76,8 +107,22 @@ def test_tests_that_are_named_are_there(page):
 
 
 def commands(page: Path) -> Iterator[str]:
+    """What the page tells its reader to type: lines of code blocks, and commands between backticks."""
     text = read(page).replace("\\\n", " ")
-    yield from re.findall(r"^ *(?:\$ )?(python (?:train|eval|infer|export)\.py .*)$", text, re.M)
+    yield from re.findall(r"^ *(?:\$ )?((?:\w+=\S+ )*(?:python|bash) .*)$", text, re.M)
+    for words in words_of_code(text):
+        if re.match(r"(?:\w+=\S+ )*(?:python|bash) ", words):
+            yield words
+
+
+def recipes(page: Path) -> Iterator[str]:
+    """The commands that start one of the four entries."""
+    yield from (line for line in commands(page) if re.match(r"python (?:train|eval|infer|export)\.py ", line))
+
+
+def flags_in(line: str) -> set[str]:
+    """Without those after a comment, and those after -- of a launcher, which are another program's."""
+    return set(re.findall(r"(?<!\S)--\w+", re.split(r" # | -- ", line)[0]))
 
 
 def known_flags(line: str) -> set[str]:
@@ -95,15 +140,31 @@ def known_flags(line: str) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_commands_parse(page):
     """Flags of `python train.py|eval.py|infer.py|export.py ...` lines exist, and so do the files that are named."""
-    for line in commands(page):
-        unknown = set(re.findall(r"(?<!\S)--\w+", line.split("#")[0])) - known_flags(line)
-        assert not unknown, line
+    for line in recipes(page):
+        assert flags_in(line) <= known_flags(line), line
     for path in re.findall(r"\b(?:scripts|configs|tools|examples)/[\w./]+\.(?:sh|yaml|py)\b", read(page)):
         assert (ROOT / path).is_file(), path
 
 
 def test_there_are_commands():
-    assert sum(1 for page in PAGES for _ in commands(page)) > 30
+    assert sum(1 for page in PAGES for _ in recipes(page)) > 60
+    assert sum(1 for page in PAGES for _ in commands(page)) > 200
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_other_programs_know_their_flags(page):
+    """Tools, benchmarks and scripts: the file is there, and each flag stands in it or in the program that it starts."""
+    for line in (line for line in commands(page) if line != MISPRINT):
+        named = re.search(r"(?:python|bash) (-m )?([\w./]+)", line)
+        path = ROOT / (f"{named[2].replace('.', '/')}.py" if named[1] else named[2])
+        if named[1] and path.with_suffix("").is_dir():
+            path = path.with_suffix("") / "__main__.py"
+        if ROOT / "scripts" not in path.parents and not path.is_file():  # an original's script, named without folder
+            assert list((ROOT / "scripts").rglob(path.name)) or named[2] in ("pytest", "pip"), line
+            continue
+        assert path.is_file(), line
+        text = read(path) + (read(ROOT / "benchmarks" / "cpu.py") if path.name == "benchmark.sh" else "")
+        assert {flag for flag in flags_in(line) - known_flags(line) if flag not in text} == set(), line
 
 
 def test_job_parameters_are_keys():
@@ -123,23 +184,59 @@ def test_errors_that_are_explained_can_occur():
         assert any(words in text for text in texts), words
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.stem.endswith("_CN")], ids=name)
+def test_what_the_original_documents_speak_of_is_there_in_chinese():
+    assert {name(english_of(page)) for page in IN_CHINESE} == TRANSLATED
+
+
+@pytest.mark.parametrize("page", IN_CHINESE, ids=name)
 def test_both_languages_say_one_thing(page):
-    """Code, numbers and links are the same, and there are as many headings; only words differ."""
-    english = page.with_name(page.name.replace("_CN", ""))
-    one, other = read(english), read(page)
+    """Code, numbers, links and the levels of headings are the same; only words differ."""
+    one, other = read(english_of(page)), read(page)
     assert code_of(one) == code_of(other)
-    assert numbers(one) == numbers(other)
-    assert len(re.findall(r"^#", one, re.M)) == len(re.findall(r"^#", other, re.M))
-    links = [set(re.findall(r"\]\(([^)\s]+)\)", text)) - {english.name, page.name} for text in (one, other)]
-    assert links[0] == links[1]
+    assert words_of_code(one) == words_of_code(other)
+    more, fewer = numbers(one) - numbers(other), numbers(other) - numbers(one)
+    assert not more and not fewer, f"in English only: {dict(more)}; in Chinese only: {dict(fewer)}"
+    assert re.findall(r"^#+(?= )", without_code(one), re.M) == re.findall(r"^#+(?= )", without_code(other), re.M)
+    assert rows(one) == rows(other)
+    assert targets(one, page) == targets(other, page)
+
+
+@pytest.mark.parametrize("page", IN_CHINESE, ids=name)
+def test_chinese_pages_lead_to_chinese_pages(page):
+    own = [english_of(page).name, page.name]
+    for target in links(read(page)):
+        path = page.parent / target.partition("#")[0]
+        if path.suffix == ".md" and target not in own:
+            assert chinese_of(path) == path, f"{name(page)} links to {target}"
+    assert own[0] in links(read(page))
+    assert own[1] in links(read(english_of(page)))
 
 
 def code_of(text: str) -> list[str]:
-    """The lines of the code blocks that are no comments."""
+    """The lines of the code blocks that are no comments, and what stands in them before a comment."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
-    return [line for block in blocks for line in block.splitlines() if not line.startswith("#")]
+    return [line.partition(" # ")[0].rstrip() for block in blocks for line in block.splitlines() if line[:1] != "#"]
 
 
-def numbers(text: str) -> list[str]:
-    return sorted(re.findall(r"\d+(?:\.\d+)*", text.replace(",", "")))
+def without_code(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+
+
+def words_of_code(text: str) -> set[str]:
+    """What stands between backticks in the text."""
+    return set(re.findall(r"`([^`\n]+)`", re.sub(r" *\n *(?=\S)", " ", without_code(text))))
+
+
+def rows(text: str) -> list[int]:
+    """Columns of each line of each table."""
+    return [line.count("|") for line in without_code(text).splitlines() if line.startswith("|")]
+
+
+def targets(text: str, page: Path) -> set[str]:
+    """What a page links to, apart from the page itself: without anchors, which are words, and without the language."""
+    found = {target.partition("#")[0].replace("_CN.md", ".md") for target in links(text)}
+    return found - {"", english_of(page).name}
+
+
+def numbers(text: str) -> Counter[str]:
+    return Counter(re.findall(r"\d+(?:\.\d+)*", re.sub(r"\]\([^)\s]*\)", "]", text).replace(",", "")))
