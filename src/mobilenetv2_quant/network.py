@@ -17,7 +17,7 @@ from src.engine.errors import UsageError
 from src.mobilenetv2 import network
 from src.mobilenetv2_quant import integer_cells
 from src.mobilenetv2_quant.config import Config
-from src.mobilenetv2_quant.quantiser import (
+from src.quantisation.quantiser import (
     ActivationQuantiser,
     Grid,
     LearnedActivationQuantiser,

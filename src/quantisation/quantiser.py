@@ -7,7 +7,6 @@ Tensors that share one scale are a row: R is the number of rows, 1 or the number
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import mindspore as ms
@@ -15,39 +14,17 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from src.cpu_kernels.custom import custom_operator, settings
-from src.mobilenetv2.network import BN_EPS
+from src.quantisation.grid import BIAS_LIMIT, LEAST_SCALE, Grid
 
-LEAST_SCALE = float(np.finfo(np.float32).eps)  # as in PyTorch
+BN_EPS = 1e-5  # of the batch normalisations that are folded, in every network here
 # Primitives: of the functions in mindspore.ops that do the same, graph mode compiles every use anew, which takes five
 # times as long for a network with more than a hundred quantisers.
 MINIMUM, MAXIMUM, ROUND, SELECT = ops.Minimum(), ops.Maximum(), ops.Round(), ops.Select()
 ABOVE, BELOW, BOTH = ops.GreaterEqual(), ops.LessEqual(), ops.LogicalAnd()
 LEAST_OF, GREATEST_OF, ABSOLUTE = ops.ReduceMin(), ops.ReduceMax(), ops.Abs()
-BIAS_LIMIT = 2.0**30  # of an int32; an integer kernel adds the products to the bias
 UNSEEN = 6.0  # range before anything was seen is -6..6, the original's
 RELU6 = 6.0
 ENDS_BY_RELU6 = RELU6 * (1 - 2.0**-20)  # a few float32 numbers less, so that rounding cannot lead beyond
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Which whole numbers there are, and whether 0 is in their middle."""
-
-    bits: int = 8
-    symmetric: bool = False
-    narrow: bool = False
-
-    @property
-    def low(self) -> int:
-        return -(2 ** (self.bits - 1)) + int(self.narrow)
-
-    @property
-    def high(self) -> int:
-        return 2 ** (self.bits - 1) - 1
-
-    def numbers(self) -> tuple[float, float, bool]:
-        """Arguments of `grid_over`."""
-        return float(self.low), float(self.high), self.symmetric
 
 
 def grid_over(least: Tensor, greatest: Tensor, low: float, high: float, symmetric: bool) -> tuple[Tensor, Tensor]:
