@@ -24,13 +24,13 @@ def batches(loader: Loader, count: int) -> Iterable[np.ndarray]:
     return (image for image, _ in some.eval_batches(batch_size))
 
 
-def calibrate(net: MobileNetV2, images: Iterable[np.ndarray]) -> int:
-    """Set every range to the mean of the batches' extremes in the float network; returns the number of batches.
+def calibrate(net: MobileNetV2, images: Iterable[np.ndarray], method: str = "minmax") -> int:
+    """Set every range from the float network's activations, see quantisation.calibration; the number of batches.
 
     Learned steps start from there.
     """
     network.set_calibrating(net, True)
-    count = observe(net, list(network.activation_quantisers(net)), (Tensor(image) for image in images))
+    count = observe(net, list(network.activation_quantisers(net)), (Tensor(image) for image in images), method)
     network.set_calibrating(net, False)
     start_learning(net)
     return count

@@ -93,7 +93,7 @@ class Writer:
             turned = folded.weight if axis == 0 else folded.weight.T
             return self.graph.constant(f"{name}.weight", turned), self.graph.constant(f"{name}.bias", folded.bias)
         if source is not None:
-            folded, changed = folding.with_room_for_bias(folded, source.scale)
+            folded, changed = folded.with_room_for_bias(source.scale)
             self.coarser += changed
         self.folded.append(folded)
         turned = folded.whole if axis == 0 else folded.whole.T

@@ -52,8 +52,8 @@ def train(cfg: Config) -> int:
         elif run.resumed is None:
             loader = Loader(images, MOBILENETV2_QUANT.transforms, cfg, bad_files(images, cfg, say))
             wanted = cfg.calibrate_only or cfg.calibration_batches
-            count = calibration.calibrate(net, calibration.batches(loader, wanted))
-            say(f"activation ranges from {count} batches of {cfg.batch_size} images")
+            count = calibration.calibrate(net, calibration.batches(loader, wanted), cfg.calibration_method)
+            say(f"activation ranges from {count} batches of {cfg.batch_size} images ({cfg.calibration_method})")
         if cfg.calibrate_only:
             arrays = files.arrays_of(net.get_parameters())
             run.save_weights(CALIBRATED, arrays, -1.0, f"after calibration; check {cfg.pretrain_ckpt}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from src.engine.config import option
 
 TRAIN = ("train",)
+METHODS = ("minmax", "percentile", "mse", "entropy")  # of ranges.py
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,13 @@ class Quantisation:
         "batches that give the activation ranges before training starts, unless a quantised checkpoint does",
         8,
         low=1,
+        read_by=TRAIN,
+    )
+    calibration_method: str = option(
+        "ranges from the batches' extremes, or drawn in to hold 99.99 % of the values, to their least squared error or "
+        "to the least divergence of their distribution",
+        "minmax",
+        choices=METHODS,
         read_by=TRAIN,
     )
     calibrate_only: int = option(

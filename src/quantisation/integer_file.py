@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -47,10 +47,10 @@ def write(
     return found
 
 
-def integer_kernels(path: Path) -> dict[str, int]:
-    """How many kernels of which kind onnxruntime chooses for the file on this machine; kinds that it has none of too.
+def integer_kernels(path: Path, no_layers: Collection[str] = ()) -> dict[str, int]:
+    """How many kernels of which kind onnxruntime chooses for the file on this machine.
 
-    Kinds that no file had before are named where there are some.
+    `no_layers` are results of products that belong to no layer and are meant to be computed in floats.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -58,16 +58,17 @@ def integer_kernels(path: Path) -> dict[str, int]:
     options.optimized_model_filepath = str(chosen)
     try:
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        counted = Counter(node.op_type for node in onnx.load(str(chosen)).graph.node)
+        nodes = onnx.load(str(chosen)).graph.node
+        counted = Counter(node.op_type for node in nodes if node.output[0] not in no_layers)
     finally:
         chosen.unlink(missing_ok=True)
     found = {name: counted[name] for name in (*INTEGER_KERNELS, *TO_FLOAT) if counted[name]}
     return {**found, "layers in float": sum(counted[name] for name in FLOAT_KERNELS)}
 
 
-def tell_kernels(path: Path) -> None:
-    """Say what onnxruntime makes of the file."""
-    counted = ", ".join(f"{count} {name}" for name, count in integer_kernels(path).items())
+def tell_kernels(path: Path, no_layers: Collection[str] = ()) -> None:
+    """Say what onnxruntime makes of the file; `no_layers` as in integer_kernels."""
+    counted = ", ".join(f"{count} {name}" for name, count in integer_kernels(path, no_layers).items())
     print(f"onnxruntime's integer kernels: {counted}")
 
 

@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 class Writer(Protocol):
     """What wrote the file: its graph knows the activations' grids, `folded` are the weights on grids."""
 
-    graph: Graph
-    folded: list[FoldedOnGrid]
+    @property
+    def graph(self) -> Graph: ...
+
+    @property
+    def folded(self) -> list[FoldedOnGrid]: ...
 
 
 @dataclass(frozen=True)

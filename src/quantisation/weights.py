@@ -58,7 +58,7 @@ def whole_bias(bias: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 def per_channel(name: str, weight: np.ndarray, bias: np.ndarray, grid: Grid) -> FoldedOnGrid:
-    """A layer's weight (C_out, ...) on a symmetric grid per output channel, by the arithmetic of quantiser.grid_over."""
+    """A layer's weight (C_out, ...) on symmetric grids of its channels, by the arithmetic of quantiser.grid_over."""
     reach = np.abs(weight.reshape(len(weight), -1)).max(1).astype(np.float32)
     scale = np.maximum(reach * np.float32(2.0) / np.float32(grid.high - grid.low), np.float32(LEAST_SCALE))
     zero_point = np.zeros(len(scale), np.float32)

@@ -342,7 +342,7 @@ def test_bias_that_does_not_fit_makes_weights_coarser():
         "x", np.full((2, 1), 1e-20, np.float32), np.float32([3.0, 3.0]), np.float32([1e-7, 0.1]), np.zeros(2),
         np.zeros((2, 1), np.int8), network.Grid(8, True, True),
     )  # fmt: skip
-    roomy, changed = folding.with_room_for_bias(folded, 0.01)
+    roomy, changed = folded.with_room_for_bias(np.float32(0.01))
     assert changed == 1
     assert (np.abs(roomy.bias / (0.01 * roomy.scale)) < 2**31).all()
     assert roomy.scale[1] == np.float32(0.1)

@@ -20,12 +20,13 @@ from src.quantisation import onnx_graph, weights
 from src.quantisation.grid import Grid
 from src.quantisation.onnx_graph import IMAGE
 from src.quantisation.weights import FoldedOnGrid
-from src.segformer.network import BLOCK_EPS, BN_EPS, INNER_EPS, PATCHES
+from src.segformer.network import BLOCK_EPS, BN_EPS, INNER_EPS, PATCHES, bilinear_weights
 from src.segformer.variants import HEADS, REDUCTIONS, VARIANTS
 
 OPSET = 17  # the first with LayerNormalization
 INTEGER_OPSET = 20  # ... with Gelu; onnxruntime joins its five older operators where they are between floats only
-LOGITS = "logits"
+LOGITS, WIDE = "logits", "logits.wide"
+RESIZED = (LOGITS, WIDE)  # products that are no layers
 HALF, ONE = np.float32(0.5), np.float32(1)
 FREE = ("batch", "height", "width")
 WEIGHTS = Grid(8, symmetric=True, narrow=True)
@@ -87,7 +88,7 @@ class Graph(onnx_graph.Graph):
     def weight_and_bias(self, x: str, name: str, weight: np.ndarray, bias: np.ndarray, axis: int) -> tuple[str, str]:
         """Tensors of a layer that reads `x`; weight (C_out, ...), whose output channels are stored on `axis`."""
         turned = weight if axis == 0 else weight.T
-        if x not in self.grids or (self.quantised is not None and name in self.quantised.float_layers):
+        if x not in self.grids or (self.quantised is not None and layer_of(name) in self.quantised.float_layers):
             return self.value(turned), self.value(bias)
         folded, changed = weights.per_channel(name, weight, bias, WEIGHTS).with_room_for_bias(self.grids[x].scale)
         self.coarser += changed
@@ -114,14 +115,14 @@ class Graph(onnx_graph.Graph):
     def conv(self, x: str, name: str, stride: int, padding: int = 0, group: int = 1) -> str:
         weight, bias = (self.arrays[f"{name}.{part}"] for part in ("weight", "bias"))
         tensors = self.weight_and_bias(x, name, weight, bias, axis=0)
-        sides = {"strides": [stride, stride], "pads": [padding] * 4, "kernel_shape": list(weight.shape[2:])}
-        return self.apply("Conv", x, *tensors, group=group, **sides)
+        kernel = list(weight.shape[2:])
+        return self.apply(
+            "Conv", x, *tensors, group=group, strides=[stride, stride], pads=[padding] * 4, kernel_shape=kernel
+        )
 
     def to_tokens(self, feature: str, channels: int) -> str:
         """(N, C, h, w) -> (N * L, C)."""
-        return self.moved(
-            "Reshape", self.moved("Transpose", feature, perm=[0, 2, 3, 1]), self.numbers(-1, channels)
-        )
+        return self.moved("Reshape", self.moved("Transpose", feature, perm=[0, 2, 3, 1]), self.numbers(-1, channels))
 
     def to_map(self, tokens: str, size: str) -> str:
         """(N * L, C) -> (N, C, h, w); `size` is a tensor of h and w."""
@@ -139,6 +140,11 @@ class Graph(onnx_graph.Graph):
             "Resize", x, "", "", shape, output=output, mode="linear", coordinate_transformation_mode="half_pixel"
         )
 
+    def resize_logits(self, x: str, source: tuple[int, int], target: tuple[int, int]) -> str:
+        """`resize` as two products with constant matrices; OpenVINO's own operator also changes the memory's order."""
+        wide = self.apply("MatMul", x, self.value(bilinear_weights(source[1], target[1]).T), output=WIDE)
+        return self.apply("MatMul", self.value(bilinear_weights(source[0], target[0])), wide, output=LOGITS)
+
     def gelu(self, x: str) -> str:
         """Exact GELU: x times the normal distribution's share below x."""
         if self.quantised is not None:
@@ -146,6 +152,12 @@ class Graph(onnx_graph.Graph):
         erf = self.apply("Erf", self.apply("Mul", x, self.value(np.sqrt(HALF))))
         share = self.apply("Add", self.apply("Mul", erf, self.value(HALF)), self.value(HALF))
         return self.apply("Mul", x, share)
+
+
+def layer_of(name: str) -> str:
+    """The network's layer that a layer of the graph belongs to: keys and values are one dense layer there."""
+    start, _, last = name.rpartition(".")
+    return f"{start}.kv" if last in ("k", "v") else name
 
 
 def attention(graph: Graph, x: str, size: str, name: str, heads: int, reduction: int) -> str:
@@ -169,9 +181,7 @@ def attention(graph: Graph, x: str, size: str, name: str, heads: int, reduction:
     v = graph.moved("Transpose", headed(x, "kv", "v", slice(channels, None)), perm=[0, 2, 1, 3])  # (N, heads, M, d)
     share = graph.point(graph.apply("Softmax", graph.apply("MatMul", q, k), axis=-1), f"{name}.softmax")
     mixed = graph.point(graph.apply("MatMul", share, v), f"{name}.proj.input")
-    joined = graph.moved(
-        "Reshape", graph.moved("Transpose", mixed, perm=[0, 2, 1, 3]), graph.numbers(-1, channels)
-    )
+    joined = graph.moved("Reshape", graph.moved("Transpose", mixed, perm=[0, 2, 1, 3]), graph.numbers(-1, channels))
     return graph.layer(joined, f"{name}.proj")
 
 
@@ -226,15 +236,17 @@ def decode(graph: Graph, maps: list[tuple[str, str]]) -> str:
     return graph.to_map(graph.layer(graph.to_tokens(relu, len(scale)), "decode_head.linear_pred"), size)
 
 
-def model(
-    graph: Graph, backbone: str, metadata: dict, sides: tuple[int | str, int | str, int | str] = FREE
-) -> onnx.ModelProto:
+def model(graph: Graph, backbone: str, metadata: dict, sides: tuple[int | str, ...] = FREE) -> onnx.ModelProto:
     """The checked model: `image` (N, 3, H, W) -> `logits` (N, K, H, W); `sides` are N, H and W, symbols where free.
 
     `graph` is empty and holds network.py's parameters by name.
     """
-    graph.resize(decode(graph, encode(graph, IMAGE, backbone)), graph.size(IMAGE), output=LOGITS)
     batch, height, width = sides
+    logits = decode(graph, encode(graph, IMAGE, backbone))
+    if isinstance(height, int) and isinstance(width, int):
+        graph.resize_logits(logits, (-(-height // 4), -(-width // 4)), (height, width))
+    else:
+        graph.resize(logits, graph.size(IMAGE), output=LOGITS)
     classes = len(graph.arrays["decode_head.linear_pred.bias"])
     opset = OPSET if graph.quantised is None else INTEGER_OPSET
     return graph.checked(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mindspore import Tensor, float32, nn, ops
 
@@ -42,7 +43,7 @@ class Quantisers:
 
     def __init__(self, range_decay: float, float_layers: tuple[str, ...], library: Path | None):
         self.decay, self.library = range_decay, library
-        self.float_layers = {{"first": FIRST, "last": LAST}.get(name, name) for name in float_layers}
+        self.float_layers = layer_names(float_layers)
         self.layers: list[str] = []  # all names, in order
 
     def activation(self, name: str, grid: Grid = UNSIGNED) -> ActivationQuantiser:
@@ -68,11 +69,13 @@ class QuantLayer(nn.Cell):
     def __init__(self, name: str, layer: nn.Cell, quantisers: Quantisers):
         super().__init__(auto_prefix=False)
         self.weight, self.bias = layer.weight, layer.bias
-        self.quantiser = quantisers.weight(name)
+        self.quantiser: Any = quantisers.weight(name)  # None is not asked, which graph mode need not be told again
         self.quantising = self.quantiser is not None
 
     def on_grid(self) -> Tensor:
-        return self.quantiser(self.weight) if self.quantising else self.weight
+        if not self.quantising:
+            return self.weight
+        return self.quantiser(self.weight)
 
 
 class QuantDense(QuantLayer):
@@ -204,7 +207,7 @@ class QuantHead(nn.Cell):
         self.quantisers = nn.CellList(
             [quantisers.weight(f"{name}.linear_c.{index}") or nn.Identity() for index in range(len(head.linear_c))],
             auto_prefix=False,
-        )
+        )  # Identity stands for a layer that stays float
         self.fused = quantisers.activation(f"{name}.linear_pred.input")
         self.linear_pred = QuantDense(f"{name}.linear_pred", head.linear_pred, quantisers)
         self.quantising = True
@@ -246,6 +249,11 @@ def quantise(net: SegFormer, range_decay: float, float_layers: tuple[str, ...], 
 
 def activation_quantisers(net: SegFormer) -> Iterator[ActivationQuantiser]:
     return (cell for _, cell in net.cells_and_names() if isinstance(cell, ActivationQuantiser))
+
+
+def layer_names(float_layers: tuple[str, ...]) -> set[str]:
+    """float_layers with the names that 'first' and 'last' stand for."""
+    return {{"first": FIRST, "last": LAST}.get(name, name) for name in float_layers}
 
 
 def set_calibrating(net: SegFormer, calibrating: bool) -> None:
