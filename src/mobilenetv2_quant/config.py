@@ -29,7 +29,14 @@ class Quantisation(quantisation.Quantisation):
     activation_bits: int = option("bits of an activation", 8, low=2, high=8)
     activation_symmetric: bool = option("activations: zero point 0", False)
     activation_narrow_range: bool = option("activations: leave the lowest number out (-127..127)", False)
+    float_layers: str = option("layers that stay float: 'first', 'last' or names as in the report, with commas", "")
     quant_delay: int = option("steps that only observe ranges before quantisation begins", 0, low=0, read_by=TRAIN)
+    quant_freeze_ranges: int = option(
+        "steps after which activation ranges stay as they are; 0 keeps the calibrated ones",
+        10_000_000,
+        low=0,
+        read_by=TRAIN,
+    )
     freeze_bn: int = option(
         "steps after which BN uses and keeps its moving statistics", 10_000_000, low=0, read_by=TRAIN
     )
@@ -71,6 +78,7 @@ class Config(config.Config, Quantisation, quantisation.Export):
         report = ("report_path", "report_images")
         return super().switched_off(command) + [
             (train and bool(self.calibrate_only), ("calibration_batches", "run_eval"), "calibrate_only trains nothing"),
+            (train and self.quant_method == "lsq", ("quant_freeze_ranges",), "quant_method lsq learns steps"),
             (train and self.freeze_layer == "none", ("freeze_layer",), "the quantised network is trained as a whole"),
             (
                 export and not self.writes_integers(),
@@ -128,3 +136,8 @@ class Config(config.Config, Quantisation, quantisation.Export):
             )
         if self.quant_method == "lsq" and not self.weight_symmetric:
             raise UsageError("quant_method lsq learns symmetric weight steps; leave weight_symmetric True")
+
+    def skipped(self) -> tuple[str, ...]:
+        """float_layers as names of layers; those of their tensors in the report do too."""
+        given = [name.strip() for name in self.float_layers.split(",") if name.strip()]
+        return tuple(name.removesuffix(".weight").removesuffix(".output") for name in given)

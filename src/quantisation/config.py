@@ -12,9 +12,8 @@ METHODS = ("minmax", "percentile", "mse", "entropy")  # of ranges.py
 
 @dataclass(frozen=True)
 class Quantisation:
-    """How the ranges of activations are found, and what stays float."""
+    """How the ranges of activations are found."""
 
-    float_layers: str = option("layers that stay float: 'first', 'last' or names as in the report, with commas", "")
     range_decay: float = option("share of the old activation range that a step keeps", 0.999, low=0, below=1)
     calibration_batches: int = option(
         "batches that give the activation ranges before training starts, unless a quantised checkpoint does",
@@ -32,11 +31,6 @@ class Quantisation:
     calibrate_only: int = option(
         "train.py: take the ranges from so many batches and train nothing, 0 is off", 0, low=0, read_by=TRAIN
     )
-
-    def skipped(self) -> tuple[str, ...]:
-        """float_layers as names of layers; those of their tensors in the report do too."""
-        given = [name.strip() for name in self.float_layers.split(",") if name.strip()]
-        return tuple(name.removesuffix(".weight").removesuffix(".output") for name in given)
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ class ActivationQuantiser(nn.Cell):
 
     A batch is quantised with the range from before it, so that one pass over it is enough. While `summing`, extremes
     are added up and nothing is quantised (calibration), while `counting` (calibration.py gives it `counts` then),
-    values are, in the bins of the range; `quantising` False only observes.
+    values are, in the bins of the range; `quantising` False only observes, `moving` False keeps the range in training.
     """
 
     def __init__(self, name: str, grid: Grid, decay: float, library: Path | None = None):
@@ -113,7 +113,7 @@ class ActivationQuantiser(nn.Cell):
         self.name, self.grid, self.numbers = name, grid, grid.numbers()
         self.range = Parameter(Tensor([-UNSEEN, UNSEEN], ms.float32), name=f"{name}.range", requires_grad=False)
         self.snap = RangeSnap(grid, decay, library)
-        self.summing, self.counting, self.quantising = False, False, True
+        self.summing, self.counting, self.quantising, self.moving = False, False, True, True
 
     def scale_and_zero_point(self) -> tuple[Tensor, Tensor]:
         """(1,), (1,)"""
@@ -128,7 +128,8 @@ class ActivationQuantiser(nn.Cell):
             return x
         quantised, moved = self.snap(x, self.range)
         if self.training:
-            ops.assign(self.range, moved)
+            if self.moving:
+                ops.assign(self.range, moved)
             if not self.quantising:
                 return x
         return quantised
@@ -149,7 +150,7 @@ class LearnedActivationQuantiser(nn.Cell):
         self.scale = Parameter(Tensor([1.0], ms.float32), name=f"{name}.scale")
         self.zero_point = Parameter(Tensor([0.0], ms.float32), name=f"{name}.zero_point", requires_grad=False)
         self.snap = Snap(grid, library)
-        self.summing, self.counting, self.quantising = False, False, True
+        self.summing, self.counting, self.quantising, self.moving = False, False, True, True
 
     def start(self) -> None:
         """Step and zero point from the calibrated range."""
@@ -172,7 +173,8 @@ class LearnedActivationQuantiser(nn.Cell):
             ops.assign(self.counts, self.counts + counts_of(x, self.range))
             return x
         if self.training and not self.quantising:
-            ops.assign(self.range, self.range * self.decay + extremes(x) * (1.0 - self.decay))
+            if self.moving:
+                ops.assign(self.range, self.range * self.decay + extremes(x) * (1.0 - self.decay))
             return x
         scale, zero_point = self.scale_and_zero_point()
         if self.training:

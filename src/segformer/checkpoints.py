@@ -13,7 +13,7 @@ from src.segformer import names
 from src.segformer.config import Config
 from src.segformer.data.class_list import ClassList
 from src.segformer.network import SegFormer, build
-from src.segformer.quantised.network import activation_quantisers, layer_names, quantise
+from src.segformer.quantised.network import activation_quantisers, quantise
 from src.segformer.variants import decoder_width
 
 MODEL = "segformer"
@@ -37,7 +37,7 @@ def metadata(cfg: Config, classes: ClassList) -> dict:
 
 def quantisation_of(cfg: Config) -> dict:
     """What decides the meaning of a quantised checkpoint's numbers."""
-    return {"bits": BITS, "float_layers": list(cfg.skipped()), "range_decay": cfg.range_decay}
+    return {"bits": BITS, "range_decay": cfg.range_decay}
 
 
 def class_table(classes: ClassList) -> dict:
@@ -112,15 +112,9 @@ def network_of(checkpoint: Checkpoint, cfg: Config, library: Path | None = None,
         raise UsageError(f"decoder_dim is {cfg.decoder_dim} and {checkpoint.path} has {width}; give {width} or 0")
     net = build(cfg.backbone, classes, width, cfg.seed, **options)
     if QUANTISATION in checkpoint.meta:
-        made = checkpoint.meta[QUANTISATION]
-        quantise(net, made["range_decay"], tuple(made["float_layers"]), library)
+        quantise(net, checkpoint.meta[QUANTISATION]["range_decay"], library)
     files.load(net, files.weights(checkpoint), str(checkpoint.path))
     return net
-
-
-def float_layers(checkpoint: Checkpoint) -> set[str]:
-    """The layers of a quantised checkpoint that stay float."""
-    return layer_names(tuple(checkpoint.meta[QUANTISATION]["float_layers"]))
 
 
 def load_ranges(net: SegFormer, checkpoint: Checkpoint | None, cfg: Config) -> bool:

@@ -120,7 +120,6 @@ class Quantisation(quantisation.Quantisation):
         False,
         read_by=TRAIN,
     )
-    float_layers: str = changed(quantisation.Quantisation, "float_layers", "", read_by=TRAIN)
     range_decay: float = changed(quantisation.Quantisation, "range_decay", 0.99, read_by=TRAIN)
 
 
@@ -303,7 +302,7 @@ class Config(
         averages = self.flip or len(self.multi_scale) > 1
         evaluated = ("eval_start_epoch", "eval_interval", "save_best_ckpt", "eval_log_interval")
         saved = ("save_checkpoint_epoch_interval", "save_best_ckpt")
-        quantised = ("float_layers", "range_decay", "calibration_batches", "calibration_method", "calibrate_only")
+        quantised = ("range_decay", "calibration_batches", "calibration_method", "calibrate_only")
         export_is_float = command == "export" and self.export_format == "AIR"
         return super().switched_off(command) + [
             (self.dtype == "float32", ("amp_dtype",), f"amp_level is {self.amp_level}"),

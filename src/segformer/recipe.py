@@ -51,7 +51,7 @@ def train(cfg: Config) -> int:
     loaded = checkpoints.load(net, initial, cfg) if initial else "weights start anew"
     kernels, kernels_off = availability.find_library(cfg.cpu_kernels if cfg.quant and cfg.device == "CPU" else "off")
     if cfg.quant:
-        quantise(net, cfg.range_decay, cfg.skipped(), kernels)
+        quantise(net, cfg.range_decay, kernels)
     settings = run_settings(cfg, checkpoints.metadata(cfg, pairs.classes), initial is not None)
     with open_run(settings, rank) as run:
         if cfg.resume == "auto" and run.resumed is None and cfg.load_ckpt and initial is None:

@@ -236,6 +236,16 @@ def test_delay_observes_without_quantising_and_frozen_bn_keeps_its_statistics(we
             assert (parameter.asnumpy() == arrays[parameter.name]).all(), parameter.name
 
 
+def test_frozen_ranges_stay_and_others_move(arrays):
+    for ranges_frozen in (True, False):
+        net = quantised(arrays, kernels="auto").set_train(True)
+        network.set_phase(net, quantising=True, frozen=False, ranges_frozen=ranges_frozen)
+        net(Tensor(3 * images(4, 7)))
+        image = next(cell for cell in network.activation_quantisers(net) if cell.name == "backbone.image")
+        is_same = (image.range.asnumpy() == arrays["backbone.image.range"]).all()
+        assert is_same == ranges_frozen
+
+
 def is_exact_here() -> bool:
     """Whether we have kernels, and onnxruntime those whose arithmetic they repeat: on x86 without clipping of sums."""
     has_kernels = availability.find_library("auto")[0] is not None

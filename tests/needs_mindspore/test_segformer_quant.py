@@ -18,16 +18,17 @@ from onnx import numpy_helper  # noqa: E402
 
 from src.cpu_kernels import availability  # noqa: E402
 from src.engine import device, loop  # noqa: E402
-from src.engine.errors import UsageError, ZooError  # noqa: E402
+from src.engine.errors import ZooError  # noqa: E402
 from src.engine.export import exporting  # noqa: E402
 from src.engine.io import checkpoint  # noqa: E402
 from src.quantisation import integer_file, layer_report  # noqa: E402
 from src.quantisation.calibration import observe  # noqa: E402
 from src.segformer import checkpoints, network  # noqa: E402
 from src.segformer.export import onnx_graph  # noqa: E402
-from src.segformer.export.onnx_graph import Graph, Grids, Scale  # noqa: E402
+from src.segformer.export.onnx_graph import Graph  # noqa: E402
 from src.segformer.loss import cross_entropy  # noqa: E402
 from src.segformer.quantised import network as quantised  # noqa: E402
+from src.segformer.quantised.integer_file import TOLERANCE, grids_of  # noqa: E402
 from src.segformer.variants import VARIANTS, Variant  # noqa: E402
 from tests.conftest import ROOT, run_command, write_settings  # noqa: E402
 from tests.segmentation_data import write_generic  # noqa: E402
@@ -36,7 +37,6 @@ CLASSES, IGNORED = 4, 255
 SMALL = Variant((8, 16, 20, 32), (1, 1, 1, 1), 32)  # one block per stage: less to compile
 SIZE = (64, 96)
 CONVOLUTIONS, DENSE = 11, 4 * 6 + 4 + 1  # q, k, v, proj, fc1, fc2 of each block; the head's
-TOLERANCE = 0.2
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -66,25 +66,19 @@ def float_network() -> network.SegFormer:
     return net.set_train(False)
 
 
-def calibrated(float_layers: tuple[str, ...] = (), kernels: str = "auto") -> network.SegFormer:
+def calibrated(kernels: str = "auto", method: str = "minmax") -> network.SegFormer:
     library = availability.find_library(kernels)[0]
-    net = quantised.quantise(float_network(), 0.9, float_layers, library)
+    net = quantised.quantise(float_network(), 0.9, library)
     quantised.set_calibrating(net, True)
-    assert observe(net, list(quantised.activation_quantisers(net)), [Tensor(images(2, seed)) for seed in (0, 1)]) == 2
+    batches = [Tensor(images(2, seed)) for seed in (0, 1)]
+    assert observe(net, list(quantised.activation_quantisers(net)), batches, method) == 2
     quantised.set_calibrating(net, False)
     return net
 
 
-def grids_of(net: network.SegFormer, float_layers: frozenset = frozenset()) -> Grids:
-    found = {}
-    for cell in quantised.activation_quantisers(net):
-        found[cell.name] = Scale(*(value.asnumpy() for value in cell.scale_and_zero_point()), cell.grid.symmetric)
-    return Grids(found, float_layers)
-
-
-def written(net: network.SegFormer, path: Path, grids: Grids, sides: tuple = (2, *SIZE)):
+def written(net: network.SegFormer, path: Path, sides: tuple = (2, *SIZE)):
     """The graph, the model and the differences of the file to the network."""
-    graph = Graph({parameter.name: parameter.asnumpy() for parameter in net.get_parameters()}, grids)
+    graph = Graph({parameter.name: parameter.asnumpy() for parameter in net.get_parameters()}, grids_of(net))
     model = onnx_graph.model(graph, "mit_b0", {"model": "segformer"}, sides)
     return graph, model, integer_file.write(model, loop.predictor(net), path, {"random": images()}, TOLERANCE)
 
@@ -98,7 +92,7 @@ def net(small_network) -> network.SegFormer:
 def file(net, tmp_path_factory):
     """Path, graph, model, differences."""
     path = tmp_path_factory.mktemp("file") / "net.onnx"
-    return (path, *written(net, path, grids_of(net)))
+    return (path, *written(net, path))
 
 
 class TestNetwork:
@@ -120,6 +114,22 @@ class TestNetwork:
         image = next(cell for cell in quantised.activation_quantisers(net) if cell.name == "backbone.image")
         expected = np.mean([[images(2, seed).min(), images(2, seed).max()] for seed in (0, 1)], axis=0)
         np.testing.assert_allclose(image.range.asnumpy(), expected, rtol=1e-5)
+
+    @pytest.mark.parametrize("method", ["percentile", "mse", "entropy"])
+    def test_other_methods_draw_ranges_in(self, net, method):
+        """And leave nothing behind that a checkpoint would hold."""
+        other = calibrated(method=method)
+        widest = {cell.name: cell.range.asnumpy() for cell in quantised.activation_quantisers(net)}
+        narrower = 0
+        for cell in quantised.activation_quantisers(other):
+            (least, greatest), (lowest, highest) = cell.range.asnumpy(), widest[cell.name]
+            slack = 1e-3 * (highest - lowest)
+            assert lowest - slack <= least <= 0 <= greatest <= highest + slack
+            narrower += (greatest - least) < 0.99 * (highest - lowest)
+        assert narrower > 0
+        assert not [p.name for p in other.get_parameters() if p.name.endswith(".counts")]
+        exact, near = (each(Tensor(images())).asnumpy() for each in (float_network(), other))
+        assert np.abs(exact - near).mean() < 0.05 * np.ptp(exact)
 
     def test_is_near_the_float_network(self, net):
         exact, near = (each(Tensor(images())).asnumpy() for each in (float_network(), net))
@@ -151,10 +161,6 @@ class TestNetwork:
         assert "backbone.image.range" in moved
         assert all(name.endswith(".range") for name in moved)
 
-    def test_unknown_float_layer_is_refused(self):
-        with pytest.raises(UsageError, match=r"float_layers names 'x'.*backbone\.stages\.0\.patch_embed\.proj"):
-            quantised.quantise(float_network(), 0.9, ("x",), None)
-
 
 class TestFile:
     def test_every_layer_runs_with_integers(self, file):
@@ -183,21 +189,10 @@ class TestFile:
         assert all(stored[name].dtype == np.int8 and np.abs(stored[name]).max() == 127 for name in wholes)
 
     def test_for_any_size(self, net, tmp_path):
-        *_, found = written(net, tmp_path / "any.onnx", grids_of(net), onnx_graph.FREE)
+        *_, found = written(net, tmp_path / "any.onnx", onnx_graph.FREE)
         assert found["random"] < TOLERANCE * 10
         odd = np.random.default_rng(0).standard_normal((1, 3, 70, 101)).astype(np.float32)
         assert exporting.reload(tmp_path / "any.onnx")(odd).shape == (1, CLASSES, 70, 101)
-
-    def test_layers_that_stay_float(self, tmp_path):
-        names = ("first", "backbone.stages.1.blocks.0.attn.kv", "decode_head.linear_c.2")
-        layers = frozenset(quantised.layer_names(names))
-        net = calibrated(names)
-        graph, model, _ = written(net, tmp_path / "net.onnx", grids_of(net, layers))
-        stored = {tensor.name for tensor in model.graph.initializer}
-        missing = {name for name in (folded.name for folded in graph.folded) if f"{name}.weight.whole" not in stored}
-        assert not missing
-        assert len(graph.folded) == CONVOLUTIONS + DENSE - 4  # k and v count apart
-        assert integer_file.integer_kernels(tmp_path / "net.onnx", onnx_graph.RESIZED)["layers in float"] == 4
 
     def test_a_file_of_another_network_is_refused(self, net, file, tmp_path):
         other = calibrated()
@@ -260,7 +255,7 @@ class TestCommands:
 
     def test_checkpoint_says_how_it_was_quantised(self, calibrated_file):
         meta = checkpoint.read(str(calibrated_file)).meta
-        assert meta["quantisation"] == {"bits": 8, "float_layers": [], "range_decay": 0.99}
+        assert meta["quantisation"] == {"bits": 8, "range_decay": 0.99}
 
     def test_file_is_scored_and_is_small(self, place, exported, calibrated_file):
         scores = {}

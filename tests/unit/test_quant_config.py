@@ -150,3 +150,11 @@ def test_report_has_a_row_per_tensor_and_a_picture(tmp_path):
 def test_noise_ratio():
     assert layer_report.sqnr_db(100.0, 1.0) == pytest.approx(20)
     assert layer_report.sqnr_db(1.0, 0.0) == float("inf")
+
+
+def test_ranges_have_a_phase_of_their_own():
+    entered = []
+    phases = Phases(lambda: lambda lr: None, lambda phase, _: entered.append(phase), 0, 4, 2)
+    for _ in range(6):
+        phases.run(0.1)
+    assert entered == [Phase(True, False, False), Phase(True, False, True), Phase(True, True, True)]

@@ -40,19 +40,12 @@ class Scale(NamedTuple):
     is_signed: bool
 
 
-class Grids(NamedTuple):
-    """What a quantised network adds: grids of activations by name, and the layers whose weights stay float."""
-
-    activations: Mapping[str, Scale]
-    float_layers: frozenset[str]
-
-
 class Graph(onnx_graph.Graph):
     """A growing graph with SegFormer's layers; every method returns the name of the tensor that it adds."""
 
-    def __init__(self, arrays: dict[str, np.ndarray], grids: Grids | None = None):
+    def __init__(self, arrays: dict[str, np.ndarray], activations: Mapping[str, Scale] | None = None):
         super().__init__()
-        self.arrays, self.quantised = arrays, grids
+        self.arrays, self.activations = arrays, activations
         self.folded: list[FoldedOnGrid] = []
         self.coarser = 0  # channels whose weights were made coarser so that their bias fits
         self.batch = self.apply("Shape", IMAGE, start=0, end=1)
@@ -80,15 +73,15 @@ class Graph(onnx_graph.Graph):
 
     def point(self, x: str, name: str) -> str:
         """Where the quantised network puts `x` on a grid; `x` itself in a graph of floats."""
-        if self.quantised is None:
+        if self.activations is None:
             return x
-        scale, zero_point, is_signed = self.quantised.activations[name]
+        scale, zero_point, is_signed = self.activations[name]
         return self.on_signed_grid(x, name, scale) if is_signed else self.on_grid(x, name, scale, zero_point)
 
     def weight_and_bias(self, x: str, name: str, weight: np.ndarray, bias: np.ndarray, axis: int) -> tuple[str, str]:
         """Tensors of a layer that reads `x`; weight (C_out, ...), whose output channels are stored on `axis`."""
         turned = weight if axis == 0 else weight.T
-        if x not in self.grids or (self.quantised is not None and layer_of(name) in self.quantised.float_layers):
+        if x not in self.grids:
             return self.value(turned), self.value(bias)
         folded, changed = weights.per_channel(name, weight, bias, WEIGHTS).with_room_for_bias(self.grids[x].scale)
         self.coarser += changed
@@ -147,17 +140,11 @@ class Graph(onnx_graph.Graph):
 
     def gelu(self, x: str) -> str:
         """Exact GELU: x times the normal distribution's share below x."""
-        if self.quantised is not None:
+        if self.activations is not None:
             return self.apply("Gelu", x)
         erf = self.apply("Erf", self.apply("Mul", x, self.value(np.sqrt(HALF))))
         share = self.apply("Add", self.apply("Mul", erf, self.value(HALF)), self.value(HALF))
         return self.apply("Mul", x, share)
-
-
-def layer_of(name: str) -> str:
-    """The network's layer that a layer of the graph belongs to: keys and values are one dense layer there."""
-    start, _, last = name.rpartition(".")
-    return f"{start}.kv" if last in ("k", "v") else name
 
 
 def attention(graph: Graph, x: str, size: str, name: str, heads: int, reduction: int) -> str:
@@ -248,7 +235,7 @@ def model(graph: Graph, backbone: str, metadata: dict, sides: tuple[int | str, .
     else:
         graph.resize(logits, graph.size(IMAGE), output=LOGITS)
     classes = len(graph.arrays["decode_head.linear_pred.bias"])
-    opset = OPSET if graph.quantised is None else INTEGER_OPSET
+    opset = OPSET if graph.activations is None else INTEGER_OPSET
     return graph.checked(
         "segformer", [batch, 3, height, width], (LOGITS, [batch, classes, height, width]), metadata, opset
     )

@@ -16,7 +16,7 @@ from src.segformer import checkpoints
 from src.segformer.config import Config
 from src.segformer.data import dataset
 from src.segformer.export import conversion, onnx_graph
-from src.segformer.export.onnx_graph import Graph, Grids, Scale
+from src.segformer.export.onnx_graph import Graph, Scale
 from src.segformer.network import SegFormer
 from src.segformer.predicting import pictures
 from src.segformer.predicting.prediction import padded
@@ -34,9 +34,7 @@ def run(checkpoint: Checkpoint, cfg: Config, metadata: dict) -> int:
         cfg = conversion.beside(cfg)
     library, _ = availability.find_library(cfg.cpu_kernels if cfg.device == "CPU" else "off")
     net = checkpoints.network_of(checkpoint, cfg, library)
-    graph = Graph(
-        {parameter.name: parameter.asnumpy() for parameter in net.get_parameters()}, grids_of(net, checkpoint)
-    )
+    graph = Graph({parameter.name: parameter.asnumpy() for parameter in net.get_parameters()}, grids_of(net))
     sides = onnx_graph.FREE if cfg.dynamic_size else (conversion.BATCH, *cfg.base_size)
     model = onnx_graph.model(graph, cfg.backbone, metadata, sides)
     path = exporting.path_of(Path(cfg.export_name).expanduser(), "ONNX")
@@ -50,13 +48,13 @@ def run(checkpoint: Checkpoint, cfg: Config, metadata: dict) -> int:
     return 0
 
 
-def grids_of(net: SegFormer, checkpoint: Checkpoint) -> Grids:
-    """What the writer of the graph has to know of a quantised network."""
+def grids_of(net: SegFormer) -> dict[str, Scale]:
+    """The activations' grids by name, for the writer of the graph."""
     activations = {}
     for quantiser in activation_quantisers(net):
         scale, zero_point = (value.asnumpy() for value in quantiser.scale_and_zero_point())
         activations[quantiser.name] = Scale(scale, zero_point, quantiser.grid.symmetric)
-    return Grids(activations, frozenset(checkpoints.float_layers(checkpoint)))
+    return activations
 
 
 def example_views(cfg: Config) -> np.ndarray:

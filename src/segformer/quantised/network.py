@@ -13,12 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from mindspore import Tensor, float32, nn, ops
 
 from src.cpu_kernels import rewrite
-from src.engine.errors import UsageError
 from src.quantisation.grid import Grid
 from src.quantisation.quantiser import ActivationQuantiser, WeightQuantiser, fold_factor
 from src.segformer.network import (
@@ -33,34 +31,21 @@ from src.segformer.network import (
     to_tokens,
 )
 
-FIRST, LAST = "backbone.stages.0.patch_embed.proj", "decode_head.linear_pred"
 WEIGHTS = Grid(8, symmetric=True, narrow=True)
 UNSIGNED, SIGNED = Grid(8), Grid(8, symmetric=True)
 
 
 class Quantisers:
-    """Makes the quantisers of one network; `float_layers` are the layers whose weights get none."""
+    """Makes the quantisers of one network."""
 
-    def __init__(self, range_decay: float, float_layers: tuple[str, ...], library: Path | None):
+    def __init__(self, range_decay: float, library: Path | None):
         self.decay, self.library = range_decay, library
-        self.float_layers = layer_names(float_layers)
-        self.layers: list[str] = []  # all names, in order
 
     def activation(self, name: str, grid: Grid = UNSIGNED) -> ActivationQuantiser:
         return ActivationQuantiser(name, grid, self.decay, self.library)
 
-    def weight(self, layer: str) -> WeightQuantiser | None:
-        self.layers.append(layer)
-        if layer in self.float_layers:
-            return None
+    def weight(self, layer: str) -> WeightQuantiser:
         return WeightQuantiser(f"{layer}.weight", WEIGHTS, True, self.library)
-
-    def require_known(self) -> None:
-        """Raise where a layer is to stay float that there is not."""
-        for name in sorted(self.float_layers - set(self.layers)):
-            raise UsageError(
-                f"float_layers names '{name}', which the network lacks; its layers are {', '.join(self.layers)}"
-            )
 
 
 class QuantLayer(nn.Cell):
@@ -69,8 +54,7 @@ class QuantLayer(nn.Cell):
     def __init__(self, name: str, layer: nn.Cell, quantisers: Quantisers):
         super().__init__(auto_prefix=False)
         self.weight, self.bias = layer.weight, layer.bias
-        self.quantiser: Any = quantisers.weight(name)  # None is not asked, which graph mode need not be told again
-        self.quantising = self.quantiser is not None
+        self.quantiser, self.quantising = quantisers.weight(name), True
 
     def on_grid(self) -> Tensor:
         if not self.quantising:
@@ -205,9 +189,8 @@ class QuantHead(nn.Cell):
         super().__init__(auto_prefix=False)
         self.linear_c, self.linear_fuse, self.bn, self.width = head.linear_c, head.linear_fuse, head.bn, head.width
         self.quantisers = nn.CellList(
-            [quantisers.weight(f"{name}.linear_c.{index}") or nn.Identity() for index in range(len(head.linear_c))],
-            auto_prefix=False,
-        )  # Identity stands for a layer that stays float
+            [quantisers.weight(f"{name}.linear_c.{index}") for index in range(len(head.linear_c))], auto_prefix=False
+        )
         self.fused = quantisers.activation(f"{name}.linear_pred.input")
         self.linear_pred = QuantDense(f"{name}.linear_pred", head.linear_pred, quantisers)
         self.quantising = True
@@ -231,19 +214,18 @@ class QuantHead(nn.Cell):
         return to_map(self.linear_pred(to_tokens(x)), height, width).astype(float32)
 
 
-def quantise(net: SegFormer, range_decay: float, float_layers: tuple[str, ...], library: Path | None) -> SegFormer:
+def quantise(net: SegFormer, range_decay: float, library: Path | None) -> SegFormer:
     """Put the quantised cells into a float network in place; training, evaluation and export all do.
 
     `library` holds the CPU kernels, for networks that are not exported.
     """
-    quantisers = Quantisers(range_decay, float_layers, library)
+    quantisers = Quantisers(range_decay, library)
     image = quantisers.activation("backbone.image")
     stages = net.backbone.stages
     for name, stage in list(stages.name_cells().items()):
         quantised = QuantStage(f"backbone.stages.{name}", stage, quantisers)
         rewrite.replace_child(stages, name, QuantFirstStage(quantised, image) if name == "0" else quantised)
     rewrite.replace_child(net, "decode_head", QuantHead("decode_head", net.decode_head, quantisers))
-    quantisers.require_known()
     return net
 
 
@@ -251,17 +233,10 @@ def activation_quantisers(net: SegFormer) -> Iterator[ActivationQuantiser]:
     return (cell for _, cell in net.cells_and_names() if isinstance(cell, ActivationQuantiser))
 
 
-def layer_names(float_layers: tuple[str, ...]) -> set[str]:
-    """float_layers with the names that 'first' and 'last' stand for."""
-    return {{"first": FIRST, "last": LAST}.get(name, name) for name in float_layers}
-
-
 def set_calibrating(net: SegFormer, calibrating: bool) -> None:
     """Whether extremes are summed up and nothing is quantised. For graphs that are compiled afterwards."""
     for cell in activation_quantisers(net):
         cell.summing = calibrating
     for _, cell in net.cells_and_names():
-        if isinstance(cell, QuantLayer):
-            cell.quantising = cell.quantiser is not None and not calibrating
-        elif isinstance(cell, QuantHead):
+        if isinstance(cell, (QuantLayer, QuantHead)):
             cell.quantising = not calibrating
