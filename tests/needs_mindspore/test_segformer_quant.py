@@ -35,6 +35,7 @@ from tests.segmentation_data import write_generic  # noqa: E402
 
 CLASSES, IGNORED = 4, 255
 SMALL = Variant((8, 16, 20, 32), (1, 1, 1, 1), 32)  # one block per stage: less to compile
+FULL = VARIANTS["mit_b0"]  # which the commands use
 SIZE = (64, 96)
 CONVOLUTIONS, DENSE = 11, 4 * 6 + 4 + 1  # q, k, v, proj, fc1, fc2 of each block; the head's
 
@@ -229,7 +230,7 @@ class TestCommands:
         }  # fmt: skip
         write_settings(folder / "tiny.yaml", settings)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(VARIANTS, "mit_b0", Variant((32, 64, 160, 256), (2, 2, 2, 2), 256))
+            patch.setitem(VARIANTS, "mit_b0", FULL)
             net = network.build("mit_b0", 3, 0, seed=1)
         meta = {"model": "segformer", "backbone": "mit_b0", "decoder_dim": 256}
         checkpoint.save(folder / "float.ckpt", checkpoint.arrays_of(net.get_parameters()), meta)
@@ -279,7 +280,8 @@ class TestCommands:
         moving = "decode_head.bn.moving_mean"
         np.testing.assert_array_equal(trained.arrays[moving], before.arrays[moving])
 
-    def test_a_float_training_takes_the_weights_of_a_quantised_checkpoint(self, place, calibrated_file):
+    def test_a_float_training_takes_the_weights_of_a_quantised_checkpoint(self, place, calibrated_file, monkeypatch):
+        monkeypatch.setitem(VARIANTS, "mit_b0", FULL)
         cfg = dataclasses.replace(configuration(place), quant=False)
         loaded = checkpoints.load(network.build("mit_b0", 3, 0, seed=5), checkpoints.read(str(calibrated_file)), cfg)
         assert "loaded" in loaded
