@@ -5,25 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor
 
 from src.classification.dataset import Loader
 from src.mobilenetv2.network import MobileNetV2
 from src.mobilenetv2_quant import network
-from src.mobilenetv2_quant.quantiser import LearnedActivationQuantiser, LearnedWeightQuantiser
-
-
-class Observed(nn.Cell):
-    """A cell of its own, because graphs are kept by cell and this one is compiled while the quantisers add up."""
-
-    def __init__(self, net: nn.Cell):
-        super().__init__(auto_prefix=False)
-        self.net = net
-
-    def construct(self, image: Tensor) -> Tensor:
-        return self.net(image)
+from src.quantisation.calibration import observe
+from src.quantisation.quantiser import LearnedActivationQuantiser, LearnedWeightQuantiser
 
 
 def batches(loader: Loader, count: int) -> Iterable[np.ndarray]:
@@ -35,22 +24,14 @@ def batches(loader: Loader, count: int) -> Iterable[np.ndarray]:
     return (image for image, _ in some.eval_batches(batch_size))
 
 
-def calibrate(net: MobileNetV2, images: Iterable[np.ndarray]) -> int:
-    """Set every range to the mean of the batches' extremes in the float network; returns the number of batches.
+def calibrate(net: MobileNetV2, images: Iterable[np.ndarray], method: str = "minmax") -> int:
+    """Set every range from the float network's activations, see quantisation.calibration; the number of batches.
 
     Learned steps start from there.
     """
-    quantisers = list(network.activation_quantisers(net))
-    for quantiser in quantisers:
-        ops.assign(quantiser.range, Tensor(np.zeros(2), ms.float32))
     network.set_calibrating(net, True)
-    observed, count = Observed(net).set_train(False), 0
-    for image in images:
-        observed(Tensor(image))
-        count += 1
+    count = observe(net, list(network.activation_quantisers(net)), (Tensor(image) for image in images), method)
     network.set_calibrating(net, False)
-    for quantiser in quantisers:
-        ops.assign(quantiser.range, quantiser.range / count)
     start_learning(net)
     return count
 

@@ -9,13 +9,14 @@ from src.engine.config import changed, option
 from src.engine.errors import UsageError
 from src.engine.job_keys import JobKeys
 from src.mobilenetv2 import config
+from src.quantisation import config as quantisation
+from src.quantisation.config import TRAIN
 
 EXPORTABLE_BITS = 8  # of activations: ONNX below opset 21 knows no narrower ones
-TRAIN = ("train",)
 
 
 @dataclass(frozen=True)
-class Quantisation:
+class Quantisation(quantisation.Quantisation):
     """Grids of weights and activations, and how training finds them."""
 
     quant_method: str = option(
@@ -29,32 +30,20 @@ class Quantisation:
     activation_symmetric: bool = option("activations: zero point 0", False)
     activation_narrow_range: bool = option("activations: leave the lowest number out (-127..127)", False)
     float_layers: str = option("layers that stay float: 'first', 'last' or names as in the report, with commas", "")
-    range_decay: float = option("share of the old activation range that a step keeps", 0.999, low=0, below=1)
     quant_delay: int = option("steps that only observe ranges before quantisation begins", 0, low=0, read_by=TRAIN)
+    quant_freeze_ranges: int = option(
+        "steps after which activation ranges stay as they are; 0 keeps the calibrated ones",
+        10_000_000,
+        low=0,
+        read_by=TRAIN,
+    )
     freeze_bn: int = option(
         "steps after which BN uses and keeps its moving statistics", 10_000_000, low=0, read_by=TRAIN
     )
-    calibration_batches: int = option(
-        "batches that give the activation ranges before training starts, unless a quantised checkpoint does",
-        8,
-        low=1,
-        read_by=TRAIN,
-    )
-    calibrate_only: int = option(
-        "train.py: take the ranges from so many batches and train nothing, 0 is off", 0, low=0, read_by=TRAIN
-    )
 
 
 @dataclass(frozen=True)
-class Export:
-    """The report that is written beside the exported file."""
-
-    report_path: str = option("export: report per layer as FILE.csv and FILE.png; empty puts it beside the file", "")
-    report_images: int = option("export: images that the report measures noise on", 8, low=1)
-
-
-@dataclass(frozen=True)
-class Config(config.Config, Quantisation, Export):
+class Config(config.Config, Quantisation, quantisation.Export):
     """MobileNetV2's values, with those of quantisation-aware training; the defaults are this project's."""
 
     model: str = option("which model", "mobilenetv2_quant", choices=("mobilenetv2_quant",))
@@ -89,6 +78,7 @@ class Config(config.Config, Quantisation, Export):
         report = ("report_path", "report_images")
         return super().switched_off(command) + [
             (train and bool(self.calibrate_only), ("calibration_batches", "run_eval"), "calibrate_only trains nothing"),
+            (train and self.quant_method == "lsq", ("quant_freeze_ranges",), "quant_method lsq learns steps"),
             (train and self.freeze_layer == "none", ("freeze_layer",), "the quantised network is trained as a whole"),
             (
                 export and not self.writes_integers(),

@@ -20,8 +20,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from src.cpu_kernels.custom import custom_operator, settings
-from src.mobilenetv2.network import BN_EPS
-from src.mobilenetv2_quant.quantiser import MAXIMUM, MINIMUM, RELU6, ROUND
+from src.quantisation.quantiser import BN_EPS, MAXIMUM, MINIMUM, RELU6, ROUND
 
 UNSIGNED = 128.0  # onnxruntime's zero points are those of uint8, q + 128
 SUM_OF, CONCATENATED = ops.ReduceSum(), ops.Concat()

@@ -8,8 +8,9 @@ from mindspore import nn
 from src.mobilenetv2.network import InvertedResidual, MobileNetV2
 from src.mobilenetv2_quant import folding
 from src.mobilenetv2_quant.network import ACTIVATION_QUANTISERS, QuantConv, QuantDense, QuantSum
-from src.mobilenetv2_quant.onnx_graph import IMAGE, SCORES, Graph
-from src.mobilenetv2_quant.quantiser import RELU6
+from src.quantisation import weights
+from src.quantisation.onnx_graph import IMAGE, SCORES, Graph
+from src.quantisation.quantiser import RELU6
 
 
 class Writer:
@@ -17,7 +18,7 @@ class Writer:
 
     def __init__(self):
         self.graph = Graph()
-        self.folded: list[folding.FoldedOnGrid] = []
+        self.folded: list[weights.FoldedOnGrid] = []
         self.coarser = 0  # channels whose weights were made coarser so that their bias fits
         self.clipped = 0  # ReLU6 that the grid after it does not do, so that no integer kernel runs the layer
 
@@ -88,11 +89,11 @@ class Writer:
     def weight_and_bias(self, x: str, layer: QuantConv | QuantDense, axis: int) -> tuple[str, str]:
         """The layer's tensors, int8 and int32 where it and its input `x` are quantised; output channels on `axis`."""
         folded, name, source = folding.fold(layer), layer.name, self.graph.grids.get(x)
-        if not isinstance(folded, folding.FoldedOnGrid):
+        if not isinstance(folded, weights.FoldedOnGrid):
             turned = folded.weight if axis == 0 else folded.weight.T
             return self.graph.constant(f"{name}.weight", turned), self.graph.constant(f"{name}.bias", folded.bias)
         if source is not None:
-            folded, changed = folding.with_room_for_bias(folded, source.scale)
+            folded, changed = folded.with_room_for_bias(source.scale)
             self.coarser += changed
         self.folded.append(folded)
         turned = folded.whole if axis == 0 else folded.whole.T
@@ -100,5 +101,5 @@ class Writer:
         if source is None:
             return weight, self.graph.constant(f"{name}.bias", folded.bias)
         scale = source.scale * folded.scale
-        whole = folding.whole_bias(folded.bias, scale)
+        whole = weights.whole_bias(folded.bias, scale)
         return weight, self.graph.dequantised(f"{name}.bias", whole, scale, np.zeros(len(scale)), axis=0)

@@ -17,7 +17,7 @@ from src.engine.errors import UsageError
 from src.mobilenetv2 import network
 from src.mobilenetv2_quant import integer_cells
 from src.mobilenetv2_quant.config import Config
-from src.mobilenetv2_quant.quantiser import (
+from src.quantisation.quantiser import (
     ActivationQuantiser,
     Grid,
     LearnedActivationQuantiser,
@@ -234,13 +234,14 @@ def set_calibrating(net: network.MobileNetV2, calibrating: bool) -> None:
         layer.quantising = layer.quantiser is not None and not calibrating
 
 
-def set_phase(net: network.MobileNetV2, quantising: bool, frozen: bool) -> None:
-    """What training does: quantise or only observe; BN with the batch's statistics or, frozen, with the moving ones.
+def set_phase(net: network.MobileNetV2, quantising: bool, frozen: bool, ranges_frozen: bool = False) -> None:
+    """What training does: quantise or only observe; BN with the batch's statistics or, frozen, with the moving ones;
+    ranges that move with the batches or, frozen, stay.
 
     For training steps that are compiled afterwards; evaluation always quantises with what has been observed.
     """
     for cell in activation_quantisers(net):
-        cell.quantising = quantising
+        cell.quantising, cell.moving = quantising, not ranges_frozen
     for layer in layers(net):
         layer.delayed = not quantising
     for _, cell in net.cells_and_names():

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+NEVER = 2**62  # steps
+
 
 class Phase(NamedTuple):
     """What a training step does; see network.set_phase."""
 
     quantising: bool
-    frozen: bool
+    frozen: bool  # batch normalisation
+    ranges_frozen: bool = False
 
 
-def phase_at(step: int, quant_delay: int, freeze_bn: int) -> Phase:
+def phase_at(step: int, quant_delay: int, freeze_bn: int, freeze_ranges: int = NEVER) -> Phase:
     """The phase of the step after which `step` + 1 steps of the whole run are done."""
-    return Phase(step >= quant_delay, step >= freeze_bn)
+    return Phase(step >= quant_delay, step >= freeze_bn, step >= freeze_ranges)
 
 
 class Phases:
@@ -31,9 +34,10 @@ class Phases:
         enter: Callable[[Phase, int], None],
         quant_delay: int,
         freeze_bn: int,
+        freeze_ranges: int = NEVER,
     ):
         self._make_step, self._enter = make_step, enter
-        self._borders = quant_delay, freeze_bn
+        self._borders = quant_delay, freeze_bn, freeze_ranges
         self._steps: dict[Phase, Callable] = {}
         self._done = 0
 

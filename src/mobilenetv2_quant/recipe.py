@@ -52,8 +52,8 @@ def train(cfg: Config) -> int:
         elif run.resumed is None:
             loader = Loader(images, MOBILENETV2_QUANT.transforms, cfg, bad_files(images, cfg, say))
             wanted = cfg.calibrate_only or cfg.calibration_batches
-            count = calibration.calibrate(net, calibration.batches(loader, wanted))
-            say(f"activation ranges from {count} batches of {cfg.batch_size} images")
+            count = calibration.calibrate(net, calibration.batches(loader, wanted), cfg.calibration_method)
+            say(f"activation ranges from {count} batches of {cfg.batch_size} images ({cfg.calibration_method})")
         if cfg.calibrate_only:
             arrays = files.arrays_of(net.get_parameters())
             run.save_weights(CALIBRATED, arrays, -1.0, f"after calibration; check {cfg.pretrain_ckpt}")
@@ -81,10 +81,11 @@ def train_step(trained: Trained, cfg: Config, run: Run) -> TrainStep:
         if 0 < done == cfg.quant_delay:
             run.rank.share_statistics(net)  # what is trained has to begin alike on all ranks
             calibration.start_learning(net)  # from what the steps before have observed
-        if cfg.quant_delay or phase.frozen:
-            run.journal.line(f"from here on: quantising {phase.quantising}, BN frozen {phase.frozen}")
+        if cfg.quant_delay or phase.frozen or phase.ranges_frozen:
+            ranges = ", ranges frozen True" if phase.ranges_frozen else ""
+            run.journal.line(f"from here on: quantising {phase.quantising}, BN frozen {phase.frozen}{ranges}")
 
-    phases = Phases(make, enter, cfg.quant_delay, cfg.freeze_bn)
+    phases = Phases(make, enter, cfg.quant_delay, cfg.freeze_bn, cfg.quant_freeze_ranges)
     return training.watched(replace(make(), run=phases.run, begin=phases.begin), cfg, run)
 
 

@@ -13,10 +13,12 @@ from src.segformer import names
 from src.segformer.config import Config
 from src.segformer.data.class_list import ClassList
 from src.segformer.network import SegFormer, build
+from src.segformer.quantised.network import activation_quantisers, quantise
 from src.segformer.variants import decoder_width
 
 MODEL = "segformer"
 STORED_RECIPES = {"original": "seed"}  # the word of all checkpoints, so that those of earlier versions resume
+QUANTISATION, BITS = "quantisation", 8
 FUSE = "decode_head.linear_fuse.weight"
 
 
@@ -29,7 +31,13 @@ def metadata(cfg: Config, classes: ClassList) -> dict:
         "classes": class_table(classes),
         "recipe": STORED_RECIPES.get(cfg.recipe, cfg.recipe),
         "seed": cfg.seed,
+        **({QUANTISATION: quantisation_of(cfg)} if cfg.quant else {}),
     }
+
+
+def quantisation_of(cfg: Config) -> dict:
+    """What decides the meaning of a quantised checkpoint's numbers."""
+    return {"bits": BITS, "range_decay": cfg.range_decay}
 
 
 def class_table(classes: ClassList) -> dict:
@@ -89,8 +97,11 @@ def load(net: SegFormer, checkpoint: Checkpoint, cfg: Config) -> str:
     return files.load(net, files.weights(checkpoint), str(checkpoint.path), skip="" if fits else names.HEAD_PREFIX)
 
 
-def network_of(checkpoint: Checkpoint, cfg: Config, **options: Any) -> SegFormer:
-    """The network that a checkpoint holds, for evaluation, inference or export; `options` go to network.build."""
+def network_of(checkpoint: Checkpoint, cfg: Config, library: Path | None = None, **options: Any) -> SegFormer:
+    """The network that a checkpoint holds, quantised where that is, for evaluation, inference or export.
+
+    `options` go to network.build; `library` holds the kernels of the quantisers, for what is not exported.
+    """
     require_backbone(checkpoint, cfg)
     if not has_head(checkpoint):
         raise ZooError(f"{checkpoint.path} holds an encoder without a decode head; train from it first")
@@ -100,5 +111,16 @@ def network_of(checkpoint: Checkpoint, cfg: Config, **options: Any) -> SegFormer
     if cfg.decoder_dim not in (0, width):
         raise UsageError(f"decoder_dim is {cfg.decoder_dim} and {checkpoint.path} has {width}; give {width} or 0")
     net = build(cfg.backbone, classes, width, cfg.seed, **options)
+    if QUANTISATION in checkpoint.meta:
+        quantise(net, checkpoint.meta[QUANTISATION]["range_decay"], library)
     files.load(net, files.weights(checkpoint), str(checkpoint.path))
     return net
+
+
+def load_ranges(net: SegFormer, checkpoint: Checkpoint | None, cfg: Config) -> bool:
+    """Take the ranges of a quantised network from the checkpoint it starts from; whether that has them."""
+    if checkpoint is None or checkpoint.meta.get(QUANTISATION) != quantisation_of(cfg) or cfg.calibrate_only:
+        return False
+    ranges = [quantiser.range for quantiser in activation_quantisers(net)]
+    files.assign(ranges, files.weights(checkpoint), str(checkpoint.path))
+    return True

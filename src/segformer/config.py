@@ -8,6 +8,8 @@ from pathlib import Path
 from src.engine.config import changed, option, require_data, require_file, require_images, shared, unused
 from src.engine.errors import UsageError
 from src.engine.job_keys import JobKeys
+from src.quantisation import config as quantisation
+from src.quantisation.config import TRAIN
 from src.segformer.variants import REDUCTIONS, SMALLEST_SIDE, VARIANTS
 
 MOST_ENLARGED = 2.0  # times base_size, by the random resize of training
@@ -23,10 +25,9 @@ class Data(shared.Data):
 
     data_path: str = option(
         "train and eval: Cityscapes, or a folder with images/ and masks/, or a .tar or .zip file of either; infer: an "
-        "image or a folder",
+        "image or a folder; export: pictures for the report of a quantised network",
         "./data/cityscapes/",
         aliases=("dataset_path",),
-        read_by=PREDICTING,
         is_input=True,
     )
     class_list: str = option(
@@ -111,6 +112,18 @@ class Training(shared.Training):
 
 
 @dataclass(frozen=True)
+class Quantisation(quantisation.Quantisation):
+    """A network in 8 bits; whatever reads its checkpoint finds in there how it was quantised."""
+
+    quant: bool = option(
+        "train in 8 bits, after a calibration on a few batches, or with calibrate_only instead",
+        False,
+        read_by=TRAIN,
+    )
+    range_decay: float = changed(quantisation.Quantisation, "range_decay", 0.99, read_by=TRAIN)
+
+
+@dataclass(frozen=True)
 class Checkpoints(shared.Checkpoints):
     """What a run writes."""
 
@@ -164,7 +177,7 @@ class Inference(shared.Inference):
 
 
 @dataclass(frozen=True)
-class Export:
+class Export(quantisation.Export):
     """What export.py writes."""
 
     export_ckpt_path: str = option("checkpoint to export", "", aliases=("ckpt_file",), is_input=True)
@@ -217,7 +230,20 @@ class Unused:
 
 
 @dataclass(frozen=True)
-class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export, Device, Cloud, Unused, shared.Shared):
+class Config(
+    Data,
+    Network,
+    Training,
+    Quantisation,
+    Checkpoints,
+    Evaluation,
+    Inference,
+    Export,
+    Device,
+    Cloud,
+    Unused,
+    shared.Shared,
+):
     """Values that the recipe reads; built once by src.engine.config and never changed."""
 
     model: str = option("which model", "segformer", choices=("segformer",))
@@ -259,7 +285,7 @@ class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export
                 "export": ("export_ckpt_path", either),
             },
             run_folder="checkpoint_path",
-            results=("per_class_csv", "eval_json", "infer_output_path", "export_name"),
+            results=("per_class_csv", "eval_json", "infer_output_path", "export_name", "report_path"),
             export_reads_data=False,
         )
 
@@ -276,9 +302,14 @@ class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export
         averages = self.flip or len(self.multi_scale) > 1
         evaluated = ("eval_start_epoch", "eval_interval", "save_best_ckpt", "eval_log_interval")
         saved = ("save_checkpoint_epoch_interval", "save_best_ckpt")
+        quantised = ("range_decay", "calibration_batches", "calibration_method", "calibrate_only")
+        export_is_float = command == "export" and self.export_format == "AIR"
         return super().switched_off(command) + [
             (self.dtype == "float32", ("amp_dtype",), f"amp_level is {self.amp_level}"),
             (train and not self.load_ckpt, ("pretrained_ckpt_path",), "load_ckpt is False"),
+            (train and not self.quant, quantised, "quant is False"),
+            (train and bool(self.calibrate_only), ("calibration_batches", "run_eval"), "calibrate_only trains nothing"),
+            (export_is_float, ("report_path", "report_images"), "export_format is AIR, and ONNX has a report"),
             (train and not self.warmup_steps, ("warmup_ratio",), "warmup_steps is 0"),
             (train and not self.run_eval, evaluated, "run_eval is False"),
             (train and not self.save_checkpoint, saved, "save_checkpoint is False"),
@@ -301,8 +332,22 @@ class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export
             require_file("resume", self.resume)
         elif self.load_ckpt and not (self.resume and self.has_checkpoints):
             require_file("pretrained_ckpt_path", self.pretrained_ckpt_path, " (--load_ckpt False starts anew)")
+        self._check_quantisation()
         if self.run_eval:
             self._check_prediction()
+
+    def _check_quantisation(self) -> None:
+        if not self.quant:
+            return
+        if self.dtype != "float32":
+            raise UsageError(
+                f"quant is True and the network computes in {self.dtype}, which is too coarse for grids of 8 bits: "
+                "rounding would move values to other steps than the integer network's; give --amp_level O0"
+            )
+        if self.calibrate_only and self.resume:
+            raise UsageError("calibrate_only trains nothing, so there is nothing to resume; leave one of the two out")
+        if self.calibrate_only and not self.load_ckpt:
+            raise UsageError("calibrate_only needs trained weights; give --load_ckpt True --pretrained_ckpt_path FILE")
 
     def _check_eval(self) -> None:
         require_data("data_path", self.data_path)

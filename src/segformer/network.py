@@ -34,9 +34,8 @@ def dropped(branch: Tensor, keep: Tensor) -> Tensor:
     return branch if keep is None else branch * keep.reshape(-1, 1, 1)
 
 
-@ops.constexpr
-def bilinear_matrix(source: int, target: int) -> Tensor:
-    """(target, source): each output row averages the two input rows that are nearest to its centre."""
+def bilinear_weights(source: int, target: int) -> np.ndarray:
+    """(target, source) float32: each output row averages the two input rows that are nearest to its centre."""
     centre = np.maximum((np.arange(target) + 0.5) * source / target - 0.5, 0.0)
     low = np.minimum(centre.astype(np.int64), source - 1)
     high = np.minimum(low + 1, source - 1)
@@ -44,7 +43,13 @@ def bilinear_matrix(source: int, target: int) -> Tensor:
     matrix = np.zeros((target, source))
     np.add.at(matrix, (np.arange(target), low), 1.0 - share)
     np.add.at(matrix, (np.arange(target), high), share)
-    return Tensor(matrix.astype(np.float32))
+    return matrix.astype(np.float32)
+
+
+@ops.constexpr
+def bilinear_matrix(source: int, target: int) -> Tensor:
+    """`bilinear_weights` for a graph."""
+    return Tensor(bilinear_weights(source, target))
 
 
 def resize(x: Tensor, height: int, width: int) -> Tensor:

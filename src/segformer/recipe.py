@@ -6,6 +6,7 @@ import dataclasses
 import time
 from pathlib import Path
 
+from src.cpu_kernels import availability
 from src.engine import device, precision
 from src.engine.comparison import Contender, Task
 from src.engine.config import to_yaml
@@ -13,9 +14,10 @@ from src.engine.data import stream
 from src.engine.data.archive import IndexFolder, index_folder
 from src.engine.errors import UsageError, ZooError
 from src.engine.export import exporting
+from src.engine.io import checkpoint as files_of
 from src.engine.io import files
 from src.engine.io.checkpoint import Checkpoint, Names
-from src.engine.io.run import RunSettings, open_run
+from src.engine.io.run import Run, RunSettings, open_run
 from src.engine.ranks import Rank
 from src.engine.training import run_training
 from src.segformer import checkpoints, network, on_cpu, report, training
@@ -24,8 +26,11 @@ from src.segformer.data import dataset
 from src.segformer.data.class_list import ClassList, read_class_list
 from src.segformer.data.labels import CITYSCAPES
 from src.segformer.export import comparing, conversion
+from src.segformer.network import SegFormer
 from src.segformer.predicting import inference, pictures
 from src.segformer.predicting.segmenter import Segmenter, open_segmenter
+from src.segformer.quantised import calibration, integer_file
+from src.segformer.quantised.network import quantise
 
 TRAIN, VAL = "train", "val"
 
@@ -44,6 +49,9 @@ def train(cfg: Config) -> int:
     net = network.build(cfg.backbone, cfg.class_num, cfg.decoder_dim, cfg.seed, sync_bn)
     precision.apply(net, cfg.dtype)
     loaded = checkpoints.load(net, initial, cfg) if initial else "weights start anew"
+    kernels, kernels_off = availability.find_library(cfg.cpu_kernels if cfg.quant and cfg.device == "CPU" else "off")
+    if cfg.quant:
+        quantise(net, cfg.range_decay, kernels)
     settings = run_settings(cfg, checkpoints.metadata(cfg, pairs.classes), initial is not None)
     with open_run(settings, rank) as run:
         if cfg.resume == "auto" and run.resumed is None and cfg.load_ckpt and initial is None:
@@ -53,12 +61,40 @@ def train(cfg: Config) -> int:
         say(f"{len(pairs.classes)} classes in {pairs.where}; {loaded}")
         if padding := dataset.padding_line(pairs, cfg):
             say(padding)
-        if cfg.device == "CPU":
+        if cfg.quant:
+            say("8 bits" + ("" if kernels else f"; CPU kernels off: {kernels_off}"))
+            if run.resumed is None:
+                say(first_ranges(net, initial, pairs, cfg))
+        elif cfg.device == "CPU":
             say(on_cpu.accelerate(net, cfg.cpu_kernels))
+        if cfg.calibrate_only and cfg.quant:
+            return save_calibrated(net, cfg, run)
         status = run_training(training.training(net, data, cfg, run), run)
         if status == 0:
             say(f"all train process done, cost:{time.perf_counter() - began:.0f}s")
         return status
+
+
+def first_ranges(net: SegFormer, initial: Checkpoint | None, pairs: dataset.Pairs, cfg: Config) -> str:
+    """Give a quantised network the ranges that it starts with; returns a sentence for the log."""
+    if checkpoints.load_ranges(net, initial, cfg):
+        return f"activation ranges are those of {cfg.pretrained_ckpt_path}"
+    count = calibration.calibrate(net, pairs, cfg, cfg.calibrate_only or cfg.calibration_batches)
+    if not count:
+        raise ZooError(f"no batch of {cfg.batch_size} images of {pairs.where} can be read to calibrate on; check it")
+    return f"activation ranges from {count} batches of {cfg.batch_size} images ({cfg.calibration_method})"
+
+
+def save_calibrated(net: SegFormer, cfg: Config, run: Run) -> int:
+    """Write the network whose ranges are known and whose weights are as they were."""
+    arrays, file = files_of.arrays_of(net.get_parameters()), calibrated_file(cfg)
+    run.save_weights(file, arrays, -1.0, f"after calibration; check {cfg.pretrained_ckpt_path}")
+    run.journal.line(f"calibrated network in {run.folder / file}")
+    return 0
+
+
+def calibrated_file(cfg: Config) -> str:
+    return f"segformer_{cfg.backbone}_calibrated.ckpt"
 
 
 def run_settings(cfg: Config, metadata: dict, starts_from_weights: bool) -> RunSettings:
@@ -72,6 +108,7 @@ def run_settings(cfg: Config, metadata: dict, starts_from_weights: bool) -> RunS
         config_text=to_yaml(cfg),
         resume=cfg.resume,
         started_from=cfg.pretrained_ckpt_path if starts_from_weights else "",
+        other_results=(calibrated_file(cfg),) if cfg.quant else (),
         save=cfg.save_checkpoint,
         save_best=cfg.save_best_ckpt,
         keep=cfg.keep_checkpoint_max,
@@ -183,6 +220,8 @@ def export(cfg: Config) -> int:
         "mean": cfg.img_norm_mean,
         "std": cfg.img_norm_std,
     }
+    if checkpoints.QUANTISATION in checkpoint.meta:
+        return integer_file.run(checkpoint, cfg, metadata)
     write = conversion.write_any_size if cfg.dynamic_size else conversion.write_fixed_size
     exporting.tell(*write(checkpoint, cfg, metadata))
     if cfg.export_format == "MINDIR":

@@ -18,18 +18,21 @@ from onnx import numpy_helper  # noqa: E402
 
 from src.classification import checkpoints as float_checkpoints  # noqa: E402
 from src.cpu_kernels import availability, rewrite  # noqa: E402
-from src.engine import config, device  # noqa: E402
+from src.engine import config, device, loop  # noqa: E402
 from src.engine.errors import UsageError, ZooError  # noqa: E402
 from src.engine.export import exporting  # noqa: E402
 from src.engine.io import checkpoint  # noqa: E402
 from src.engine.steps import step  # noqa: E402
 from src.mobilenetv2 import network as float_network  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402
-from src.mobilenetv2_quant import calibration, checkpoints, folding, integer_file, layer_report, network  # noqa: E402
+from src.mobilenetv2_quant import calibration, checkpoints, folding, network  # noqa: E402
 from src.mobilenetv2_quant.classifier import MOBILENETV2_QUANT  # noqa: E402
 from src.mobilenetv2_quant.config import Config  # noqa: E402
+from src.mobilenetv2_quant.integer_file import TOLERANCE  # noqa: E402
 from src.mobilenetv2_quant.integer_graph import Writer  # noqa: E402
-from src.mobilenetv2_quant.quantiser import Grid, LearnedActivationQuantiser  # noqa: E402
+from src.quantisation import integer_file, layer_report  # noqa: E402
+from src.quantisation.quantiser import Grid, LearnedActivationQuantiser  # noqa: E402
+from src.quantisation.weights import FoldedOnGrid  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402
 from tests.networks import calm  # noqa: E402
 
@@ -233,6 +236,16 @@ def test_delay_observes_without_quantising_and_frozen_bn_keeps_its_statistics(we
             assert (parameter.asnumpy() == arrays[parameter.name]).all(), parameter.name
 
 
+def test_frozen_ranges_stay_and_others_move(arrays):
+    for ranges_frozen in (True, False):
+        net = quantised(arrays, kernels="auto").set_train(True)
+        network.set_phase(net, quantising=True, frozen=False, ranges_frozen=ranges_frozen)
+        net(Tensor(3 * images(4, 7)))
+        image = next(cell for cell in network.activation_quantisers(net) if cell.name == "backbone.image")
+        is_same = (image.range.asnumpy() == arrays["backbone.image.range"]).all()
+        assert is_same == ranges_frozen
+
+
 def is_exact_here() -> bool:
     """Whether we have kernels, and onnxruntime those whose arithmetic they repeat: on x86 without clipping of sums."""
     has_kernels = availability.find_library("auto")[0] is not None
@@ -279,7 +292,12 @@ class TestIntegerFile:
         writer.network(net)
         model = writer.graph.model((1, 3, SIZE, SIZE), CLASSES, "batch", {"activation": "None"})
         path = tmp_path_factory.mktemp("onnx") / "net.onnx"
-        return writer, model, path, integer_file.write(model, simulated, path, {"random": images(4)})
+        return (
+            writer,
+            model,
+            path,
+            integer_file.write(model, loop.predictor(simulated), path, {"random": images(4)}, TOLERANCE),
+        )
 
     def test_scales_and_zero_points_are_the_trained_ones(self, net, written):
         stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in written[1].graph.initializer}
@@ -318,7 +336,7 @@ class TestIntegerFile:
         bias = arrays["head.dense.bias"] + 100.0 * np.arange(CLASSES, dtype=np.float32)
         other = quantised({**arrays, "head.dense.bias": bias}, kernels="auto")
         with pytest.raises(ZooError, match="differs from the network"):
-            integer_file.write(written[1], other.set_train(False), tmp_path / "x.onnx", {"random": images(4)})
+            integer_file.write(written[1], loop.predictor(other), tmp_path / "x.onnx", {"random": images(4)}, TOLERANCE)
         assert not list(tmp_path.iterdir())
 
 
@@ -330,11 +348,11 @@ def sorted_by_graph(net, rows):
 
 
 def test_bias_that_does_not_fit_makes_weights_coarser():
-    folded = folding.FoldedOnGrid(
+    folded = FoldedOnGrid(
         "x", np.full((2, 1), 1e-20, np.float32), np.float32([3.0, 3.0]), np.float32([1e-7, 0.1]), np.zeros(2),
         np.zeros((2, 1), np.int8), network.Grid(8, True, True),
     )  # fmt: skip
-    roomy, changed = folding.with_room_for_bias(folded, 0.01)
+    roomy, changed = folded.with_room_for_bias(np.float32(0.01))
     assert changed == 1
     assert (np.abs(roomy.bias / (0.01 * roomy.scale)) < 2**31).all()
     assert roomy.scale[1] == np.float32(0.1)

@@ -11,7 +11,7 @@ ms = pytest.importorskip("mindspore")
 from mindspore import Tensor  # noqa: E402
 
 from src.cpu_kernels import build  # noqa: E402
-from src.mobilenetv2_quant.quantiser import (  # noqa: E402
+from src.quantisation.quantiser import (  # noqa: E402
     ActivationQuantiser,
     Grid,
     LearnedActivationQuantiser,

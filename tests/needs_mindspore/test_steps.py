@@ -19,7 +19,7 @@ from src.engine.steps.loss_scale import DynamicScale, GuardedStep  # noqa: E402
 from src.engine.steps.step import StepOptions, TrainStep  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402
 from src.mobilenetv2.network import ConvBNReLU6, InvertedResidual  # noqa: E402
-from src.mobilenetv2_quant.quantiser import ActivationQuantiser, Grid  # noqa: E402
+from src.quantisation.quantiser import ActivationQuantiser, Grid  # noqa: E402
 
 SCALE = 1024.0
 TARGET = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]]

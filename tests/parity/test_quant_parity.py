@@ -9,7 +9,7 @@ pytestmark = [pytest.mark.parity, pytest.mark.needs_mindspore]
 ms = pytest.importorskip("mindspore")
 torch = pytest.importorskip("torch")
 
-from src.mobilenetv2_quant.quantiser import Grid, Snap  # noqa: E402
+from src.quantisation.quantiser import Grid, Snap  # noqa: E402
 from tests.needs_mindspore import test_quantiser  # noqa: E402
 from tests.needs_mindspore.test_quantiser import random, with_gradients  # noqa: E402
 

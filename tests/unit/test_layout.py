@@ -33,7 +33,8 @@ src.inspection.page src.inspection.run.classes src.inspection.run.curves src.ins
 src.inspection.run.matrix src.inspection.run.run_folder src.inspection.run.run_report src.launch.cache_memory
 src.launch.cache_server src.launch.hccl src.launch.plan src.launch.rank src.launch.rank_table src.launch.supervise
 src.mobilenetv2.config src.mobilenetv2.dataset src.mobilenetv2.lr_generator src.mobilenetv2.names
-src.mobilenetv2_quant.config src.mobilenetv2_quant.layer_report src.mobilenetv2_quant.onnx_graph
+src.mobilenetv2_quant.config src.quantisation.config src.quantisation.grid src.quantisation.layer_report
+src.quantisation.onnx_graph src.quantisation.ranges src.quantisation.weights
 src.mobilenetv2_quant.phases src.segformer.config src.segformer.data.class_list src.segformer.data.dataset
 src.segformer.data.labels src.segformer.data.polygons src.segformer.data.transforms src.segformer.drop_masks
 src.segformer.lr_generator src.segformer.names src.segformer.predicting.pictures
@@ -83,11 +84,14 @@ def test_arrows_point_down(path):
         if owner == "engine":
             assert target == "engine", f"{relative(path)} imports {name}; engine knows no model"
         elif owner in MODELS:
-            allowed = {"engine", "cpu_kernels", "classification", owner}
+            allowed = {"engine", "cpu_kernels", "classification", "quantisation", owner}
             allowed |= {"mobilenetv2"} if owner == "mobilenetv2_quant" else set()
             assert target in allowed, f"{relative(path)} imports {name}"
         elif owner == "cpu_kernels":
             assert target in ("engine", "cpu_kernels"), f"{relative(path)} imports {name}; kernels know no model"
+        elif owner == "quantisation":
+            allowed = ("engine", "cpu_kernels", "quantisation")
+            assert target in allowed, f"{relative(path)} imports {name}; quantisation knows no model"
         elif owner == "classification":
             allowed = ("engine", "cpu_kernels", "classification")
             assert target in allowed, f"{relative(path)} imports {name}; the task knows no model"
@@ -96,7 +100,7 @@ def test_arrows_point_down(path):
         elif owner == "cloud":
             assert target in ("engine", "cloud"), f"{relative(path)} imports {name}; a cloud job is any model's"
         elif owner == "inspection":
-            allowed = ("engine", "classification", *MODELS, "zoo", "inspection")
+            allowed = ("engine", "classification", "quantisation", *MODELS, "zoo", "inspection")
             assert target in allowed, f"{relative(path)} imports {name}"
         elif relative(path) == "src/zoo.py":
             assert target in ("engine", "cloud"), "zoo reaches the models by name only"

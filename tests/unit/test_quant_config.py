@@ -12,10 +12,10 @@ from src import zoo
 from src.engine import config
 from src.engine.errors import UsageError
 from src.mobilenetv2.lr_generator import Rates, get_lr
-from src.mobilenetv2_quant import layer_report
 from src.mobilenetv2_quant.config import Config
-from src.mobilenetv2_quant.onnx_graph import Graph
 from src.mobilenetv2_quant.phases import Phase, Phases
+from src.quantisation import layer_report
+from src.quantisation.onnx_graph import Graph
 from tests.conftest import ROOT
 
 CONFIGS = ROOT / "configs" / "mobilenetv2_quant"
@@ -150,3 +150,11 @@ def test_report_has_a_row_per_tensor_and_a_picture(tmp_path):
 def test_noise_ratio():
     assert layer_report.sqnr_db(100.0, 1.0) == pytest.approx(20)
     assert layer_report.sqnr_db(1.0, 0.0) == float("inf")
+
+
+def test_ranges_have_a_phase_of_their_own():
+    entered = []
+    phases = Phases(lambda: lambda lr: None, lambda phase, _: entered.append(phase), 0, 4, 2)
+    for _ in range(6):
+        phases.run(0.1)
+    assert entered == [Phase(True, False, False), Phase(True, False, True), Phase(True, True, True)]

@@ -223,3 +223,27 @@ def test_only_onnx_holds_any_size(tmp_path):
         UsageError, match="dynamic_size is True and a SegFormer's MINDIR holds the one size it is written for"
     ):
         configure("export", tmp_path, *flags, "MINDIR")
+
+
+class TestQuantisation:
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            (("--resume", "auto", "--calibrate_only", "2"), "there is nothing to resume; leave one of the two out"),
+            (("--calibrate_only", "2"), "calibrate_only needs trained weights; give --load_ckpt True"),
+            (("--platform", "Ascend"), "computes in float16, which is too coarse .* give --amp_level O0"),
+            (("--calibration_method", "best"), "it has to be one of 'minmax', 'percentile', 'mse', 'entropy'"),
+        ],
+    )
+    def test_what_does_not_go_together(self, tmp_path, flags, message):
+        with pytest.raises(UsageError, match=message):
+            configure("train", tmp_path, "--quant", "True", *flags)
+
+    def test_keys_without_effect_are_named(self, tmp_path, capsys):
+        configure("train", tmp_path, "--calibration_method", "mse", "--calibrate_only", "2")
+        assert "--calibration_method, --calibrate_only have no effect: quant is False" in capsys.readouterr().err
+
+    def test_a_checkpoint_says_itself_how_it_was_quantised(self, tmp_path, capsys):
+        (tmp_path / "x.ckpt").write_bytes(b"")
+        configure("eval", tmp_path, "--eval_ckpt_path", str(tmp_path / "x.ckpt"), "--quant", "True")
+        assert "--quant has no effect: read by train.py only" in capsys.readouterr().err

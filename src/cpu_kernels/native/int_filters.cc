@@ -10,9 +10,9 @@
 
 namespace {
 
-constexpr float kBiasLimit = 1 << 30;  // as BIAS_LIMIT in quantiser.py
+constexpr float kBiasLimit = 1 << 30;  // as BIAS_LIMIT in quantisation/grid.py
 
-// Scales (channels) that leave room for the biases, as room_for_bias in quantiser.py.
+// Scales (channels) that leave room for the biases, as FoldedOnGrid.with_room_for_bias in quantisation/weights.py.
 void LeaveRoom(std::vector<Grid>* grids, const std::vector<float>& bias, float source, bool per_channel) {
   std::vector<float> needed(bias.size());
   for (size_t channel = 0; channel < bias.size(); ++channel) {

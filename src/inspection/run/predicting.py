@@ -22,10 +22,10 @@ from src.inspection.run import classes, masks
 from src.inspection.run.run_folder import CONFIG, Run
 from src.mobilenetv2.classifier import MOBILENETV2
 from src.mobilenetv2_quant import checkpoints as quant_checkpoints
-from src.mobilenetv2_quant import layer_report
 from src.mobilenetv2_quant import recipe as quant_recipe
 from src.mobilenetv2_quant.classifier import MOBILENETV2_QUANT
 from src.mobilenetv2_quant.integer_graph import Writer
+from src.quantisation import layer_report
 from src.segformer import recipe as segmentation_recipe
 from src.segformer.data import dataset
 from src.segformer.predicting import prediction

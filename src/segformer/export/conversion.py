@@ -39,8 +39,8 @@ def write_fixed_size(checkpoint: Checkpoint, cfg: Config, metadata: dict) -> tup
 def write_any_size(checkpoint: Checkpoint, cfg: Config, metadata: dict) -> tuple[Path, dict[str, float]]:
     """ONNX for any number of images of any size, tried at base_size and with two images of an odd size."""
     net = checkpoints.network_of(checkpoint, cfg)
-    weights = {parameter.name: parameter.asnumpy() for parameter in net.get_parameters()}
-    model = onnx_graph.model(weights, cfg.backbone, metadata)
+    graph = onnx_graph.Graph({parameter.name: parameter.asnumpy() for parameter in net.get_parameters()})
+    model = onnx_graph.model(graph, cfg.backbone, metadata)
     height, width = (max(side // 2, SMALLEST_SIDE) + 5 for side in cfg.base_size)
     inputs = {
         "random": exporting.random_input((BATCH, 3, *cfg.base_size), cfg.seed),

@@ -1,178 +1,241 @@
-"""SegFormer as an ONNX graph for images of any size and number, written node by node.
+"""SegFormer as an ONNX graph, written node by node: in floats for images of any size, or in integers.
 
 MindSpore's exporter writes the sizes of one image into the graph; this graph reads them from the image. The network is
 that of network.py, with its parameter names; batch normalisation and the head's two matrices are multiplied in advance.
+With the grids of a quantised network (quantised/network.py), convolutions, dense layers and attention's two products
+are between DequantizeLinear and QuantizeLinear as integer kernels want it; the rest stays in floats.
+
+Tokens have two sides here: (N * L, C). Shapes are those of network.py otherwise.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
 
-from src.engine.export import onnx_model
-from src.segformer.network import BLOCK_EPS, BN_EPS, INNER_EPS, PATCHES
+from src.quantisation import onnx_graph, weights
+from src.quantisation.grid import Grid
+from src.quantisation.onnx_graph import IMAGE
+from src.quantisation.weights import FoldedOnGrid
+from src.segformer.network import BLOCK_EPS, BN_EPS, INNER_EPS, PATCHES, bilinear_weights
 from src.segformer.variants import HEADS, REDUCTIONS, VARIANTS
 
-OPSET, IR_VERSION = 17, 8  # the first with LayerNormalization
-IMAGE, LOGITS = "image", "logits"
+OPSET = 17  # the first with LayerNormalization
+INTEGER_OPSET = 20  # ... with Gelu; onnxruntime joins its five older operators where they are between floats only
+LOGITS, WIDE = "logits", "logits.wide"
+RESIZED = (LOGITS, WIDE)  # products that are no layers
 HALF, ONE = np.float32(0.5), np.float32(1)
 FREE = ("batch", "height", "width")
+WEIGHTS = Grid(8, symmetric=True, narrow=True)
 
 
-class Graph:
-    """A growing graph; every method returns the name of the tensor that it adds."""
+class Scale(NamedTuple):
+    """An activation's grid; a signed one has zero point 0."""
 
-    def __init__(self, weights: dict[str, np.ndarray]):
-        self.weights = weights
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
+    scale: np.ndarray
+    zero_point: np.ndarray
+    is_signed: bool
 
-    def constant(self, array: np.ndarray | np.generic) -> str:
-        name = f"constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.array(array, order="C"), name))
-        return name
+
+class Graph(onnx_graph.Graph):
+    """A growing graph with SegFormer's layers; every method returns the name of the tensor that it adds."""
+
+    def __init__(self, arrays: dict[str, np.ndarray], activations: Mapping[str, Scale] | None = None):
+        super().__init__()
+        self.arrays, self.activations = arrays, activations
+        self.folded: list[FoldedOnGrid] = []
+        self.coarser = 0  # channels whose weights were made coarser so that their bias fits
+        self.batch = self.apply("Shape", IMAGE, start=0, end=1)
+
+    @property
+    def graph(self) -> Graph:
+        """What a report wants to know, see layer_report.Writer."""
+        return self
+
+    def value(self, array: np.ndarray | np.generic) -> str:
+        return self.constant(f"constant_{len(self.constants)}", array)
 
     def numbers(self, *values: int) -> str:
-        return self.constant(np.array(values, np.int64))
+        return self.value(np.array(values, np.int64))
 
-    def node(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        output = output or f"{operator}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+    def apply(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        return self.node(operator, list(inputs), output or f"{operator}_{len(self.nodes)}", **attributes)
+
+    def moved(self, operator: str, x: str, *inputs: str, **attributes: Any) -> str:
+        """`x` with its numbers in other places, which stay on the grid that they are on."""
+        output = self.apply(operator, x, *inputs, **attributes)
+        if x in self.grids:
+            self.grids[output] = self.grids[x]._replace(is_again=True)
         return output
 
-    def add(self, x: str, array: np.ndarray | np.generic) -> str:
-        return self.node("Add", x, self.constant(array))
+    def point(self, x: str, name: str) -> str:
+        """Where the quantised network puts `x` on a grid; `x` itself in a graph of floats."""
+        if self.activations is None:
+            return x
+        scale, zero_point, is_signed = self.activations[name]
+        return self.on_signed_grid(x, name, scale) if is_signed else self.on_grid(x, name, scale, zero_point)
 
-    def times(self, x: str, array: np.ndarray | np.generic) -> str:
-        return self.node("Mul", x, self.constant(array))
+    def weight_and_bias(self, x: str, name: str, weight: np.ndarray, bias: np.ndarray, axis: int) -> tuple[str, str]:
+        """Tensors of a layer that reads `x`; weight (C_out, ...), whose output channels are stored on `axis`."""
+        turned = weight if axis == 0 else weight.T
+        if x not in self.grids:
+            return self.value(turned), self.value(bias)
+        folded, changed = weights.per_channel(name, weight, bias, WEIGHTS).with_room_for_bias(self.grids[x].scale)
+        self.coarser += changed
+        self.folded.append(folded)
+        zeros = np.zeros(len(folded.scale))
+        whole = folded.whole if axis == 0 else folded.whole.T
+        stored = self.dequantised(f"{name}.weight", whole, folded.scale, zeros, axis)
+        scale = self.grids[x].scale * folded.scale
+        return stored, self.dequantised(f"{name}.bias", weights.whole_bias(bias, scale), scale, zeros, 0)
 
     def layer_norm(self, x: str, name: str, epsilon: float) -> str:
-        gamma, beta = (self.constant(self.weights[f"{name}.{part}"]) for part in ("gamma", "beta"))
-        return self.node("LayerNormalization", x, gamma, beta, axis=-1, epsilon=epsilon)
+        gamma, beta = (self.value(self.arrays[f"{name}.{part}"]) for part in ("gamma", "beta"))
+        return self.apply("LayerNormalization", x, gamma, beta, axis=-1, epsilon=epsilon)
 
-    def dense(self, x: str, weight: np.ndarray, bias: np.ndarray) -> str:
-        """(N, L, C_in) -> (N, L, C_out); `weight` (C_out, C_in)."""
-        return self.add(self.node("MatMul", x, self.constant(weight.T)), bias)
+    def dense(self, x: str, name: str, weight: np.ndarray, bias: np.ndarray) -> str:
+        """(N * L, C_in) -> (N * L, C_out); `weight` (C_out, C_in)."""
+        return self.apply("Gemm", x, *self.weight_and_bias(x, name, weight, bias, axis=1))
 
-    def conv(self, x: str, name: str, stride: int = 1, padding: int = 0, group: int = 1) -> str:
-        weight, bias = (self.constant(self.weights[f"{name}.{part}"]) for part in ("weight", "bias"))
-        pads = [padding] * 4
-        return self.node("Conv", x, weight, bias, strides=[stride, stride], pads=pads, group=group)
+    def layer(self, x: str, name: str) -> str:
+        """A dense layer with the network's own weight, which may be that of a 1x1 convolution."""
+        weight, bias = (self.arrays[f"{name}.{part}"] for part in ("weight", "bias"))
+        return self.dense(x, name, weight.reshape(weight.shape[:2]), bias)
 
-    def to_tokens(self, feature: str) -> str:
-        """(N, C, h, w) -> (N, L, C)."""
-        return self.node("Transpose", self.node("Reshape", feature, self.numbers(0, 0, -1)), perm=[0, 2, 1])
+    def conv(self, x: str, name: str, stride: int, padding: int = 0, group: int = 1) -> str:
+        weight, bias = (self.arrays[f"{name}.{part}"] for part in ("weight", "bias"))
+        tensors = self.weight_and_bias(x, name, weight, bias, axis=0)
+        kernel = list(weight.shape[2:])
+        return self.apply(
+            "Conv", x, *tensors, group=group, strides=[stride, stride], pads=[padding] * 4, kernel_shape=kernel
+        )
+
+    def to_tokens(self, feature: str, channels: int) -> str:
+        """(N, C, h, w) -> (N * L, C)."""
+        return self.moved("Reshape", self.moved("Transpose", feature, perm=[0, 2, 3, 1]), self.numbers(-1, channels))
 
     def to_map(self, tokens: str, size: str) -> str:
-        """(N, L, C) -> (N, C, h, w); `size` is a tensor of h and w."""
-        shape = self.node("Concat", self.numbers(0, 0), size, axis=0)
-        return self.node("Reshape", self.node("Transpose", tokens, perm=[0, 2, 1]), shape)
+        """(N * L, C) -> (N, C, h, w); `size` is a tensor of h and w."""
+        shape = self.apply("Concat", self.batch, size, self.numbers(-1), axis=0)
+        return self.moved("Transpose", self.moved("Reshape", tokens, shape), perm=[0, 3, 1, 2])
 
     def size(self, feature: str) -> str:
         """Height and width of a map, as a tensor."""
-        return self.node("Shape", feature, start=2)
+        return self.apply("Shape", feature, start=2)
 
     def resize(self, x: str, size: str, output: str = "") -> str:
         """Bilinear with half-pixel centres."""
-        shape = self.node("Concat", self.node("Shape", x, end=2), size, axis=0)
-        return self.node(
+        shape = self.apply("Concat", self.apply("Shape", x, end=2), size, axis=0)
+        return self.apply(
             "Resize", x, "", "", shape, output=output, mode="linear", coordinate_transformation_mode="half_pixel"
         )
 
+    def resize_logits(self, x: str, source: tuple[int, int], target: tuple[int, int]) -> str:
+        """`resize` as two products with constant matrices; OpenVINO's own operator also changes the memory's order."""
+        wide = self.apply("MatMul", x, self.value(bilinear_weights(source[1], target[1]).T), output=WIDE)
+        return self.apply("MatMul", self.value(bilinear_weights(source[0], target[0])), wide, output=LOGITS)
+
     def gelu(self, x: str) -> str:
         """Exact GELU: x times the normal distribution's share below x."""
-        share = self.add(self.times(self.node("Erf", self.times(x, np.sqrt(HALF))), HALF), HALF)
-        return self.node("Mul", x, share)
+        if self.activations is not None:
+            return self.apply("Gelu", x)
+        erf = self.apply("Erf", self.apply("Mul", x, self.value(np.sqrt(HALF))))
+        share = self.apply("Add", self.apply("Mul", erf, self.value(HALF)), self.value(HALF))
+        return self.apply("Mul", x, share)
 
 
 def attention(graph: Graph, x: str, size: str, name: str, heads: int, reduction: int) -> str:
     """Tokens -> tokens; keys and values come from a map `reduction` times smaller."""
-    weights = {key[len(name) + 1 :]: array for key, array in graph.weights.items() if key.startswith(f"{name}.")}
-    channels = len(weights["q.bias"])
-    split = graph.numbers(0, 0, heads, channels // heads)
+    channels = len(graph.arrays[f"{name}.q.bias"])
+    split = graph.apply("Concat", graph.batch, graph.numbers(-1, heads, channels // heads), axis=0)
     scale = np.float32((channels // heads) ** -0.5)
 
-    def headed(tokens: str, rows: slice, part: str, order: list[int], factor: np.float32 = ONE) -> str:
-        found = graph.dense(tokens, weights[f"{part}.weight"][rows] * factor, weights[f"{part}.bias"][rows] * factor)
-        return graph.node("Transpose", graph.node("Reshape", found, split), perm=order)
+    def headed(tokens: str, part: str, name_of: str, rows: slice, factor: np.float32 = ONE) -> str:
+        """(N, L, heads, d) of a dense layer's `rows`, on the grid of `name_of`."""
+        weight, bias = (graph.arrays[f"{name}.{part}.{leaf}"][rows] * factor for leaf in ("weight", "bias"))
+        found = graph.point(graph.dense(tokens, f"{name}.{name_of}", weight, bias), f"{name}.{name_of}.output")
+        return graph.moved("Reshape", found, split)
 
-    q = headed(x, slice(None), "q", [0, 2, 1, 3], scale)  # (N, heads, L, d)
+    q = graph.moved("Transpose", headed(x, "q", "q", slice(None), scale), perm=[0, 2, 1, 3])  # (N, heads, L, d)
     if reduction > 1:
-        x = graph.to_tokens(graph.conv(graph.to_map(x, size), f"{name}.sr", reduction))
-        x = graph.layer_norm(x, f"{name}.norm", INNER_EPS)  # (N, M, C)
-    k = headed(x, slice(0, channels), "kv", [0, 2, 3, 1])  # (N, heads, d, M)
-    v = headed(x, slice(channels, None), "kv", [0, 2, 1, 3])  # (N, heads, M, d)
-    mixed = graph.node("MatMul", graph.node("Softmax", graph.node("MatMul", q, k), axis=-1), v)
-    joined = graph.node("Reshape", graph.node("Transpose", mixed, perm=[0, 2, 1, 3]), graph.numbers(0, 0, channels))
-    return graph.dense(joined, weights["proj.weight"], weights["proj.bias"])
+        reduced = graph.point(graph.conv(graph.to_map(x, size), f"{name}.sr", reduction), f"{name}.sr.output")
+        normed = graph.layer_norm(graph.to_tokens(reduced, channels), f"{name}.norm", INNER_EPS)
+        x = graph.point(normed, f"{name}.kv.input")  # (N * M, C)
+    k = graph.moved("Transpose", headed(x, "kv", "k", slice(0, channels)), perm=[0, 2, 3, 1])  # (N, heads, d, M)
+    v = graph.moved("Transpose", headed(x, "kv", "v", slice(channels, None)), perm=[0, 2, 1, 3])  # (N, heads, M, d)
+    share = graph.point(graph.apply("Softmax", graph.apply("MatMul", q, k), axis=-1), f"{name}.softmax")
+    mixed = graph.point(graph.apply("MatMul", share, v), f"{name}.proj.input")
+    joined = graph.moved("Reshape", graph.moved("Transpose", mixed, perm=[0, 2, 1, 3]), graph.numbers(-1, channels))
+    return graph.layer(joined, f"{name}.proj")
 
 
 def feed_forward(graph: Graph, x: str, size: str, name: str) -> str:
-    hidden = graph.conv(graph.to_map(x, size), f"{name}.fc1")
-    group = len(graph.weights[f"{name}.fc1.bias"])
-    hidden = graph.gelu(graph.conv(hidden, f"{name}.dwconv", padding=1, group=group))
-    return graph.to_tokens(graph.conv(hidden, f"{name}.fc2"))
+    wide = len(graph.arrays[f"{name}.fc1.bias"])
+    hidden = graph.to_map(graph.point(graph.layer(x, f"{name}.fc1"), f"{name}.fc1.output"), size)
+    mixed = graph.conv(hidden, f"{name}.dwconv", 1, padding=1, group=wide)
+    tokens = graph.to_tokens(graph.point(mixed, f"{name}.dwconv.output"), wide)
+    return graph.layer(graph.point(graph.gelu(tokens), f"{name}.fc2.input"), f"{name}.fc2")
 
 
-def encode(graph: Graph, image: str, backbone: str) -> list[str]:
-    """The maps of the four stages."""
-    maps, x = [], image
-    rows = zip(PATCHES, VARIANTS[backbone].depths, HEADS, REDUCTIONS)
-    for stage, ((_, stride, padding), depth, heads, reduction) in enumerate(rows):
+def encode(graph: Graph, image: str, backbone: str) -> list[tuple[str, str]]:
+    """The maps of the four stages as tokens, and their sizes."""
+    maps, x = [], graph.point(image, "backbone.image")
+    rows = zip(VARIANTS[backbone].channels, PATCHES, VARIANTS[backbone].depths, HEADS, REDUCTIONS)
+    for stage, (channels, (_, stride, padding), depth, heads, reduction) in enumerate(rows):
         name = f"backbone.stages.{stage}"
-        patches = graph.conv(x, f"{name}.patch_embed.proj", stride, padding)
+        patches = graph.point(
+            graph.conv(x, f"{name}.patch_embed.proj", stride, padding), f"{name}.patch_embed.proj.output"
+        )
         size = graph.size(patches)
-        tokens = graph.layer_norm(graph.to_tokens(patches), f"{name}.patch_embed.norm", INNER_EPS)
+        tokens = graph.layer_norm(graph.to_tokens(patches, channels), f"{name}.patch_embed.norm", INNER_EPS)
         for block in (f"{name}.blocks.{index}" for index in range(depth)):
-            x = graph.layer_norm(tokens, f"{block}.norm1", BLOCK_EPS)
-            tokens = graph.node("Add", tokens, attention(graph, x, size, f"{block}.attn", heads, reduction))
-            x = graph.layer_norm(tokens, f"{block}.norm2", BLOCK_EPS)
-            tokens = graph.node("Add", tokens, feed_forward(graph, x, size, f"{block}.mlp"))
-        x = graph.to_map(graph.layer_norm(tokens, f"{name}.norm", BLOCK_EPS), size)
-        maps.append(x)
+            x = graph.point(graph.layer_norm(tokens, f"{block}.norm1", BLOCK_EPS), f"{block}.attn.input")
+            tokens = graph.apply("Add", tokens, attention(graph, x, size, f"{block}.attn", heads, reduction))
+            x = graph.point(graph.layer_norm(tokens, f"{block}.norm2", BLOCK_EPS), f"{block}.mlp.input")
+            tokens = graph.apply("Add", tokens, feed_forward(graph, x, size, f"{block}.mlp"))
+        tokens = graph.point(graph.layer_norm(tokens, f"{name}.norm", BLOCK_EPS), f"{name}.output")
+        maps.append((tokens, size))
+        x = graph.to_map(tokens, size)
     return maps
 
 
-def decode(graph: Graph, maps: list[str]) -> str:
+def decode(graph: Graph, maps: list[tuple[str, str]]) -> str:
     """The maps of the four stages -> logits at a quarter of the image's size."""
     start = len("decode_head.")
-    weights = {name[start:]: array for name, array in graph.weights.items() if name.startswith("decode_head.")}
-    scale = weights["bn.gamma"] / np.sqrt(weights["bn.moving_variance"] + BN_EPS)  # (E,)
-    bias = weights["bn.beta"] - weights["bn.moving_mean"] * scale
-    size, total = graph.size(maps[0]), ""
-    for index, feature in enumerate(maps):
+    arrays = {name[start:]: array for name, array in graph.arrays.items() if name.startswith("decode_head.")}
+    scale = arrays["bn.gamma"] / np.sqrt(arrays["bn.moving_variance"] + BN_EPS)  # (E,)
+    bias = arrays["bn.beta"] - arrays["bn.moving_mean"] * scale
+    fused = []
+    for index in range(len(maps)):
         start = (len(maps) - 1 - index) * len(scale)
-        fuse = scale[:, None] * weights["linear_fuse.weight"][:, start : start + len(scale)]  # (E, E)
-        matrix = fuse @ weights[f"linear_c.{index}.weight"]
-        bias = bias + fuse @ weights[f"linear_c.{index}.bias"]
-        x = graph.node("Conv", feature, graph.constant(matrix[:, :, None, None]))
-        x = x if index == 0 else graph.resize(x, size)
-        total = graph.node("Add", total, x) if total else x
-    fused = graph.node("Relu", graph.add(total, bias[None, :, None, None]))
-    return graph.conv(fused, "decode_head.linear_pred")
+        fuse = scale[:, None] * arrays["linear_fuse.weight"][:, start : start + len(scale)]  # (E, E)
+        fused.append(fuse @ arrays[f"linear_c.{index}.weight"])
+        bias = bias + fuse @ arrays[f"linear_c.{index}.bias"]  # resizing leaves constants as they are
+    size, total = maps[0][1], ""
+    for index, (tokens, own_size) in enumerate(maps):
+        part = bias if index == 0 else np.zeros_like(bias)
+        x = graph.to_map(graph.dense(tokens, f"decode_head.linear_c.{index}", fused[index], part), own_size)
+        total = graph.apply("Add", total, graph.resize(x, size)) if total else x
+    relu = graph.point(graph.apply("Relu", total), "decode_head.linear_pred.input")
+    return graph.to_map(graph.layer(graph.to_tokens(relu, len(scale)), "decode_head.linear_pred"), size)
 
 
-def model(weights: dict[str, np.ndarray], backbone: str, metadata: dict) -> onnx.ModelProto:
-    """The checked model: `image` (N, 3, H, W) -> `logits` (N, K, H, W). `weights` are network.py's, by name."""
-    graph = Graph(weights)
-    maps = encode(graph, IMAGE, backbone)
-    graph.resize(decode(graph, maps), graph.size(IMAGE), output=LOGITS)
-    batch, height, width = FREE
-    classes = len(weights["decode_head.linear_pred.bias"])
-    made = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "segformer",
-            [helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, [batch, 3, height, width])],
-            [helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [batch, classes, height, width])],
-            graph.constants,
-        ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
+def model(graph: Graph, backbone: str, metadata: dict, sides: tuple[int | str, ...] = FREE) -> onnx.ModelProto:
+    """The checked model: `image` (N, 3, H, W) -> `logits` (N, K, H, W); `sides` are N, H and W, symbols where free.
+
+    `graph` is empty and holds network.py's parameters by name.
+    """
+    batch, height, width = sides
+    logits = decode(graph, encode(graph, IMAGE, backbone))
+    if isinstance(height, int) and isinstance(width, int):
+        graph.resize_logits(logits, (-(-height // 4), -(-width // 4)), (height, width))
+    else:
+        graph.resize(logits, graph.size(IMAGE), output=LOGITS)
+    classes = len(graph.arrays["decode_head.linear_pred.bias"])
+    opset = OPSET if graph.activations is None else INTEGER_OPSET
+    return graph.checked(
+        "segformer", [batch, 3, height, width], (LOGITS, [batch, classes, height, width]), metadata, opset
     )
-    made.ir_version = IR_VERSION
-    onnx_model.store_metadata(made, metadata)
-    onnx.checker.check_model(made, full_check=True)
-    return made

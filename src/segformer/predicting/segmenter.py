@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.cpu_kernels import availability
 from src.engine import loop, precision
 from src.engine.data import stream
 from src.engine.errors import UsageError, ZooError
@@ -44,9 +45,14 @@ def open_segmenter(file: str, cfg: Config) -> Segmenter:
 
 def of_network(checkpoint: Checkpoint, cfg: Config) -> Predict:
     """Image (N, 3, h, w) -> coarse logits with the network of a checkpoint."""
-    net = precision.apply(checkpoints.network_of(checkpoint, cfg), cfg.dtype)
+    is_quantised = checkpoints.QUANTISATION in checkpoint.meta
+    library, reason = availability.find_library(cfg.cpu_kernels if is_quantised and cfg.device == "CPU" else "off")
+    dtype = "float32" if is_quantised else cfg.dtype
+    net = precision.apply(checkpoints.network_of(checkpoint, cfg, library), dtype)
     print(f"loaded {checkpoint.path}")
-    if cfg.device == "CPU":
+    if is_quantised:
+        print("quantised network: computed with floats on grids of 8 bits" + ("" if library else f"; {reason}"))
+    elif cfg.device == "CPU":
         print(on_cpu.accelerate(net, cfg.cpu_kernels))
     return loop.predictor(network.QuarterLogits(net))
 

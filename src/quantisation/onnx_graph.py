@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from src.engine.export import onnx_model
 
-OPSET, IR_VERSION = 13, 8
+OPSET = 13
+IR_VERSIONS = {13: 8, 17: 8, 20: 9}  # the newest that a program which knows the opset has to know
 IMAGE, SCORES = "image", "scores"
 # Activations are stored as uint8, q + 128: the same grid. Of int8, onnxruntime on x86 turns a tensor with one reader
 # into uint8 and not one with two, and then has no integer kernel for what reads both.
@@ -77,17 +78,34 @@ class Graph:
         attributes = {"axis": axis} if per_channel else {}
         return self.node("DequantizeLinear", [self.constant(f"{name}.whole", whole), *parameters], name, **attributes)
 
+    def on_signed_grid(self, tensor: str, name: str, scale: np.ndarray) -> str:
+        """As `on_grid`, stored as int8 with zero point 0: what a product of two activations asks of its second one."""
+        parameters = [
+            self.constant(f"{name}.scale", np.float32(scale.item())),
+            self.constant(f"{name}.zero_point", np.int8(0)),
+        ]
+        whole = self.node("QuantizeLinear", [tensor, *parameters], f"{name}.int8")
+        after = self.node("DequantizeLinear", [whole, *parameters], f"{name}.float")
+        self.grids[after] = OnGrid(name, tensor, after, np.float32(scale.item()), 0, False, -np.inf, np.inf)
+        return after
+
     def model(self, shape: tuple[int, ...], classes: int, batch: int | str, metadata: dict) -> onnx.ModelProto:
-        """The checked model with input `image` of `shape` and output `scores`; `batch` may be a symbol."""
+        """The checked model of a classifier, `image` of `shape` -> `scores`; `batch` may be a symbol."""
+        return self.checked("mobilenetv2_quant", [batch, *shape[1:]], (SCORES, [batch, classes]), metadata)
+
+    def checked(
+        self, name: str, image: list[int | str], output: tuple[str, list[int | str]], metadata: dict, opset: int = OPSET
+    ) -> onnx.ModelProto:
+        """The checked model; sides of `image` and of the named `output` that are symbols stay free."""
         graph = helper.make_graph(
             self.nodes,
-            "mobilenetv2_quant",
-            [helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, [batch, *shape[1:]])],
-            [helper.make_tensor_value_info(SCORES, TensorProto.FLOAT, [batch, classes])],
+            name,
+            [helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, image)],
+            [helper.make_tensor_value_info(output[0], TensorProto.FLOAT, output[1])],
             self.constants,
         )
-        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="mobile-zoo")
-        made.ir_version = IR_VERSION
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], producer_name="mobile-zoo")
+        made.ir_version = IR_VERSIONS[opset]
         onnx_model.store_metadata(made, metadata)
         onnx.checker.check_model(made, full_check=True)
         return made

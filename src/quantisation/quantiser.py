@@ -7,7 +7,6 @@ Tensors that share one scale are a row: R is the number of rows, 1 or the number
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import mindspore as ms
@@ -15,39 +14,18 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from src.cpu_kernels.custom import custom_operator, settings
-from src.mobilenetv2.network import BN_EPS
+from src.quantisation.grid import LEAST_SCALE, Grid
+from src.quantisation.ranges import BINS
 
-LEAST_SCALE = float(np.finfo(np.float32).eps)  # as in PyTorch
+BN_EPS = 1e-5  # of the batch normalisations that are folded, in every network here
 # Primitives: of the functions in mindspore.ops that do the same, graph mode compiles every use anew, which takes five
 # times as long for a network with more than a hundred quantisers.
 MINIMUM, MAXIMUM, ROUND, SELECT = ops.Minimum(), ops.Maximum(), ops.Round(), ops.Select()
 ABOVE, BELOW, BOTH = ops.GreaterEqual(), ops.LessEqual(), ops.LogicalAnd()
-LEAST_OF, GREATEST_OF, ABSOLUTE = ops.ReduceMin(), ops.ReduceMax(), ops.Abs()
-BIAS_LIMIT = 2.0**30  # of an int32; an integer kernel adds the products to the bias
+LEAST_OF, GREATEST_OF = ops.ReduceMin(), ops.ReduceMax()
 UNSEEN = 6.0  # range before anything was seen is -6..6, the original's
 RELU6 = 6.0
 ENDS_BY_RELU6 = RELU6 * (1 - 2.0**-20)  # a few float32 numbers less, so that rounding cannot lead beyond
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Which whole numbers there are, and whether 0 is in their middle."""
-
-    bits: int = 8
-    symmetric: bool = False
-    narrow: bool = False
-
-    @property
-    def low(self) -> int:
-        return -(2 ** (self.bits - 1)) + int(self.narrow)
-
-    @property
-    def high(self) -> int:
-        return 2 ** (self.bits - 1) - 1
-
-    def numbers(self) -> tuple[float, float, bool]:
-        """Arguments of `grid_over`."""
-        return float(self.low), float(self.high), self.symmetric
 
 
 def grid_over(least: Tensor, greatest: Tensor, low: float, high: float, symmetric: bool) -> tuple[Tensor, Tensor]:
@@ -93,6 +71,13 @@ def extremes(x: Tensor) -> Tensor:
     return ops.stop_gradient(ops.stack((LEAST_OF(x), GREATEST_OF(x))))
 
 
+def counts_of(x: Tensor, extent: Tensor) -> Tensor:
+    """(BINS,): how many of x (...) lie in each of the equal bins of the range (2,); the outermost take the rest."""
+    width = (extent[1] - extent[0]) / BINS
+    bins = MINIMUM(MAXIMUM(ops.floor((x.reshape(-1) - extent[0]) / width), 0.0), BINS - 1.0).astype(ms.int32)
+    return ops.unsorted_segment_sum(ops.ones_like(bins).astype(ms.float32), bins, BINS)
+
+
 class RangeSnap(nn.Cell):
     """x, range (2,) -> x on the grid over the range, in training also the range moved towards that of x.
 
@@ -119,7 +104,8 @@ class ActivationQuantiser(nn.Cell):
     """Activations of any shape on one grid for the whole tensor, whose range is a moving average over batches.
 
     A batch is quantised with the range from before it, so that one pass over it is enough. While `summing`, extremes
-    are added up and nothing is quantised (calibration); `quantising` False only observes.
+    are added up and nothing is quantised (calibration), while `counting` (calibration.py gives it `counts` then),
+    values are, in the bins of the range; `quantising` False only observes, `moving` False keeps the range in training.
     """
 
     def __init__(self, name: str, grid: Grid, decay: float, library: Path | None = None):
@@ -127,7 +113,7 @@ class ActivationQuantiser(nn.Cell):
         self.name, self.grid, self.numbers = name, grid, grid.numbers()
         self.range = Parameter(Tensor([-UNSEEN, UNSEEN], ms.float32), name=f"{name}.range", requires_grad=False)
         self.snap = RangeSnap(grid, decay, library)
-        self.summing, self.quantising = False, True
+        self.summing, self.counting, self.quantising, self.moving = False, False, True, True
 
     def scale_and_zero_point(self) -> tuple[Tensor, Tensor]:
         """(1,), (1,)"""
@@ -137,9 +123,13 @@ class ActivationQuantiser(nn.Cell):
         if self.summing:
             ops.assign(self.range, self.range + extremes(x))
             return x
+        if self.counting:
+            ops.assign(self.counts, self.counts + counts_of(x, self.range))
+            return x
         quantised, moved = self.snap(x, self.range)
         if self.training:
-            ops.assign(self.range, moved)
+            if self.moving:
+                ops.assign(self.range, moved)
             if not self.quantising:
                 return x
         return quantised
@@ -160,7 +150,7 @@ class LearnedActivationQuantiser(nn.Cell):
         self.scale = Parameter(Tensor([1.0], ms.float32), name=f"{name}.scale")
         self.zero_point = Parameter(Tensor([0.0], ms.float32), name=f"{name}.zero_point", requires_grad=False)
         self.snap = Snap(grid, library)
-        self.summing, self.quantising = False, True
+        self.summing, self.counting, self.quantising, self.moving = False, False, True, True
 
     def start(self) -> None:
         """Step and zero point from the calibrated range."""
@@ -179,8 +169,12 @@ class LearnedActivationQuantiser(nn.Cell):
         if self.summing:
             ops.assign(self.range, self.range + extremes(x))
             return x
+        if self.counting:
+            ops.assign(self.counts, self.counts + counts_of(x, self.range))
+            return x
         if self.training and not self.quantising:
-            ops.assign(self.range, self.range * self.decay + extremes(x) * (1.0 - self.decay))
+            if self.moving:
+                ops.assign(self.range, self.range * self.decay + extremes(x) * (1.0 - self.decay))
             return x
         scale, zero_point = self.scale_and_zero_point()
         if self.training:
@@ -255,17 +249,6 @@ def fold_factor(gamma: Tensor, variance: Tensor) -> Tensor:
     """What BN multiplies each channel by, from (C_out,) to (C_out, 1, 1, 1)."""
     # Not rsqrt: divisions and square roots are rounded correctly everywhere, so kernel and export get the same bits.
     return (gamma * (1.0 / ops.sqrt(variance + BN_EPS))).reshape(-1, 1, 1, 1)
-
-
-def room_for_bias(scale: Tensor, bias: Tensor, input_scale: Tensor) -> Tensor:
-    """A weight's scale (R,), coarser where the bias (C_out,) would not fit into an int32 of the sums' scale.
-
-    Only channels whose weights are next to nothing beside their bias are like that.
-    """
-    needed = ABSOLUTE(bias) / (input_scale * BIAS_LIMIT)
-    if scale.shape[0] == 1:
-        needed = GREATEST_OF(needed, 0).reshape(1)
-    return MAXIMUM(scale, needed)
 
 
 def divisor_of(factor: Tensor) -> Tensor:

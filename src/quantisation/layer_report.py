@@ -9,7 +9,7 @@ import csv
 import io
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import onnx
@@ -18,11 +18,21 @@ from onnx import helper
 
 from src.engine import plots
 from src.engine.io import files
-from src.mobilenetv2_quant.onnx_graph import IMAGE, UNSIGNED
+from src.quantisation.onnx_graph import IMAGE, UNSIGNED
 
 if TYPE_CHECKING:
-    from src.mobilenetv2_quant.folding import FoldedOnGrid
-    from src.mobilenetv2_quant.integer_graph import Writer
+    from src.quantisation.onnx_graph import Graph
+    from src.quantisation.weights import FoldedOnGrid
+
+
+class Writer(Protocol):
+    """What wrote the file: its graph knows the activations' grids, `folded` are the weights on grids."""
+
+    @property
+    def graph(self) -> Graph: ...
+
+    @property
+    def folded(self) -> list[FoldedOnGrid]: ...
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""SegFormer in 8 bits: the quantised network, its calibration, its integer file."""
