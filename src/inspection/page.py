@@ -81,7 +81,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], filtered: bool 
     head = join(f"<th>{escaped(name)}</th>" for name in header)
     body = join(f"<tr>{join(cell(value) for value in row)}</tr>\n" for row in rows)
     field = '<input class="filter" type="search" placeholder="show only rows with ...">' if filtered else ""
-    return Raw(f"{field}<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>")
+    return Raw(f'<div class="wide">{field}<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>')
 
 
 def cell(value: Cell) -> Raw:

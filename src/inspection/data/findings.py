@@ -92,7 +92,8 @@ def as_page(checked: Checked) -> str:
         page.join([page.paragraph(f"{finding.kind}: {finding.text}", STYLES[finding.kind]), shown(finding.pictures())])
         for finding in checked.ordered
     ]
-    verdict = page.paragraph(checked.verdict(), "fails" if checked.status else "good")
+    warns = any(finding.kind == WARNING for finding in checked.findings)
+    verdict = page.paragraph(checked.verdict(), "fails" if checked.status else "warning" if warns else "good")
     sections = [page.section("Findings", verdict, *found)]
     sections += [
         page.section(

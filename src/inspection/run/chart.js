@@ -70,7 +70,11 @@ function draw(figure) {
 
 function zoomable(figure, svg) {
   let from = null, box = null;
-  const at = (event) => Math.min(WIDTH - RIGHT, Math.max(LEFT, event.clientX - svg.getBoundingClientRect().left));
+  const at = (event) => { // in the drawing's units; a narrow window shows it smaller
+    const shape = svg.getBoundingClientRect();
+    return Math.min(WIDTH - RIGHT, Math.max(LEFT, ((event.clientX - shape.left) * WIDTH) / shape.width));
+  };
+  const forget = () => { from = null; box?.remove(); };
   svg.addEventListener("pointerdown", (event) => {
     from = at(event);
     box = element("rect", { class: "zoom", x: from, y: TOP, width: 0, height: HEIGHT - TOP - BOTTOM }, svg);
@@ -84,10 +88,10 @@ function zoomable(figure, svg) {
     if (from === null) return;
     const ends = [from, at(event)].sort((a, b) => a - b).map(figure.state.toX);
     const moved = Math.abs(at(event) - from) > 5;
-    from = null;
-    box.remove();
+    forget();
     if (moved) { figure.state.zoom = ends; draw(figure); }
   });
+  svg.addEventListener("pointercancel", forget); // the finger scrolls the page
   svg.addEventListener("dblclick", () => { figure.state.zoom = null; draw(figure); });
 }
 

@@ -47,8 +47,8 @@ def whole(confusion: np.ndarray, names: Sequence[str], unit: str) -> Raw:
         ]
         rows.append(f'<tr><td class="name">{escaped(name)}</td>{join(cells)}</tr>')
     return Raw(
-        '<p>Rows are true classes, columns predicted ones.</p><table class="confusion"><tbody>'
-        f"<tr><td></td>{head}</tr>{join(rows)}</tbody></table>"
+        '<p>Rows are true classes, columns predicted ones.</p><div class="wide"><table class="confusion"><tbody>'
+        f"<tr><td></td>{head}</tr>{join(rows)}</tbody></table></div>"
     )
 
 
@@ -77,4 +77,4 @@ def most_frequent(confusion: np.ndarray, names: Sequence[str], unit: str) -> Raw
         if wrong[row, column]
     ]
     head = f"<tr><th>true class</th><th>taken for</th><th>{escaped(unit)}</th></tr>"
-    return Raw(f"<table><thead>{head}</thead><tbody>{join(rows)}</tbody></table>")
+    return Raw(f'<div class="wide"><table><thead>{head}</thead><tbody>{join(rows)}</tbody></table></div>')

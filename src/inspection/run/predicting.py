@@ -106,7 +106,7 @@ def segment(cfg: Any) -> masks.Predictions:
     device.setup(cfg.device, cfg.device_id)
     pairs = segmentation_recipe.find(segmentation_recipe.VAL, cfg)
     segmenter = open_segmenter(cfg.eval_ckpt_path, cfg)
-    segmentation_recipe.require_same_classes(segmenter, pairs)
+    segmenter.require_classes_of(pairs)
     predict = segmenter.predictor()
     loader = dataset.Loader(pairs, cfg, stream.BadFiles("skip", tqdm.write))
 
