@@ -140,7 +140,9 @@ class Device(shared.Device):
 class Cloud(shared.Cloud):
     """A ModelArts job."""
 
-    data_path: str = option("infer: an image or a folder of images; ModelArts: local copy of data_url", "/cache/data")
+    data_path: str = option(
+        "infer: an image, or a folder or archive of images; ModelArts: local copy of data_url", "/cache/data"
+    )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class Data(shared.Data):
 
     data_path: str = option(
         "train and eval: Cityscapes, or a folder with images/ and masks/, or a .tar or .zip file of either; infer: an "
-        "image or a folder",
+        "image, or a folder or archive of images",
         "./data/cityscapes/",
         aliases=("dataset_path",),
         read_by=PREDICTING,

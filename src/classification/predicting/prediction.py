@@ -19,7 +19,7 @@ from src.classification.predicting.scorer import AnyConfig, OpenCheckpoint, Scor
 from src.engine import device, report
 from src.engine.data import images, stream
 from src.engine.data.image_folder import find_images
-from src.engine.data.source import Files, Source
+from src.engine.data.source import Source
 from src.engine.errors import ZooError
 from src.engine.io import files
 
@@ -113,15 +113,14 @@ class Results:
 
 
 def run(model: Classifier, cfg: AnyConfig, open_checkpoint: OpenCheckpoint) -> int:
-    """Predict every image of a folder, or one image; returns the exit status."""
+    """Predict every image of a folder or an archive, or one image; returns the exit status."""
     output = Path(cfg.infer_output_path).expanduser()
-    root, found = find_images(cfg.images_to_predict, cfg.infer_output_path)
+    source = find_images(cfg.images_to_predict, cfg.infer_output_path)
     if cfg.eval_backend == "mindspore":
         device.setup(cfg.platform, cfg.device_id, dtype=cfg.dtype)
     scorer = open_scorer(model, cfg, open_checkpoint)
     if scorer.class_to_index is None:
         print(f"note: {cfg.pretrain_ckpt} does not name its classes, so numbers stand for them")
-    source = Files(root, tuple(str(file.relative_to(root)) for file in found))
     predictor = Predictor(source, scorer, model.transforms, cfg, stream.BadFiles(cfg.on_bad_image, tqdm.write))
     results = Results(scorer.class_names, cfg.top_k)
     began = time.perf_counter()
