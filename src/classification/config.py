@@ -155,6 +155,7 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Inference, E
         return JobKeys(
             data="dataset_path",
             more_data=("eval_dataset_path",),
+            more_files=("class_weights",),
             local_data="data_path",
             checkpoints={
                 "train": ("pretrain_ckpt",),

@@ -250,7 +250,8 @@ class Config(Data, Network, Training, Checkpoints, Evaluation, Inference, Export
         either = "pretrained_ckpt_path"  # what the other models call `checkpoint` for every command
         return JobKeys(
             data="data_path",
-            more_data=("class_list",),
+            more_data=(),
+            more_files=("class_list",),
             local_data="data_dir",
             checkpoints={
                 "train": (either,),

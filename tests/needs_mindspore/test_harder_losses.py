@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
 
 from mindspore import Tensor, nn, ops  # noqa: E402
+from mindspore.common import api  # noqa: E402
 
-from src.classification import losses  # noqa: E402
+from src.classification import losses, training  # noqa: E402
+from src.engine.data.source import LabelledImages  # noqa: E402
+from src.engine.errors import UsageError  # noqa: E402
+from src.engine.ranks import Rank  # noqa: E402
 from src.engine.steps import step  # noqa: E402
 from src.engine.steps.loss_scale import DynamicScale  # noqa: E402
 from src.engine.steps.step import StepOptions, TrainStep  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402
 from src.segformer import loss as pixels  # noqa: E402
+from src.segformer import training as segmentation_training  # noqa: E402
 
 IGNORE, SHARP = 255, 3.0
 RNG = np.random.default_rng(0)
@@ -132,6 +142,16 @@ class TestAccumulated:
         for name, array in theirs.items():
             np.testing.assert_allclose(ours[name], array, rtol=1e-4, atol=1e-6)
 
+    @pytest.mark.parametrize("scale", [1.0, 1024.0, DynamicScale(1024.0)], ids=["none", "fixed", "dynamic"])
+    def test_nothing_is_compiled_after_the_first_step(self, scale):
+        one = step_of(StepOptions(loss_scale=scale, accumulate=2))
+        one(0.1, *batch(0))
+        compiled = len(api.ms_compile_cache)
+        assert compiled
+        for seed in (1, 2):
+            one(0.1, *batch(seed))
+        assert len(api.ms_compile_cache) == compiled
+
     @pytest.mark.parametrize("scale", [1024.0, DynamicScale(1024.0)], ids=["fixed", "dynamic"])
     def test_a_part_that_overflows_changes_nothing_but_the_scale(self, scale):
         one = step_of(StepOptions(loss_scale=scale, ema_decay=0.9, accumulate=2), norm=True)
@@ -150,3 +170,48 @@ class TestAccumulated:
         assert any(
             array.tobytes() != before[name].tobytes() for name, array in after.items() if name.endswith("weight")
         )
+
+
+class TestAdvisedBatch:
+    """The batch size that a refused one is told to become is taken, and the next larger one is not."""
+
+    @given(samples=st.integers(1, 60), parts=st.integers(1, 6), ranks=st.integers(1, 4), wanted=st.integers(1, 80))
+    @pytest.mark.parametrize("model", ["mobilenetv2", "segformer"])
+    def test_it_is_taken(self, model, samples, parts, ranks, wanted):
+        def check(batch_size: int) -> None:
+            if model == "segformer":
+                values = {"train_log_interval": 1, "save_checkpoint_epoch_interval": 1, "save_checkpoint_steps": 0}
+                values |= {"recipe": "paper", "lr": 0.1, "warmup_steps": 0, "warmup_ratio": 0.0, "epoch_size": 1}
+                cfg = SimpleNamespace(batch_size=batch_size, accumulate=parts, **values)
+                segmentation_training.schedule(Counted(samples), cfg, Rank(count=ranks))
+                return
+            cfg = SimpleNamespace(
+                images_per_step=batch_size * parts, accumulate=parts, dataset_path="x", class_weights=""
+            )
+            images = LabelledImages(Counted(samples), np.zeros(samples, np.int32), {"a": 0})
+            training.require_trainable(images, cfg, Rank(count=ranks))
+
+        whole = wanted * ranks if model == "segformer" else wanted
+        try:
+            check(whole)
+        except UsageError as error:
+            said = re.search(r"give (?:--batch_size (\d+) or less|at least (\d+) images)$", str(error))
+            assert said, error
+            if said[1]:
+                check(int(said[1]))
+                with pytest.raises(UsageError):
+                    check(int(said[1]) + (ranks if model == "segformer" else 1))
+            else:
+                assert samples < int(said[2]) == parts * ranks
+
+
+class Counted:
+    """Samples that are only counted."""
+
+    where = "here"
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count

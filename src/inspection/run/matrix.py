@@ -21,9 +21,10 @@ def matrix(confusion: np.ndarray, names: Sequence[str], pictures: Sequence[Pictu
         "cells": {f"{row},{column}": list(found) for (row, column), found in cells.items()},
         "pictures": [[image_source(picture.pixels), printable(picture.caption)] for picture in pictures],
     }
+    hint = "A click on a cell shows its pictures."
     return Raw(
         f'<div class="matrix">{shown}<script type="application/json">{as_json(data)}</script>'
-        '<div class="pictures"><p>A click on a cell shows its pictures.</p></div></div>'
+        f'<div class="pictures"><p>{hint if "data-cell" in shown else ""}</p></div></div>'
     )
 
 
@@ -76,5 +77,7 @@ def most_frequent(confusion: np.ndarray, names: Sequence[str], unit: str) -> Raw
         for row, column in pairs
         if wrong[row, column]
     ]
+    if not rows:
+        return Raw("<p>No class is taken for another.</p>")
     head = f"<tr><th>true class</th><th>taken for</th><th>{escaped(unit)}</th></tr>"
     return Raw(f'<div class="wide"><table><thead>{head}</thead><tbody>{join(rows)}</tbody></table></div>')
