@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from src.engine.report import printable
 from src.inspection import page
-from src.inspection.page import Picture, printable
+from src.inspection.page import Picture
 
 FAILS, LEAK, WARNING, NOTE = "training would fail", "leak", "warning", "note"
 STYLES = {FAILS: "fails", LEAK: "leak", WARNING: "warning", NOTE: "note"}

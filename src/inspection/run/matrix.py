@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from src.inspection.page import Picture, Raw, cell, escaped, image_source, join, printable
+from src.engine.report import printable
+from src.inspection.page import Picture, Raw, cell, escaped, image_source, join
 from src.inspection.run.curves import as_json
 
 MOST_CLASSES = 60  # of a whole matrix; of more the most frequent confusions are listed
