@@ -48,8 +48,10 @@ def whole(confusion: np.ndarray, names: Sequence[str], unit: str) -> Raw:
             for column in range(len(names))
         ]
         rows.append(f'<tr><td class="name">{escaped(name)}</td>{join(cells)}</tr>')
+    numbers = "" if unit == "pictures" else f"; numbers are percent of the row's {escaped(unit)}"
     return Raw(
-        '<p>Rows are true classes, columns predicted ones.</p><div class="wide"><table class="confusion"><tbody>'
+        f"<p>Rows are true classes, columns predicted ones{numbers}.</p>"
+        '<div class="wide"><table class="confusion"><tbody>'
         f"<tr><td></td>{head}</tr>{join(rows)}</tbody></table></div>"
     )
 
