@@ -39,6 +39,15 @@ def test_a_row_for_each_file_and_runtime(images, tmp_path, capsys):
     assert ("OpenVINO is not installed" in said) == (not HAS_OPENVINO)
 
 
+def test_a_file_that_does_not_name_its_classes(images, tmp_path, capsys):
+    for name, named in (("a", ("cat", "dog", "owl")), ("b", None)):
+        write_colour_classifier(tmp_path / f"{name}.onnx", 1, named)
+    files = [str(tmp_path / f"{name}.onnx") for name in "ab"]
+    for order in (files, files[::-1]):
+        assert compare_backends.main([*order, *FLAGS, "--dataset_path", str(images / "val")]) == 0
+        assert capsys.readouterr().out.count("| 1.0000 | 9 of 9 |") == (4 if HAS_OPENVINO else 2)
+
+
 @pytest.mark.parametrize("names", [("cow", "dog", "owl"), ("dog", "cat", "owl")])
 def test_files_of_other_classes(images, tmp_path, capsys, names):
     write_colour_classifier(tmp_path / "a.onnx", 1)
