@@ -235,6 +235,20 @@ class TestPage:
         text = matrix(np.eye(61, dtype=np.int64), names, [], {}, "pictures")
         assert "No class is taken for another." in text and "A click" not in text
 
+    @pytest.mark.parametrize("values", [(0.73239, 0.73241), (0.0, 0.00003), (5.0, 5.0), (-2.0, 3.0), (9e5, 2e6)])
+    def test_no_two_marks_of_an_axis_read_the_same(self, values, tmp_path):
+        line = curves.Line("", list(enumerate(values)))
+        report = tmp_path / "r.html"
+        report.write_text(page.document("x", [curves.chart("y", "x", [line])], run_report.SCRIPTS), encoding="utf-8")
+        script = (
+            """return [...document.querySelectorAll('svg text[text-anchor="end"]')].map((mark) => mark.textContent);"""
+        )
+        opened = open_page(report, script, tmp_path / "browser")
+        marks = [float(text) for text in opened.found]
+        assert opened.console == [] and len(marks) >= 2 and sorted(set(marks)) == marks
+        room = 0.05 * (max(values) - min(values) or max(values))
+        assert min(values) - room <= marks[0] and marks[-1] <= max(values) + room
+
     def test_pictures_of_a_cell(self, predictions, tmp_path):
         report = tmp_path / "r.html"
         parts = list(classes.sections(predictions, ""))
