@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +27,9 @@ from src.engine.steps.step import StepOptions, TrainStep  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402
 from src.segformer import loss as pixels  # noqa: E402
 from src.segformer import training as segmentation_training  # noqa: E402
+from tests.conftest import ROOT, run_command  # noqa: E402
+from tests.needs_mindspore.test_recipes import assert_same_state  # noqa: E402
+from tests.segmentation_data import write_generic  # noqa: E402
 
 IGNORE, SHARP = 255, 3.0
 RNG = np.random.default_rng(0)
@@ -215,3 +219,46 @@ class Counted:
 
     def __len__(self) -> int:
         return self.count
+
+
+SHARED = ("--focal_gamma", "1.5", "--accumulate", "2", "--ema_decay", "0.9", "--epoch_size", "2", "--run_eval", "False")
+OF_CLASSES = ("--class_weights", "balanced", "--sampler", "balanced", "--batch_size", "6", "--clip_norm", "1")
+OF_PIXELS = ("--ohem_threshold", "0.7", "--dice_weight", "0.5", "--batch_size", "2", "--class_num", "3")
+EVERY_KEY = {  # of MobileNetV2, see test_recipes.py
+    "mobilenetv2_quant": ("mobilenetv2_quant/digits_cpu.yaml", (*OF_CLASSES, "--width_mult", "0.25"), "-{}_2.ckpt"),
+    "segformer": (
+        "segformer/segformer.b0.cpu.yaml",
+        (*OF_PIXELS, "--base_size", "32,64", "--crop_size", "32,32", "--warmup_steps", "1"),
+        "_mit_b0_{}.ckpt",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", EVERY_KEY)
+def test_all_keys_together_resume_bit_for_bit(model, images, tmp_path):
+    file, flags, name = EVERY_KEY[model]
+    data = write_generic(tmp_path / "data", {"train": 8}) if model == "segformer" else images / "train"
+    command = [ROOT / "train.py", "--config_path", ROOT / "configs" / file, "--dataset_path", data, *flags, *SHARED]
+    for folder, more in (("run", ()), ("again", ("--resume", f"again/{model}{name.format(1)}"))):
+        if more:
+            shutil.copytree(tmp_path / "run", tmp_path / "again")
+        result = run_command(*command, "--save_checkpoint_path", folder, *more, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    assert_same_state(*(tmp_path / folder / f"{model}{name.format(2)}" for folder in ("run", "again")))
+
+
+@pytest.mark.parametrize(
+    ("model", "flags"),
+    [
+        ("segformer/segformer.b0.cpu.yaml", ("--sampler", "balanced")),
+        ("segformer/segformer.b0.cpu.yaml", ("--class_weights", "balanced")),
+        ("../default_config_cpu.yaml", ("--ohem_threshold", "0.7")),
+        ("mobilenetv2_quant/cpu.yaml", ("--dice_weight", "1")),
+    ],
+)
+def test_what_a_model_does_not_offer_is_refused(model, flags, tmp_path):
+    given = ("--config_path", ROOT / "configs" / model, "--dataset_path", tmp_path)
+    result = run_command(ROOT / "train.py", *given, *flags, cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.count("error:") == 1
+    assert flags[0].removeprefix("--") in result.stderr.splitlines()[-1]
