@@ -14,8 +14,13 @@ from tests.conftest import CLASSES
 SIDE = 16
 
 
-def write_colour_classifier(path: Path, batch: int | str, names: tuple[str, ...] = CLASSES, scale: float = 1.0) -> None:
-    """An ONNX file for `batch` images of three classes: the mean of red, green and blue in the classes' order."""
+def write_colour_classifier(
+    path: Path, batch: int | str, names: tuple[str, ...] | None = CLASSES, scale: float = 1.0
+) -> None:
+    """An ONNX file for `batch` images of three classes: the mean of red, green and blue in the classes' order.
+
+    It does not name its classes where `names` is None.
+    """
     graph = helper.make_graph(
         [
             helper.make_node("ReduceMean", ["x"], ["means"], axes=[2, 3], keepdims=0),
@@ -28,5 +33,6 @@ def write_colour_classifier(path: Path, batch: int | str, names: tuple[str, ...]
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)])
     model.ir_version = 8
-    onnx_model.store_metadata(model, {"class_to_index": {name: index for index, name in enumerate(names)}})
+    if names is not None:
+        onnx_model.store_metadata(model, {"class_to_index": {name: index for index, name in enumerate(names)}})
     onnx.save(model, str(path))

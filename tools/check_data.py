@@ -19,7 +19,8 @@ from src.engine.io import files
 from src.inspection.data import classification, findings, segmentation
 from src.segformer.data.dataset import CITY_IMAGES, IMAGES, MASKS
 
-TASKS = ("classification", "segmentation")
+TASKS = CLASSES, PIXELS = ("classification", "segmentation")
+OF_MASKS = {"class_list": "", "reduce_zero_label": False, "on_missing_label": "error"}  # flags that classes lack
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -43,13 +44,21 @@ def task_of(data: str) -> str:
     """What the folders look like."""
     root = open_tree(data)
     is_pairs = root.has_folder(CITY_IMAGES) or (root.has_folder(IMAGES) and root.has_folder(MASKS))
-    return "segmentation" if is_pairs else "classification"
+    return PIXELS if is_pairs else CLASSES
+
+
+def refuse_flags_of_masks(args: argparse.Namespace) -> None:
+    """Raise UsageError where class folders come with what is about masks."""
+    wrong = next((flag for flag, unset in OF_MASKS.items() if getattr(args, flag) != unset), None)
+    if wrong is not None:
+        raise UsageError(f"--{wrong} is about masks and {args.data} is checked for {CLASSES}; leave it out")
 
 
 @reports_errors
 def main(argv: list[str]) -> int:
     args = arguments(argv)
-    if (args.task or task_of(args.data)) == "classification":
+    if (args.task or task_of(args.data)) == CLASSES:
+        refuse_flags_of_masks(args)
         checked = classification.check(args.data, args.on_bad_image)
     else:
         keys = (args.class_list, args.on_missing_label, args.on_bad_image, args.reduce_zero_label)

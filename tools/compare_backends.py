@@ -77,6 +77,7 @@ def compare(files: list[Path], trials: int, flags: list[str]) -> str:
     device.setup(configurations[0].device, configurations[0].device_id)
     recipe = importlib.import_module(f"src.{configurations[0].model}.recipe")
     contenders, tasks = zip(*(recipe.contender(cfg) for cfg in configurations))
+    comparison.require_same_classes([file for file, _ in wanted], contenders)
     task = tasks[0]
     results = comparison.compare(contenders, task.samples())
     times = comparison.latencies([each.network for each in contenders], task.example, trials)

@@ -145,7 +145,9 @@ class Device(shared.Device):
 class Cloud(shared.Cloud):
     """A ModelArts job."""
 
-    data_path: str = option("infer: an image or a folder of images; ModelArts: local copy of data_url", "/cache/data")
+    data_path: str = option(
+        "infer: an image, or a folder or archive of images; ModelArts: local copy of data_url", "/cache/data"
+    )
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Inference, E
         return JobKeys(
             data="dataset_path",
             more_data=("eval_dataset_path",),
+            more_files=("class_weights",),
             local_data="data_path",
             checkpoints={
                 "train": ("pretrain_ckpt",),

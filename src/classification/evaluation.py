@@ -26,6 +26,8 @@ def run(model: Classifier, cfg: AnyConfig, open_checkpoint: OpenCheckpoint) -> i
     if cfg.eval_backend == "mindspore":
         rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute, cfg.dtype)
     scorer = open_scorer(model, cfg, open_checkpoint)
+    if scorer.class_to_index is None:
+        print(f"note: {cfg.pretrain_ckpt} does not name its classes, so they are the folders, sorted by name")
     data = scan(cfg.dataset_path, EVAL_FOLDERS, scorer.class_to_index)
     checkpoints.require_count(cfg, data, scorer.classes)
     loader = Loader(data, model.transforms, cfg, bad_files(data, cfg, print), rank.shard)

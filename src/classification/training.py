@@ -194,9 +194,11 @@ def require_trainable(images: LabelledImages, cfg: Config, rank: Rank) -> None:
     """There has to be a full step, because the incomplete last one is left out; and class_weights have to fit."""
     samples, per_rank = len(images), cfg.images_per_step
     if samples < per_rank * rank.count:
+        fits = samples // (rank.count * cfg.accumulate)
+        remedy = f"--batch_size {fits} or less" if fits else f"at least {rank.count * cfg.accumulate} images"
         raise UsageError(
             f"{cfg.dataset_path} holds {samples} images, fewer than one batch of {per_rank} x {rank.count}; "
-            f"give --batch_size {max(1, samples // rank.count // cfg.accumulate)} or less"
+            f"give {remedy}"
         )
     imbalance.class_weights(cfg.class_weights, images.labels, images.class_to_index)
 

@@ -48,9 +48,9 @@ def download_data(cfg: Any, say: Say, heartbeat: Heartbeat) -> dict[str, str]:
             "modelarts_dataset_unzip_name, or set need_modelarts_dataset_unzip to False"
         )
     changes = {keys.data: str(within(root, getattr(cfg, keys.data)) or root)}
-    for key in keys.more_data:
+    for key in (*keys.more_data, *keys.more_files):
         found = within(root, getattr(cfg, key))
-        if found:
+        if found and (found.is_file() or key in keys.more_data):  # class_weights may be a word, and a class's name
             changes[key] = str(found)
     return changes
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+
+from src.engine.errors import ZooError
 
 WARMING, PARTS = 10, 10  # calls before the measurement; parts of it, in turns, whose medians show how speed varies
 
@@ -27,11 +30,15 @@ class Metric(Protocol):
 
 
 class Contender(NamedTuple):
-    """A file as one runtime runs it: `classes` of what a data set yields, and the `network` alone, for its latency."""
+    """A file as one runtime runs it: `classes` of what a data set yields, and the `network` alone, for its latency.
+
+    `names` are those of its classes, None for one that the file does not name.
+    """
 
     classes: Callable[[Any], np.ndarray]
     network: Predict
     metric: Metric
+    names: tuple[str | None, ...]
 
 
 class Task(NamedTuple):
@@ -49,6 +56,22 @@ class Result(NamedTuple):
     score: float
     same: int
     counted: int
+
+
+def require_same_classes(files: Sequence[Path], contenders: Sequence[Contender]) -> None:
+    """Raise ZooError where a file gives other classes than the first: equal numbers would mean different things."""
+    first = contenders[0].names
+    for file, names in zip(files, (each.names for each in contenders)):
+        if len(names) != len(first):
+            raise ZooError(
+                f"{file} has {len(names)} classes and {files[0]} has {len(first)}; compare files of the same classes"
+            )
+        for number, (own, other) in enumerate(zip(names, first)):
+            if own != other and None not in (own, other):
+                raise ZooError(
+                    f"class {number} is {own!r} in {file} and {other!r} in {files[0]}; "
+                    "compare files of the same classes"
+                )
 
 
 def compare(contenders: Sequence[Contender], samples: Iterable[tuple[Any, ...]]) -> list[Result]:

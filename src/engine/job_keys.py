@@ -9,11 +9,14 @@ from dataclasses import dataclass
 class JobKeys:
     """Names of keys; `checkpoints` are by command, first the one that is read, then others that may name it.
 
+    `more_data` and `more_files` may name another part of the data set, or a file in it.
+
     `export_reads_data` says whether an export uses the data, where the key names some.
     """
 
     data: str
     more_data: tuple[str, ...]
+    more_files: tuple[str, ...]
     local_data: str
     checkpoints: dict[str, tuple[str, ...]]
     run_folder: str

@@ -27,7 +27,7 @@ function sortBy(head) {
 
 function filterRows(field) {
   const wanted = field.value.trim().toLowerCase();
-  for (const row of field.nextElementSibling.tBodies[0].rows) {
+  for (const row of field.parentElement.querySelector("table").tBodies[0].rows) {
     row.hidden = !row.textContent.toLowerCase().includes(wanted);
   }
 }

@@ -12,6 +12,8 @@ from typing import NamedTuple, Union
 import cv2
 import numpy as np
 
+from src.engine.report import printable
+
 HERE = Path(__file__).resolve().parent
 # The browser itself is told to fetch nothing.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -31,12 +33,6 @@ class Picture(NamedTuple):
 
     pixels: np.ndarray
     caption: str
-
-
-def printable(text: str) -> str:
-    """A text that every terminal and every file can take: file names may hold line ends and bytes that are no UTF-8."""
-    kept = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in kept)
 
 
 def escaped(text: object) -> Raw:
@@ -81,7 +77,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], filtered: bool 
     head = join(f"<th>{escaped(name)}</th>" for name in header)
     body = join(f"<tr>{join(cell(value) for value in row)}</tr>\n" for row in rows)
     field = '<input class="filter" type="search" placeholder="show only rows with ...">' if filtered else ""
-    return Raw(f"{field}<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>")
+    return Raw(f'<div class="wide">{field}<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>')
 
 
 def cell(value: Cell) -> Raw:

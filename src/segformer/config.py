@@ -25,7 +25,7 @@ class Data(shared.Data):
 
     data_path: str = option(
         "train and eval: Cityscapes, or a folder with images/ and masks/, or a .tar or .zip file of either; infer: an "
-        "image or a folder; export: pictures for the report of a quantised network",
+        "image, or a folder or archive of images; export: pictures for the report of a quantised network",
         "./data/cityscapes/",
         aliases=("dataset_path",),
         is_input=True,
@@ -276,7 +276,8 @@ class Config(
         either = "pretrained_ckpt_path"  # what the other models call `checkpoint` for every command
         return JobKeys(
             data="data_path",
-            more_data=("class_list",),
+            more_data=(),
+            more_files=("class_list",),
             local_data="data_dir",
             checkpoints={
                 "train": (either,),

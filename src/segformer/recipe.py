@@ -140,7 +140,7 @@ def evaluate(cfg: Config) -> int:
         rank = device.setup(cfg.device, cfg.device_id, cfg.run_distribute, cfg.dtype)
     pairs = find(VAL, cfg)
     segmenter = open_segmenter(cfg.eval_ckpt_path, cfg)
-    require_same_classes(segmenter, pairs)
+    segmenter.require_classes_of(pairs)
     cfg, predict = segmenter.cfg, segmenter.predictor()
     loader = dataset.Loader(pairs, cfg, stream.BadFiles(cfg.on_bad_image, print), rank.shard)
     since = time.perf_counter()
@@ -156,16 +156,6 @@ def evaluate(cfg: Config) -> int:
         files.write_text(Path(cfg.eval_json).expanduser(), metric.json(pairs.classes.names))
     print(report.eval_done_line(time.perf_counter() - began))
     return 0
-
-
-def require_same_classes(segmenter: Segmenter, pairs: dataset.Pairs) -> None:
-    """Raise ZooError where the file that is scored says that it has learned others than the data have."""
-    known = segmenter.classes
-    if known is not None and known.names != pairs.classes.names:
-        raise ZooError(
-            f"{segmenter.path} was trained on other classes ({', '.join(known.names[:5])}, ...) than "
-            f"{pairs.where} has; evaluate on the classes it was trained on"
-        )
 
 
 def classes_to_draw(segmenter: Segmenter, cfg: Config) -> ClassList:

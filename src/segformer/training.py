@@ -44,9 +44,11 @@ def schedule(pairs: Pairs, cfg: Config, rank: Rank) -> loop.Schedule:
         )
     steps = len(pairs) // images_per_step
     if not steps:
+        fits = len(pairs) // (cfg.accumulate * rank.count) * rank.count
+        remedy = f"--batch_size {fits} or less" if fits else f"at least {cfg.accumulate * rank.count} images"
         raise UsageError(
             f"{pairs.where} holds {len(pairs)} training images, fewer than one batch of {images_per_step}; "
-            f"give --batch_size {max(1, len(pairs) // cfg.accumulate)} or less"
+            f"give {remedy}"
         )
     return loop.Schedule(
         epochs=cfg.epoch_size,

@@ -68,6 +68,16 @@ class TestData:
         assert Path(cfg.dataset_path) == tmp_path / "cache/data/Pets/train"
         assert Path(cfg.eval_dataset_path) == tmp_path / "cache/data/Pets/val"
 
+    @pytest.mark.parametrize("given", ["weights.csv", "balanced", "{root}/weights.csv", ""])
+    def test_the_weights_of_the_classes_may_lie_in_the_data_set(self, bucket, cache, tmp_path, given):
+        """A class may be called as the word that stands for a file."""
+        bucket.write("data/Pets.zip", zip_of({**ZIPPED, "weights.csv": b"cat,2", "balanced/1.jpg": b"1"}))
+        root = tmp_path / "cache/data/Pets"
+        flags = [f"--data_url=s3://{bucket.name}/data/Pets.zip", "--modelarts_dataset_unzip_name=Pets"]
+        flags += [f"--class_weights={given.format(root=root)}", f"--train_url={tmp_path}/out"]
+        found = localised("train", *MOBILENET, *cache, *flags).class_weights
+        assert found == (str(root / "weights.csv") if "weights" in given else given)
+
     @pytest.mark.parametrize("unzip", [True, False])
     def test_a_folder_of_files_from_the_store(self, bucket, cache, tmp_path, unzip):
         for name, content in ZIPPED.items():
@@ -327,11 +337,12 @@ class TestParameters:
     def test_every_model_says_which_of_its_keys_a_job_uses(self, model):
         config_class = importlib.import_module(f"src.{model}.config").Config
         keys, known = config_class.job_keys(), options_of(config_class)
-        named = [keys.data, *keys.more_data, keys.local_data, keys.run_folder, *keys.results]
+        named = [keys.data, *keys.more_data, *keys.more_files, keys.local_data, keys.run_folder, *keys.results]
         named += [key for some in keys.checkpoints.values() for key in some]
         named += ["data_url", "train_url", "checkpoint_url", "output_path", "load_path", "enable_modelarts"]
         named += ["need_modelarts_dataset_unzip", "modelarts_dataset_unzip_name"]
         assert set(named) <= set(known)
+        assert {key for key, option in known.items() if option.is_input} <= set(named)  # all that is read comes along
         aliases = {alias for option in known.values() for alias in (*option.aliases,)} | set(known)
         assert {"distribute", "checkpoint", "pretrain_ckpt", "file_name", "file_format"} <= aliases
 

@@ -39,12 +39,23 @@ def test_a_row_for_each_file_and_runtime(images, tmp_path, capsys):
     assert ("OpenVINO is not installed" in said) == (not HAS_OPENVINO)
 
 
-def test_files_of_other_classes(images, tmp_path, capsys):
+def test_a_file_that_does_not_name_its_classes(images, tmp_path, capsys):
+    for name, named in (("a", ("cat", "dog", "owl")), ("b", None)):
+        write_colour_classifier(tmp_path / f"{name}.onnx", 1, named)
+    files = [str(tmp_path / f"{name}.onnx") for name in "ab"]
+    for order in (files, files[::-1]):
+        assert compare_backends.main([*order, *FLAGS, "--dataset_path", str(images / "val")]) == 0
+        assert capsys.readouterr().out.count("| 1.0000 | 9 of 9 |") == (4 if HAS_OPENVINO else 2)
+
+
+@pytest.mark.parametrize("names", [("cow", "dog", "owl"), ("dog", "cat", "owl")])
+def test_files_of_other_classes(images, tmp_path, capsys, names):
     write_colour_classifier(tmp_path / "a.onnx", 1)
-    write_colour_classifier(tmp_path / "b.onnx", 1, ("cow", "dog", "owl"))
+    write_colour_classifier(tmp_path / "b.onnx", 1, names)
     files = [str(tmp_path / f"{name}.onnx") for name in "ab"]
     assert compare_backends.main([*files, *FLAGS, "--dataset_path", str(images / "val")]) == 1
-    assert "the class folder 'cat', which the checkpoint does not know" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert f"class 0 is {names[0]!r} in {files[1]} and 'cat' in {files[0]}" in said.err and "|" not in said.out
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
 
 from mindspore import Tensor, nn, ops  # noqa: E402
+from mindspore.common import api  # noqa: E402
 
-from src.classification import losses  # noqa: E402
+from src.classification import losses, training  # noqa: E402
+from src.engine.data.source import LabelledImages  # noqa: E402
+from src.engine.errors import UsageError  # noqa: E402
+from src.engine.ranks import Rank  # noqa: E402
 from src.engine.steps import step  # noqa: E402
 from src.engine.steps.loss_scale import DynamicScale  # noqa: E402
 from src.engine.steps.step import StepOptions, TrainStep  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402
 from src.segformer import loss as pixels  # noqa: E402
+from src.segformer import training as segmentation_training  # noqa: E402
+from tests.conftest import ROOT, run_command  # noqa: E402
+from tests.needs_mindspore.test_recipes import assert_same_state  # noqa: E402
+from tests.segmentation_data import write_generic  # noqa: E402
 
 IGNORE, SHARP = 255, 3.0
 RNG = np.random.default_rng(0)
@@ -132,6 +146,16 @@ class TestAccumulated:
         for name, array in theirs.items():
             np.testing.assert_allclose(ours[name], array, rtol=1e-4, atol=1e-6)
 
+    @pytest.mark.parametrize("scale", [1.0, 1024.0, DynamicScale(1024.0)], ids=["none", "fixed", "dynamic"])
+    def test_nothing_is_compiled_after_the_first_step(self, scale):
+        one = step_of(StepOptions(loss_scale=scale, accumulate=2))
+        one(0.1, *batch(0))
+        compiled = len(api.ms_compile_cache)
+        assert compiled
+        for seed in (1, 2):
+            one(0.1, *batch(seed))
+        assert len(api.ms_compile_cache) == compiled
+
     @pytest.mark.parametrize("scale", [1024.0, DynamicScale(1024.0)], ids=["fixed", "dynamic"])
     def test_a_part_that_overflows_changes_nothing_but_the_scale(self, scale):
         one = step_of(StepOptions(loss_scale=scale, ema_decay=0.9, accumulate=2), norm=True)
@@ -150,3 +174,91 @@ class TestAccumulated:
         assert any(
             array.tobytes() != before[name].tobytes() for name, array in after.items() if name.endswith("weight")
         )
+
+
+class TestAdvisedBatch:
+    """The batch size that a refused one is told to become is taken, and the next larger one is not."""
+
+    @given(samples=st.integers(1, 60), parts=st.integers(1, 6), ranks=st.integers(1, 4), wanted=st.integers(1, 80))
+    @pytest.mark.parametrize("model", ["mobilenetv2", "segformer"])
+    def test_it_is_taken(self, model, samples, parts, ranks, wanted):
+        def check(batch_size: int) -> None:
+            if model == "segformer":
+                values = {"train_log_interval": 1, "save_checkpoint_epoch_interval": 1, "save_checkpoint_steps": 0}
+                values |= {"recipe": "paper", "lr": 0.1, "warmup_steps": 0, "warmup_ratio": 0.0, "epoch_size": 1}
+                cfg = SimpleNamespace(batch_size=batch_size, accumulate=parts, **values)
+                segmentation_training.schedule(Counted(samples), cfg, Rank(count=ranks))
+                return
+            cfg = SimpleNamespace(
+                images_per_step=batch_size * parts, accumulate=parts, dataset_path="x", class_weights=""
+            )
+            images = LabelledImages(Counted(samples), np.zeros(samples, np.int32), {"a": 0})
+            training.require_trainable(images, cfg, Rank(count=ranks))
+
+        whole = wanted * ranks if model == "segformer" else wanted
+        try:
+            check(whole)
+        except UsageError as error:
+            said = re.search(r"give (?:--batch_size (\d+) or less|at least (\d+) images)$", str(error))
+            assert said, error
+            if said[1]:
+                check(int(said[1]))
+                with pytest.raises(UsageError):
+                    check(int(said[1]) + (ranks if model == "segformer" else 1))
+            else:
+                assert samples < int(said[2]) == parts * ranks
+
+
+class Counted:
+    """Samples that are only counted."""
+
+    where = "here"
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+
+SHARED = ("--focal_gamma", "1.5", "--accumulate", "2", "--ema_decay", "0.9", "--epoch_size", "2", "--run_eval", "False")
+OF_CLASSES = ("--class_weights", "balanced", "--sampler", "balanced", "--batch_size", "6", "--clip_norm", "1")
+OF_PIXELS = ("--ohem_threshold", "0.7", "--dice_weight", "0.5", "--batch_size", "2", "--class_num", "3")
+EVERY_KEY = {  # of MobileNetV2, see test_recipes.py
+    "mobilenetv2_quant": ("mobilenetv2_quant/digits_cpu.yaml", (*OF_CLASSES, "--width_mult", "0.25"), "-{}_2.ckpt"),
+    "segformer": (
+        "segformer/segformer.b0.cpu.yaml",
+        (*OF_PIXELS, "--base_size", "32,64", "--crop_size", "32,32", "--warmup_steps", "1"),
+        "_mit_b0_{}.ckpt",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", EVERY_KEY)
+def test_all_keys_together_resume_bit_for_bit(model, images, tmp_path):
+    file, flags, name = EVERY_KEY[model]
+    data = write_generic(tmp_path / "data", {"train": 8}) if model == "segformer" else images / "train"
+    command = [ROOT / "train.py", "--config_path", ROOT / "configs" / file, "--dataset_path", data, *flags, *SHARED]
+    for folder, more in (("run", ()), ("again", ("--resume", f"again/{model}{name.format(1)}"))):
+        if more:
+            shutil.copytree(tmp_path / "run", tmp_path / "again")
+        result = run_command(*command, "--save_checkpoint_path", folder, *more, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    assert_same_state(*(tmp_path / folder / f"{model}{name.format(2)}" for folder in ("run", "again")))
+
+
+@pytest.mark.parametrize(
+    ("model", "flags"),
+    [
+        ("segformer/segformer.b0.cpu.yaml", ("--sampler", "balanced")),
+        ("segformer/segformer.b0.cpu.yaml", ("--class_weights", "balanced")),
+        ("../default_config_cpu.yaml", ("--ohem_threshold", "0.7")),
+        ("mobilenetv2_quant/cpu.yaml", ("--dice_weight", "1")),
+    ],
+)
+def test_what_a_model_does_not_offer_is_refused(model, flags, tmp_path):
+    given = ("--config_path", ROOT / "configs" / model, "--dataset_path", tmp_path)
+    result = run_command(ROOT / "train.py", *given, *flags, cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.count("error:") == 1
+    assert flags[0].removeprefix("--") in result.stderr.splitlines()[-1]

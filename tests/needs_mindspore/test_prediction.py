@@ -102,6 +102,12 @@ def test_as_many_are_right_as_evaluation_counts(predict, tmp_path, capsys, backe
     assert int(right) == round(accuracy * 15) == expected
 
 
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_an_archive_is_predicted_as_its_folder(predict, images, tmp_path, kind):
+    archive = shutil.make_archive(str(tmp_path / "val"), kind, images / "val")
+    assert predict(archive) == predict(images / "val")
+
+
 def test_one_image_and_top_k(predict, images, capsys):
     (row,) = predict(images / "val" / "owl" / "001.jpg", top_k=1)
     assert list(row) == ["file", "truth", "class_1", "probability_1"]

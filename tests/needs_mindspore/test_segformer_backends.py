@@ -165,11 +165,14 @@ class TestWhatIsRefused:
         with pytest.raises(UsageError, match="eval_backend is mindspore and eval_ckpt_path .*free.onnx"):
             self.evaluate(settings, data, files["free"], backend="mindspore")
 
-    def test_other_classes(self, settings, data, files, tmp_path):
+    def test_other_classes(self, settings, data, files, tmp_path, capsys):
         other = write_generic(tmp_path / "other", {"val": 1})
         (other / "classes.csv").write_text((data / "classes.csv").read_text().replace("house", "barn"))
         with pytest.raises(ZooError, match=r"free.onnx was trained on other classes \(street, house, tree"):
             self.evaluate(settings, other, files["free"])
+        flags = ["--config_path", str(settings), "--data_path", str(other)]
+        assert compare_backends.main([str(files["free"]), *flags]) == 1
+        assert "was trained on other classes" in capsys.readouterr().err
 
     @pytest.mark.skipif(HAS_OPENVINO, reason="OpenVINO is installed")
     def test_a_runtime_that_is_missing(self, settings, data, files):

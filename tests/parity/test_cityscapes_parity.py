@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from src import zoo
+from src.engine.data.source import Files
 from src.engine.metrics import Segmentation
 from src.segformer.data import labels, polygons
 from src.segformer.predicting import pictures
@@ -78,7 +79,7 @@ def write_results(folder: Path, rng: np.random.Generator, classes: np.ndarray) -
         guess[wrong] = rng.choice(classes, int(wrong.sum()))
         truth = folder / f"ulm_{number:06d}_000019_gtFine_labelIds.png"
         cv2.imwrite(str(truth), ids)
-        item = pictures.Input(truth, f"ulm_{number:06d}_000019_leftImg8bit")
+        item = pictures.Input(Files(truth.parent, (truth.name,)), 0, f"ulm_{number:06d}_000019_leftImg8bit")
         wanted = pictures.Wanted(label_ids=True)
         image = np.zeros((*ids.shape, 3), np.uint8)
         predictions.append(pictures.write(item, image, guess, folder / "results", labels.CITYSCAPES, wanted)[-1])

@@ -326,6 +326,9 @@ class TestCommand:
             (("photos/train/cat",), "holds no class folders"),
             (("photos", "--task", "segmentation"), "holds neither leftImg8bit/"),
             (("photos", "--bad"), "--bad"),
+            (("photos", "--class_list", "x.csv"), "--class_list is about masks and photos is checked for classif"),
+            (("photos", "--reduce_zero_label"), "--reduce_zero_label is about masks"),
+            (("photos", "--on_missing_label", "skip"), "--on_missing_label is about masks"),
         ],
     )
     def test_bad_input(self, photos, tmp_path, arguments, message):

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+import os
 import threading
 import time
 import zlib
@@ -246,6 +247,17 @@ class TestBatches:
         rest = list(class_batches(folder, cfg, bad, 0, 2))
         assert len(rest) == 1
         assert (rest[0][0] == whole[2][0]).all() and (rest[0][1] == whole[2][1]).all()
+
+    def test_a_bad_file_has_one_line_of_text_whatever_its_name_is(self, tmp_path):
+        """Training, evaluation and prediction all tell of bad files in this way."""
+        write_images(tmp_path, 2)
+        (tmp_path / "cat" / os.fsdecode(b"line\nend\xff.jpg")).write_bytes(b"no image")
+        folder, said = scan(str(tmp_path), ()), []
+        list(class_batches(folder, config(batch_size=2), stream.BadFiles("skip", said.append), 0, 0))
+        assert said == [r"skipped cat/line\nend\udcff.jpg: not an image (UnidentifiedImageError)"]
+        assert said[0].encode("utf-8")
+        with pytest.raises(ZooError, match=r"line\\nend\\udcff.jpg is no usable image"):
+            list(class_batches(folder, config(batch_size=2), stream.BadFiles("error", print), 0, 0))
 
     def test_bad_files_are_named_counted_and_replaced(self, tmp_path):
         write_images(tmp_path, 8)

@@ -217,8 +217,37 @@ class TestPage:
         assert opened.found["lines"] == 4
         assert opened.found["hidden"] == 3
         assert opened.found["zoomed"] < opened.found["all"] - 1
-        assert opened.found["again"] == opened.found["all"]
+        assert opened.found["again"] == opened.found["all"] == opened.found["cancelled"]
+        assert (opened.found["wide"], opened.found["left"]) == (540, 0) and 200 < opened.found["narrow"] <= 300
+        assert opened.found["zoomedNarrow"] == opened.found["zoomed"]
         assert opened.found["differences"] == [["lr_max", "0.1", "0.2"]]
+
+    def test_classes_of_several_runs_in_one_table(self, run, predictions, tmp_path):
+        runs = [run_folder.read(run), run_folder.read(write_run(tmp_path / "other"))]
+        found = [dict(zip(NAMES, classes.score_of_classes(predictions))), {"cat": 0.5, "yak": 0.25}]
+        text = run_report.side_by_side(runs, found, "recall")
+        assert "Classes side by side: recall" in text and "<th>run</th><th>other</th>" in text
+        rows = [re.findall(r"<td.*?>(.*?)</td>", row) for row in re.findall(r"<tr><td>.*?</tr>", text)]
+        assert rows == [["cat", "1", "0.5"], ["dog", "0.6667", "-"], ["owl", "0", "-"], ["yak", "-", "0.25"]]
+
+    def test_nothing_is_confused(self):
+        names = [str(number) for number in range(61)]
+        text = matrix(np.eye(61, dtype=np.int64), names, [], {}, "pictures")
+        assert "No class is taken for another." in text and "A click" not in text
+
+    @pytest.mark.parametrize("values", [(0.73239, 0.73241), (0.0, 0.00003), (5.0, 5.0), (-2.0, 3.0), (9e5, 2e6)])
+    def test_no_two_marks_of_an_axis_read_the_same(self, values, tmp_path):
+        line = curves.Line("", list(enumerate(values)))
+        report = tmp_path / "r.html"
+        report.write_text(page.document("x", [curves.chart("y", "x", [line])], run_report.SCRIPTS), encoding="utf-8")
+        script = (
+            """return [...document.querySelectorAll('svg text[text-anchor="end"]')].map((mark) => mark.textContent);"""
+        )
+        opened = open_page(report, script, tmp_path / "browser")
+        marks = [float(text) for text in opened.found]
+        assert opened.console == [] and len(marks) >= 2 and sorted(set(marks)) == marks
+        room = 0.05 * (max(values) - min(values) or max(values))
+        assert min(values) - room <= marks[0] and marks[-1] <= max(values) + room
 
     def test_pictures_of_a_cell(self, predictions, tmp_path):
         report = tmp_path / "r.html"
@@ -263,13 +292,22 @@ ZOOM = """
   const found = { charts: figures.map((f) => f.querySelector("figcaption").textContent), lines: lines(), all: last() };
   const name = figure.querySelector(".legend button");
   name.click(); found.hidden = lines(); name.click();
-  const svg = figure.querySelector("svg"), box = svg.getBoundingClientRect();
-  for (const [kind, x] of [["pointerdown", 80], ["pointermove", 150], ["pointerup", 200]]) {
-    svg.dispatchEvent(new PointerEvent(kind, { clientX: box.left + x, clientY: box.top + 50, bubbles: true }));
-  }
-  found.zoomed = last();
-  figure.querySelector("svg").dispatchEvent(new MouseEvent("dblclick", { bubbles: true }));
-  found.again = last();
+  const drag = (end) => {
+    const svg = figure.querySelector("svg"), box = svg.getBoundingClientRect(), scale = box.width / 540;
+    for (const [kind, x] of [["pointerdown", 80], ["pointermove", 150], [end, 200]]) {
+      const at = { clientX: box.left + x * scale, clientY: box.top + 50 * scale };
+      svg.dispatchEvent(new PointerEvent(kind, { ...at, bubbles: true }));
+    }
+    return [last(), Math.round(box.width)];
+  };
+  const forget = () => figure.querySelector("svg").dispatchEvent(new MouseEvent("dblclick", { bubbles: true }));
+  [found.zoomed, found.wide] = drag("pointerup");
+  forget(); found.again = last();
+  document.body.style.width = "300px";
+  [found.zoomedNarrow, found.narrow] = drag("pointerup");
+  forget(); found.cancelled = drag("pointercancel")[0];
+  found.left = figure.querySelectorAll("rect.zoom").length;
+  document.body.style.width = "";
   const sections = [...document.querySelectorAll("section")];
   const differences = sections.find((s) => s.querySelector("h2").textContent === "Differences: configuration");
   found.differences = [...differences.querySelectorAll("tbody tr")].map((r) => [...r.cells].map((c) => c.textContent));

@@ -1,5 +1,6 @@
 """Which images inference reads and which pictures it writes."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from src.engine.data import images
+from src.engine.data.source import Files
 from src.engine.errors import UsageError, ZooError
 from src.segformer.data.labels import CITYSCAPES
 from src.segformer.predicting import pictures
@@ -15,6 +17,11 @@ from tests.segmentation_data import write_generic
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
 MASK = np.random.default_rng(1).integers(0, 19, (12, 20), dtype=np.uint8)
+
+TREES = {
+    "plain": ("a/x.jpg", "a/x.png", "y.png"),
+    "city": ("leftImg8bit/val/bonn/b_0.png", "leftImg8bit/train/ulm/u_0.png", "gtFine/val/bonn/b_0.png"),
+}
 
 
 def save(path: Path, picture: np.ndarray = PICTURE) -> Path:
@@ -113,6 +120,46 @@ class TestInputs:
         save(tmp_path / "more" / "y.png")
         assert names(tmp_path) == ["images/x", "more/y"]
 
+    @pytest.mark.parametrize("tree", ["plain", "generic", "city"])
+    @pytest.mark.parametrize("kind", ["tar", "zip"])
+    def test_an_archive_is_read_as_its_folder(self, tmp_path, tree, kind):
+        folder = tmp_path / "in"
+        if tree == "generic":
+            write_generic(folder, {"train": 1, "val": 2})
+        for name in TREES.get(tree, ()):
+            save(folder / name)
+        archive = Path(shutil.make_archive(str(tmp_path / "packed"), kind, folder))
+        expected = pictures.list_inputs(str(folder), "/nowhere")
+        found = pictures.list_inputs(str(archive), "/nowhere")
+        assert [(item.name, item.copy, item.read()) for item in found] == [
+            (item.name, item.copy, item.read()) for item in expected
+        ]
+        only = pictures.Wanted(gray=False, color=False, overlap=False)
+        written = pictures.write(found[0], PICTURE, MASK, tmp_path / "out", CITYSCAPES, only)
+        assert written[0].read_bytes() == expected[0].read()
+
+    def test_archives_that_cannot_be_used(self, tmp_path):
+        (tmp_path / "cut.zip").write_bytes(b"PK\x03\x04")
+        with pytest.raises(ZooError, match=r"cut.zip is truncated, damaged or no .zip file"):
+            names(tmp_path / "cut.zip")
+        save(tmp_path / "in" / "x.png")
+        shutil.make_archive(str(tmp_path / "outer" / "inner"), "zip", tmp_path / "in")
+        shutil.make_archive(str(tmp_path / "nested"), "zip", tmp_path / "outer")
+        with pytest.raises(ZooError, match=r"nested.zip holds an archive \(inner.zip\) and nothing else"):
+            names(tmp_path / "nested.zip")
+        (tmp_path / "outer" / "notes.txt").touch()
+        shutil.make_archive(str(tmp_path / "texts"), "tar", tmp_path / "outer")
+        with pytest.raises(ZooError, match=r"texts.tar holds no images"):
+            names(tmp_path / "texts.tar")
+
+    def test_an_image_that_is_gone_when_it_is_copied(self, tmp_path):
+        path = save(tmp_path / "in" / "x.png")
+        item = pictures.list_inputs(str(path), "/nowhere")[0]
+        path.unlink()
+        with pytest.raises(ZooError, match=r"cannot read .*x.png any more"):
+            pictures.write(item, PICTURE, MASK, tmp_path / "out", CITYSCAPES, pictures.Wanted())
+        assert not list((tmp_path / "out").iterdir())
+
     def test_nothing_there(self, tmp_path):
         with pytest.raises(ZooError, match="holds no images"):
             names(tmp_path)
@@ -165,13 +212,14 @@ class TestWriting:
         assert (ids == np.array(CITYSCAPES.ids)[MASK]).all()
 
     def test_only_what_is_wanted(self, tmp_path):
-        item = pictures.Input(save(tmp_path / "x.jpg"), "x")
+        save(tmp_path / "x.jpg")
+        item = pictures.Input(Files(tmp_path, ("x.jpg",)), 0, "x")
         wanted = pictures.Wanted(original=False, gray=False, color=False)
         written = pictures.write(item, PICTURE, MASK, tmp_path / "out", CITYSCAPES, wanted)
         assert [path.name for path in written] == ["x_overlap.png"]
 
     def test_a_prediction_of_another_size(self, tmp_path):
-        item = pictures.Input(tmp_path / "x.jpg", "x")
+        item = pictures.Input(Files(tmp_path, ("x.jpg",)), 0, "x")
         with pytest.raises(ValueError, match="have to be equal"):
             pictures.write(item, PICTURE, MASK[:5], tmp_path, CITYSCAPES, pictures.Wanted())
 

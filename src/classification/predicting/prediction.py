@@ -19,7 +19,7 @@ from src.classification.predicting.scorer import AnyConfig, OpenCheckpoint, Scor
 from src.engine import device, report
 from src.engine.data import images, stream
 from src.engine.data.image_folder import find_images
-from src.engine.data.source import Files, Source
+from src.engine.data.source import Source
 from src.engine.errors import ZooError
 from src.engine.io import files
 
@@ -60,6 +60,12 @@ class Predictor:
     def predictions(self) -> Iterator[Prediction | None]:
         """Of every image in order; None of one that cannot be read."""
         known = self.scorer.class_to_index or {}
+        for index, row, picture in self.scored():
+            file = "" if index == stream.NO_SAMPLE else self.source.name(index)
+            yield Prediction(file, row, truth_of(file, known), picture) if file else None
+
+    def scored(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """(index, probabilities (K,), small picture) of every image in order; NO_SAMPLE for one that cannot be read."""
         batch_size = min(self.scorer.batch_size, len(self.source))
         order = stream.evaluation_order(len(self.source), batch_size)
         for view, small, index in stream.batches(self._sample, order, self.cfg.num_workers):
@@ -67,9 +73,7 @@ class Predictor:
             probabilities = self.scorer.probabilities(padded)[: len(index)]
             if not np.isfinite(probabilities[index != stream.NO_SAMPLE]).all():
                 raise ZooError(f"{self.cfg.pretrain_ckpt} gives scores that are no numbers; use another one")
-            for i, row, picture in zip(index, probabilities, small):
-                file = "" if i == stream.NO_SAMPLE else self.source.name(i)
-                yield Prediction(file, row, truth_of(file, known), picture) if file else None
+            yield from zip(index.tolist(), probabilities, small)
 
     def _sample(self, index: int) -> tuple[np.ndarray, np.ndarray, np.int64]:
         """The network's input, a small picture and the index, which is NO_SAMPLE where the file is no image."""
@@ -113,15 +117,14 @@ class Results:
 
 
 def run(model: Classifier, cfg: AnyConfig, open_checkpoint: OpenCheckpoint) -> int:
-    """Predict every image of a folder, or one image; returns the exit status."""
+    """Predict every image of a folder or an archive, or one image; returns the exit status."""
     output = Path(cfg.infer_output_path).expanduser()
-    root, found = find_images(cfg.images_to_predict, cfg.infer_output_path)
+    source = find_images(cfg.images_to_predict, cfg.infer_output_path)
     if cfg.eval_backend == "mindspore":
         device.setup(cfg.platform, cfg.device_id, dtype=cfg.dtype)
     scorer = open_scorer(model, cfg, open_checkpoint)
     if scorer.class_to_index is None:
         print(f"note: {cfg.pretrain_ckpt} does not name its classes, so numbers stand for them")
-    source = Files(root, tuple(str(file.relative_to(root)) for file in found))
     predictor = Predictor(source, scorer, model.transforms, cfg, stream.BadFiles(cfg.on_bad_image, tqdm.write))
     results = Results(scorer.class_names, cfg.top_k)
     began = time.perf_counter()

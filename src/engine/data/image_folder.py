@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from src.engine.config.paths import ARCHIVES, is_archive
 from src.engine.data.archive import IndexFolder
 from src.engine.data.images import IMAGE_SUFFIXES
-from src.engine.data.source import LabelledImages
-from src.engine.data.tree import EVAL_FOLDERS, TRAIN_FOLDERS, Tree, open_tree
+from src.engine.data.source import Files, LabelledImages, Source
+from src.engine.data.tree import EVAL_FOLDERS, TRAIN_FOLDERS, Folder, Tree, open_tree
 from src.engine.errors import UsageError, ZooError
-from src.engine.io.files import files_below
 
 __all__ = [
     "EVAL_FOLDERS", "TRAIN_FOLDERS", "find_held_out", "find_images", "find_root", "members_of", "require_classes",
@@ -36,25 +36,29 @@ def find_held_out(train: Tree) -> Tree | None:
     return next((above.below(name) for name in EVAL_FOLDERS if above.has_folder(name)), None)
 
 
-def find_images(data_path: str, output_path: str, images_in: Callable[[Path], Path] = Path) -> tuple[Path, list[Path]]:
-    """The image `data_path`, or all images in that folder and below it, in a fixed order, and the folder they are in.
+def find_images(data_path: str, output_path: str, images_in: Callable[[Tree], Tree] | None = None) -> Source:
+    """The image `data_path`, or all images in that folder or archive and below it, in a fixed order.
 
     `images_in` is the part of a folder that holds the images. `output_path`, hidden files and other files are left out.
     """
-    root, output, suffixes = Path(data_path).expanduser(), Path(output_path).expanduser().resolve(), IMAGE_SUFFIXES
-    if root.is_file():
-        if not root.name.lower().endswith(suffixes):
-            raise UsageError(f"data_path is {root}; an image has to end in {' '.join(suffixes)}")
-        return root.parent, [root]
-    if not root.is_dir():
-        raise UsageError(f"data_path is {root}, which does not exist; give an image or a folder of images")
-    root = images_in(root)
-    if output == root.resolve():
-        raise UsageError(f"infer_output_path is the folder of the images, {root}; choose another one")
-    images = [file for file in files_below(root, leave_out=output) if file.name.lower().endswith(suffixes)]
+    given, output, suffixes = Path(data_path).expanduser(), Path(output_path).expanduser().resolve(), IMAGE_SUFFIXES
+    if not given.exists():
+        raise UsageError(f"data_path is {given}, which does not exist; give an image or a folder of images")
+    if given.is_file() and not is_archive(data_path):
+        if not given.name.lower().endswith(suffixes):
+            raise UsageError(
+                f"data_path is {given}; an image has to end in {' '.join(suffixes)}, an archive in {' '.join(ARCHIVES)}"
+            )
+        return Files(given.parent, (given.name,))
+    tree = open_tree(data_path)
+    tree = images_in(tree) if images_in else tree
+    if output == tree.where.resolve():
+        raise UsageError(f"infer_output_path is the folder of the images, {tree.where}; choose another one")
+    names = tree.files(leave_out=output) if isinstance(tree, Folder) else tree.files()
+    images = [name for name in names if name.lower().endswith(suffixes)]
     if not images:
-        raise ZooError(f"{root} holds no images ({' '.join(suffixes)}); give a folder that does")
-    return root, images
+        raise ZooError(f"{tree.where} holds no images ({' '.join(suffixes)}); give a folder that does")
+    return tree.source(images)
 
 
 def members_of(root: Tree, name: str) -> tuple[list[str], list[str]]:

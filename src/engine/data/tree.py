@@ -69,8 +69,8 @@ class Folder:
     def folders(self) -> list[str]:
         return sorted(entry.name for entry in self.where.iterdir() if entry.is_dir() and entry.name[0] != ".")
 
-    def files(self) -> list[str]:
-        return [file.relative_to(self.where).as_posix() for file in files_below(self.where)]
+    def files(self, leave_out: Path | None = None) -> list[str]:
+        return [file.relative_to(self.where).as_posix() for file in files_below(self.where, leave_out)]
 
     def below(self, name: str) -> Folder:
         return Folder(self.where / name)

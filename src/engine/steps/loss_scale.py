@@ -88,7 +88,7 @@ class GuardedStep:
     def __init__(self, parts: Parts, scale: nn.Cell, options: Any):
         self._skipped = number(0, "skipped_steps")
         self._compiled = compiled_step(parts, scale, options, self._skipped)
-        self._overflow, self._scale = Tensor(False), scale.scale
+        self._overflow, self._first, self._scale = Tensor(False), scale.scale, None
 
     def __call__(self, lr: float, *inputs: np.ndarray) -> Tensor:
         arguments = Tensor(lr, ms.float32), *(Tensor(array) for array in inputs)
@@ -97,6 +97,8 @@ class GuardedStep:
 
     def scaling(self) -> tuple[Tensor, Tensor]:
         """Whether the last step overflowed, and the scale of the next one; reading the tensors waits for the step."""
+        if self._scale is None:  # a copy, because a function that takes it would be compiled anew after a Parameter
+            return self._overflow, Tensor(self._first.asnumpy())
         return self._overflow, self._scale
 
     def skipped(self) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from src.engine.report import printable
 from src.inspection import page
-from src.inspection.page import Picture, printable
+from src.inspection.page import Picture
 
 FAILS, LEAK, WARNING, NOTE = "training would fail", "leak", "warning", "note"
 STYLES = {FAILS: "fails", LEAK: "leak", WARNING: "warning", NOTE: "note"}
@@ -92,7 +93,8 @@ def as_page(checked: Checked) -> str:
         page.join([page.paragraph(f"{finding.kind}: {finding.text}", STYLES[finding.kind]), shown(finding.pictures())])
         for finding in checked.ordered
     ]
-    verdict = page.paragraph(checked.verdict(), "fails" if checked.status else "good")
+    warns = any(finding.kind == WARNING for finding in checked.findings)
+    verdict = page.paragraph(checked.verdict(), "fails" if checked.status else "warning" if warns else "good")
     sections = [page.section("Findings", verdict, *found)]
     sections += [
         page.section(

@@ -12,12 +12,15 @@ function element(name, attributes, parent, text) {
   return made;
 }
 
-// About five round numbers from low to high.
+// About five round numbers from low to high, each [value, text] with the digits that tell it from its neighbours.
 function ticks(low, high) {
   const rough = (high - low) / 5 || 1, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough * 0.999);
   const found = [];
-  for (let value = Math.ceil(low / step) * step; value <= high + step * 1e-9; value += step) found.push(value);
+  const digits = Math.min(20, Math.max(0, Math.ceil(-Math.log10(step) - 1e-9)));
+  for (let count = Math.ceil(low / step); count * step <= high + step * 1e-9; count++) {
+    found.push([count * step, Number((count * step).toFixed(digits)).toString()]);
+  }
   return found;
 }
 
@@ -45,12 +48,12 @@ function draw(figure) {
   const clip = `clip${[...document.querySelectorAll("figure.chart")].indexOf(figure)}`;
   element("rect", { x: LEFT, y: TOP, width: WIDTH - LEFT - RIGHT, height: HEIGHT - TOP - BOTTOM },
     element("clipPath", { id: clip }, svg));
-  for (const value of ticks(y0, y1)) {
+  for (const [value, text] of ticks(y0, y1)) {
     element("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: py(value), y2: py(value), stroke: "#e3e7eb" }, svg);
-    element("text", { x: LEFT - 6, y: py(value) + 4, "text-anchor": "end" }, svg, shown(value));
+    element("text", { x: LEFT - 6, y: py(value) + 4, "text-anchor": "end" }, svg, text);
   }
-  for (const value of ticks(x0, x1)) {
-    element("text", { x: px(value), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, svg, shown(value));
+  for (const [value, text] of ticks(x0, x1)) {
+    element("text", { x: px(value), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, svg, text);
   }
   element("text", { x: (LEFT + WIDTH) / 2, y: HEIGHT - 4, "text-anchor": "middle" }, svg, data.x);
   const plot = element("g", { "clip-path": `url(#${clip})` }, svg);
@@ -70,7 +73,11 @@ function draw(figure) {
 
 function zoomable(figure, svg) {
   let from = null, box = null;
-  const at = (event) => Math.min(WIDTH - RIGHT, Math.max(LEFT, event.clientX - svg.getBoundingClientRect().left));
+  const at = (event) => { // in the drawing's units; a narrow window shows it smaller
+    const shape = svg.getBoundingClientRect();
+    return Math.min(WIDTH - RIGHT, Math.max(LEFT, ((event.clientX - shape.left) * WIDTH) / shape.width));
+  };
+  const forget = () => { from = null; box?.remove(); };
   svg.addEventListener("pointerdown", (event) => {
     from = at(event);
     box = element("rect", { class: "zoom", x: from, y: TOP, width: 0, height: HEIGHT - TOP - BOTTOM }, svg);
@@ -84,10 +91,10 @@ function zoomable(figure, svg) {
     if (from === null) return;
     const ends = [from, at(event)].sort((a, b) => a - b).map(figure.state.toX);
     const moved = Math.abs(at(event) - from) > 5;
-    from = null;
-    box.remove();
+    forget();
     if (moved) { figure.state.zoom = ends; draw(figure); }
   });
+  svg.addEventListener("pointercancel", forget); // the finger scrolls the page
   svg.addEventListener("dblclick", () => { figure.state.zoom = null; draw(figure); });
 }
 

@@ -85,6 +85,11 @@ def per_class(confusion: np.ndarray, names: list[str]) -> list[list[str | int | 
     return [[name, *(float(column[row]) for column in columns), int(actual[row])] for row, name in enumerate(names)]
 
 
+def score_of_classes(found: Predictions) -> list[float]:
+    """Recall of every class, nan without pictures."""
+    return [float(value) for value in ratio(np.diag(found.confusion), found.confusion.sum(1))]
+
+
 def chosen_pictures(found: Predictions) -> tuple[list[Picture], dict[tuple[int, int], list[int]]]:
     """Pictures for the cells of the matrix: mistakes before right ones, those of high confidence first."""
     order = np.lexsort((-found.confidence, found.right))

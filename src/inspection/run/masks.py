@@ -106,6 +106,11 @@ def per_class(found: Predictions) -> list[list[str | int | float]]:
     return [[row[0], float(value), *row[1:]] for row, value in zip(of_confusion(confusion, found.names), iou)]
 
 
+def score_of_classes(found: Predictions) -> list[float]:
+    """IoU of every class, nan without pixels."""
+    return [float(value) for value in found.metric.iou]
+
+
 def cells_of(found: Predictions) -> dict[tuple[int, int], list[int]]:
     """For every cell the kept pictures with most of its pixels."""
     stacked = np.stack([seen.confusion for seen in found.pictures])

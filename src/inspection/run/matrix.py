@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from src.inspection.page import Picture, Raw, cell, escaped, image_source, join, printable
+from src.engine.report import printable
+from src.inspection.page import Picture, Raw, cell, escaped, image_source, join
 from src.inspection.run.curves import as_json
 
 MOST_CLASSES = 60  # of a whole matrix; of more the most frequent confusions are listed
@@ -21,9 +22,10 @@ def matrix(confusion: np.ndarray, names: Sequence[str], pictures: Sequence[Pictu
         "cells": {f"{row},{column}": list(found) for (row, column), found in cells.items()},
         "pictures": [[image_source(picture.pixels), printable(picture.caption)] for picture in pictures],
     }
+    hint = "A click on a cell shows its pictures."
     return Raw(
         f'<div class="matrix">{shown}<script type="application/json">{as_json(data)}</script>'
-        '<div class="pictures"><p>A click on a cell shows its pictures.</p></div></div>'
+        f'<div class="pictures"><p>{hint if "data-cell" in shown else ""}</p></div></div>'
     )
 
 
@@ -46,9 +48,11 @@ def whole(confusion: np.ndarray, names: Sequence[str], unit: str) -> Raw:
             for column in range(len(names))
         ]
         rows.append(f'<tr><td class="name">{escaped(name)}</td>{join(cells)}</tr>')
+    numbers = "" if unit == "pictures" else f"; numbers are percent of the row's {escaped(unit)}"
     return Raw(
-        '<p>Rows are true classes, columns predicted ones.</p><table class="confusion"><tbody>'
-        f"<tr><td></td>{head}</tr>{join(rows)}</tbody></table>"
+        f"<p>Rows are true classes, columns predicted ones{numbers}.</p>"
+        '<div class="wide"><table class="confusion"><tbody>'
+        f"<tr><td></td>{head}</tr>{join(rows)}</tbody></table></div>"
     )
 
 
@@ -76,5 +80,7 @@ def most_frequent(confusion: np.ndarray, names: Sequence[str], unit: str) -> Raw
         for row, column in pairs
         if wrong[row, column]
     ]
+    if not rows:
+        return Raw("<p>No class is taken for another.</p>")
     head = f"<tr><th>true class</th><th>taken for</th><th>{escaped(unit)}</th></tr>"
-    return Raw(f"<table><thead>{head}</thead><tbody>{join(rows)}</tbody></table>")
+    return Raw(f'<div class="wide"><table><thead>{head}</thead><tbody>{join(rows)}</tbody></table></div>')

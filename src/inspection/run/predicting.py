@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -9,15 +10,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from src.classification import checkpoints, recipe, targets
+from src.classification import checkpoints, recipe
 from src.classification.classifier import Classifier
 from src.classification.dataset import example_batch
-from src.engine import device, environment, loop
-from src.engine.data import images, stream
+from src.classification.predicting.prediction import Predictor
+from src.classification.predicting.scorer import OpenCheckpoint, open_scorer
+from src.engine import device, environment
+from src.engine.data import stream
 from src.engine.data.image_folder import EVAL_FOLDERS, scan
 from src.engine.data.source import LabelledImages
 from src.engine.errors import ZooError
-from src.engine.io.checkpoint import Checkpoint
 from src.inspection.run import classes, masks
 from src.inspection.run.run_folder import CONFIG, Run
 from src.mobilenetv2.classifier import MOBILENETV2
@@ -33,6 +35,12 @@ from src.segformer.predicting.segmenter import open_segmenter
 from src.zoo import configure
 
 QUANT, SEGMENTATION = "mobilenetv2_quant", "segformer"
+CLASSIFIERS: dict[
+    str, tuple[Classifier, OpenCheckpoint]
+] = {  # by the model's name: what the task knows of it, and how its checkpoint is opened
+    MOBILENETV2.name: (MOBILENETV2, functools.partial(recipe.open_checkpoint, MOBILENETV2)),
+    QUANT: (MOBILENETV2_QUANT, quant_recipe.open_checkpoint),
+}
 REPORT_IMAGES = 8  # pictures that the noise of layers is measured on
 
 
@@ -53,52 +61,23 @@ def progress(items: Iterator, count: int, title: str) -> Iterator:
 def classify(cfg: Any) -> classes.Predictions:
     """Predict every picture of the validation data."""
     device.setup(cfg.platform, cfg.device_id)
-    model, checkpoint, net = opened(cfg)
-    count = checkpoints.class_count(model, checkpoint)
-    data = scan(cfg.dataset_path, EVAL_FOLDERS, checkpoint.meta.get("class_to_index"))
-    checkpoints.require_count(cfg, data, count)
-    predict, size = loop.predictor(net), min(cfg.batch_size, len(data))
-    order = stream.evaluation_order(len(data), size)
-    rows = []
-    batches = stream.batches(sampler(data, model, cfg), order, cfg.num_workers)
-    for view, index in progress(batches, len(order), "predicting"):
-        padded, _ = targets.pad(view, index, size)
-        rows.append((index, predict(padded)[: len(index)]))
-    index, scores = (np.concatenate(part) for part in zip(*rows))
-    good = index != stream.NO_SAMPLE
-    if not good.any():
+    model, open_checkpoint = CLASSIFIERS[cfg.model]
+    scorer = open_scorer(model, cfg, open_checkpoint)
+    data = scan(cfg.dataset_path, EVAL_FOLDERS, scorer.class_to_index)
+    checkpoints.require_count(cfg, data, scorer.classes)
+    predictor = Predictor(data.source, scorer, model.transforms, cfg, stream.BadFiles("skip", tqdm.write))
+    arriving = progress(predictor.scored(), len(data), "predicting")
+    rows = [judged(data, index, shares) for index, shares, _ in arriving if index != stream.NO_SAMPLE]
+    if not rows:
         raise ZooError(f"none of the {len(data)} files in {data.where} is a usable image; check the data folder")
-    return judged(data, index[good], scores[good])
+    return classes.Predictions(data.source, data.class_names, *map(np.array, zip(*rows)))
 
 
-def opened(cfg: Any) -> tuple[Classifier, Checkpoint, Any]:
-    """The classifier of a configuration, its checkpoint and its network."""
-    if cfg.model == QUANT:
-        return (MOBILENETV2_QUANT, *quant_recipe.open_checkpoint(cfg))
-    return (MOBILENETV2, *recipe.open_checkpoint(MOBILENETV2, cfg))
-
-
-def sampler(data: LabelledImages, model: Classifier, cfg: Any) -> Any:
-    """`f(index)`: the network's input and the index, which is NO_SAMPLE where the file is no image."""
-    size = (cfg.image_height, cfg.image_width)
-
-    def sample(index: int) -> tuple[np.ndarray, np.int64]:
-        try:
-            return model.transforms.evaluation(images.decode(data.source.read(index)), *size), np.int64(index)
-        except images.BadImage:
-            return np.zeros((3, *size), np.float32), np.int64(stream.NO_SAMPLE)
-
-    return sample
-
-
-def judged(data: LabelledImages, index: np.ndarray, scores: np.ndarray) -> classes.Predictions:
-    """What the scores (N, K) of the pictures `index` say, beside their labels."""
-    truth, predicted = data.labels[index].astype(int), scores.argmax(1)
-    shares = np.exp(scores - scores.max(1, keepdims=True))
-    shares /= shares.sum(1, keepdims=True)
-    k = min(5, scores.shape[1])
-    in_top = (np.argpartition(-scores, k - 1, axis=1)[:, :k] == truth[:, None]).any(1)
-    return classes.Predictions(data.source, data.class_names, index, truth, predicted, shares.max(1), in_top5=in_top)
+def judged(data: LabelledImages, index: int, shares: np.ndarray) -> tuple[int, int, int, float, bool]:
+    """What the probabilities (K,) of a picture say beside its label; see classes.Predictions."""
+    truth, k = int(data.labels[index]), min(5, len(shares))
+    in_top5 = truth in np.argpartition(-shares, k - 1)[:k]
+    return index, truth, int(shares.argmax()), float(shares.max()), in_top5
 
 
 def segment(cfg: Any) -> masks.Predictions:
@@ -106,7 +85,7 @@ def segment(cfg: Any) -> masks.Predictions:
     device.setup(cfg.device, cfg.device_id)
     pairs = segmentation_recipe.find(segmentation_recipe.VAL, cfg)
     segmenter = open_segmenter(cfg.eval_ckpt_path, cfg)
-    segmentation_recipe.require_same_classes(segmenter, pairs)
+    segmenter.require_classes_of(pairs)
     predict = segmenter.predictor()
     loader = dataset.Loader(pairs, cfg, stream.BadFiles("skip", tqdm.write))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,7 @@ def report(folders: Sequence[Path], data_path: str) -> str:
     runs = with_distinct_names(runs)
     parts = [*overview(runs), page.section("Curves", hint(), curves.charts(runs))]
     if data_path:
-        for run in runs:
-            parts += pictures(run, data_path, f"{run.name}: " if len(runs) > 1 else "")
+        parts += pictures(runs, data_path)
     parts += settings(runs)
     title = f"{runs[0].model}: {', '.join(run.name for run in runs)}"
     return page.document(title, parts, SCRIPTS)
@@ -58,7 +58,7 @@ def overview(runs: Sequence[Run]) -> Iterator[Raw]:
     yield page.section("Overview", page.table(["run", *rows[0]], cells))
     if len(runs) > 1:
         for title, values in told(runs):
-            found = [[key, *map(plain, row)] for key, row in differences(values)]
+            found = [[key, *map(str, row)] for key, row in differences(values)]
             table = page.table(["key", *(run.name for run in runs)], found)
             yield page.section(f"Differences: {title}", table if found else page.paragraph("none"))
 
@@ -66,10 +66,6 @@ def overview(runs: Sequence[Run]) -> Iterator[Raw]:
 def told(runs: Sequence[Run]) -> list[tuple[str, list[dict[str, Any]]]]:
     """What the runs were told, and what they ran with."""
     return [("configuration", [run.config for run in runs]), ("versions", [dict(run.versions) for run in runs])]
-
-
-def plain(value: Any) -> str | int:
-    return value if isinstance(value, (int, str)) and not isinstance(value, bool) else str(value)
 
 
 def summary(run: Run) -> dict[str, str | int | float]:
@@ -94,22 +90,37 @@ def settings(runs: Sequence[Run]) -> Iterator[Raw]:
     """All keys and all versions."""
     for title, values in told(runs):
         keys = dict.fromkeys(key for one in values for key in one)
-        rows = [[key, *(plain(one.get(key, "")) for one in values)] for key in keys]
+        rows = [[key, *(str(one.get(key, "")) for one in values)] for key in keys]
         table = page.table(["key", *(run.name for run in runs)], rows, filtered=True)
         yield page.section(title.capitalize(), table, kind="beside")
 
 
-def pictures(run: Run, data_path: str, title: str) -> Iterator[Raw]:
-    """What the run's checkpoint makes of pictures."""
+def pictures(runs: Sequence[Run], data_path: str) -> Iterator[Raw]:
+    """What the runs' checkpoints make of pictures: of several runs all classes in one table, then each run."""
     from src.inspection.run import predicting
 
-    cfg = predicting.settings(run, data_path)
-    if run.model == predicting.SEGMENTATION:
-        yield from masks.sections(predicting.segment(cfg), title)
-        return
-    yield from classes.sections(predicting.classify(cfg), title)
-    if run.model == predicting.QUANT:
-        yield layers(predicting.noise_of_layers(cfg), title)
+    told: list[Raw] = []
+    per_class: list[dict[str, float]] = []
+    for run in runs:
+        title = f"{run.name}: " if len(runs) > 1 else ""
+        cfg = predicting.settings(run, data_path)
+        module = masks if run.model == predicting.SEGMENTATION else classes
+        found = predicting.segment(cfg) if module is masks else predicting.classify(cfg)
+        per_class.append(dict(zip(found.names, module.score_of_classes(found))))
+        told += module.sections(found, title)
+        if run.model == predicting.QUANT:
+            told.append(layers(predicting.noise_of_layers(cfg), title))
+    if len(runs) > 1:
+        yield side_by_side(runs, per_class, "IoU" if runs[0].model == predicting.SEGMENTATION else "recall")
+    yield from told
+
+
+def side_by_side(runs: Sequence[Run], per_class: Sequence[dict[str, float]], measure: str) -> Raw:
+    """A table of one measure of every class in every run; nan where a run does not know a class."""
+    names = dict.fromkeys(name for one in per_class for name in one)
+    rows: list[list[str | float]] = [[name, *(one.get(name, math.nan) for one in per_class)] for name in names]
+    table = page.table(["class", *(run.name for run in runs)], rows, filtered=True)
+    return page.section(f"Classes side by side: {measure}", table)
 
 
 def layers(rows: Sequence[Any], title: str) -> Raw:

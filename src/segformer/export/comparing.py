@@ -27,6 +27,7 @@ class MeanIoU(Segmentation):
 def contender(pairs: Pairs, cfg: Config) -> tuple[Contender, Task]:
     """The file that `cfg` names, and what it is compared on."""
     segmenter = open_segmenter(cfg.eval_ckpt_path, cfg)
+    segmenter.require_classes_of(pairs)
     predict = segmenter.predictor()
 
     def classes(sample: Sample) -> np.ndarray:
@@ -35,7 +36,8 @@ def contender(pairs: Pairs, cfg: Config) -> tuple[Contender, Task]:
     size = cfg.window[0] if cfg.eval_mode == "slide" else cfg.base_size
     example = np.zeros((1, 3, *size), np.float32)
     metric = MeanIoU(len(pairs.classes), pairs.classes.ignore)
-    return Contender(classes, predict, metric), Task("mIoU", "pixels", lambda: samples(pairs, cfg), example)
+    names = segmenter.classes.names if segmenter.classes else (None,) * cfg.class_num
+    return Contender(classes, predict, metric, names), Task("mIoU", "pixels", lambda: samples(pairs, cfg), example)
 
 
 def samples(pairs: Pairs, cfg: Config) -> Iterator[tuple[Any, ...]]:

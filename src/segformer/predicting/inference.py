@@ -30,7 +30,7 @@ def read_all(inputs: list[pictures.Input], cfg: Config, bad: stream.BadFiles) ->
     """Every input in order; None for one that cannot be read."""
     for item in inputs:
         try:
-            picture = images.read(item.path)
+            picture = images.decode(item.read())
         except images.BadImage as error:
             bad.add(str(item.path), str(error))
             yield None

@@ -6,17 +6,19 @@ submission, labelIds/sub/x_labelIds.png (in a folder of its own, as Cityscapes' 
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from src.engine.data.image_folder import find_images
+from src.engine.data.images import BadImage
+from src.engine.data.source import Source
+from src.engine.data.tree import Tree
 from src.engine.errors import ZooError
 from src.engine.io.files import replace_file
 from src.segformer.data.class_list import ClassList
@@ -35,8 +37,25 @@ WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 class Input:
     """An image to segment; `name` is its place below the output folder, without suffix."""
 
-    path: Path
+    source: Source
+    index: int
     name: str
+
+    @property
+    def path(self) -> Path:
+        """What messages call it; in an archive, its path behind the archive's."""
+        return self.source.where / self.source.name(self.index)
+
+    def read(self) -> bytes:
+        """The file's bytes. Raises BadImage where they are gone."""
+        return self.source.read(self.index)
+
+    def read_again(self) -> bytes:
+        """The bytes of a file that could be read before. Raises ZooError."""
+        try:
+            return self.read()
+        except BadImage as error:
+            raise ZooError(f"cannot read {self.path} any more ({error}); start again with files that stay") from error
 
     @property
     def copy(self) -> str:
@@ -60,32 +79,37 @@ class Wanted:
 
 
 def list_inputs(data_path: str, output_path: str) -> list[Input]:
-    """The image `data_path`, or all images in that folder and below it, in a fixed order.
+    """The image `data_path`, or all images in that folder or archive and below it, in a fixed order.
 
     Of a data set for training, only the images are inputs; of Cityscapes' root those of val, and their pictures go into
     one folder, because the names hold the city. The output folder is left out, hidden files are too. Two images whose
     names differ in the suffix only keep it in the names of their pictures (x.jpg_gray.png).
     """
-    root, files = find_images(data_path, output_path, image_folder)
-    is_city = root == Path(data_path).expanduser() / CITY_IMAGES / VAL
-    inputs = [Input(file, file.stem) for file in files] if is_city else named(root, files)
+    source = find_images(data_path, output_path, image_folder)
+    is_city = source.where.parts[-2:] == (CITY_IMAGES, VAL) and source.where != Path(data_path).expanduser()
+    files = [PurePosixPath(source.name(index)) for index in range(len(source))]
+    inputs = [Input(source, index, name) for index, name in enumerate(stems(files) if is_city else places(files))]
     require_distinct_pictures(inputs)
     return inputs
 
 
-def image_folder(root: Path) -> Path:
+def image_folder(root: Tree) -> Tree:
     """The folder of a data set's images, without its labels; `root` itself where it is just a folder."""
-    if (root / CITY_IMAGES).is_dir():
-        city = root / CITY_IMAGES / VAL
-        return city if city.is_dir() else city.parent
-    return root / IMAGES if all((root / name).is_dir() for name in (IMAGES, MASKS)) else root
+    if root.has_folder(CITY_IMAGES):
+        city = root.below(CITY_IMAGES)
+        return city.below(VAL) if city.has_folder(VAL) else city
+    return root.below(IMAGES) if root.has_folder(IMAGES) and root.has_folder(MASKS) else root
 
 
-def named(root: Path, files: list[Path]) -> list[Input]:
-    stems = [file.relative_to(root).with_suffix("") for file in files]
-    count = Counter(stems)
-    names = [stem if count[stem] == 1 else stem.with_name(file.name) for file, stem in zip(files, stems)]
-    return [Input(file, name.as_posix()) for file, name in zip(files, names)]
+def stems(files: list[PurePosixPath]) -> list[str]:
+    return [file.stem for file in files]
+
+
+def places(files: list[PurePosixPath]) -> list[str]:
+    """The files' paths without suffix, where that leaves them apart."""
+    bare = [file.with_suffix("") for file in files]
+    count = Counter(bare)
+    return [(path if count[path] == 1 else file).as_posix() for file, path in zip(files, bare)]
 
 
 def require_distinct_pictures(inputs: list[Input]) -> None:
@@ -131,7 +155,7 @@ def write(
 
     if wanted.original:
         written.append(output / item.copy)
-        replace_file(output / item.copy, lambda temporary: shutil.copyfile(item.path, temporary))
+        replace_file(output / item.copy, lambda temporary: temporary.write_bytes(item.read_again()))
     if wanted.gray:
         save(item.name + GRAY, mask)
     if wanted.color:

@@ -19,6 +19,7 @@ from src.engine.io.checkpoint import Checkpoint
 from src.segformer import checkpoints, network, on_cpu
 from src.segformer.config import Config
 from src.segformer.data.class_list import ClassList
+from src.segformer.data.dataset import Pairs
 from src.segformer.predicting.prediction import Predict
 
 
@@ -33,6 +34,14 @@ class Segmenter:
     classes: ClassList | None
     cfg: Config
     predictor: Callable[[], Predict]
+
+    def require_classes_of(self, pairs: Pairs) -> None:
+        """Raise ZooError where the file says that it has learned others than the data have."""
+        if self.classes is not None and self.classes.names != pairs.classes.names:
+            raise ZooError(
+                f"{self.path} was trained on other classes ({', '.join(self.classes.names[:5])}, ...) than "
+                f"{pairs.where} has; evaluate on the classes it was trained on"
+            )
 
 
 def open_segmenter(file: str, cfg: Config) -> Segmenter:
