@@ -13,14 +13,15 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from src.cpu_kernels import gradients, header
 from src.engine.io import files
 
 NATIVE = Path(__file__).parent / "native"
-SOURCES = sorted(NATIVE.glob("*.cc"))
-HEADERS = sorted(NATIVE.glob("*.h"))
+SOURCES = sorted(NATIVE.rglob("*.cc"))
+HEADERS = sorted(NATIVE.rglob("*.h"))
 REPOSITORY = Path(__file__).resolve().parents[2]
 # No -ffast-math: it would drop NaN, and the training loop has to see a loss that diverged.
 FLAGS = (
@@ -122,37 +123,50 @@ def _compile_once(compiler: list[str], library: Path) -> None:
             _compile(compiler, library)
 
 
-def compile_command(compiler: list[str], flags: Sequence[str], folder: Path, library: Path) -> list[str]:
-    """The call of the compiler that makes `library`; writes the header of the operator table into `folder`."""
-    (folder / "operators.h").write_text(header.text(), encoding="utf-8")
-    return [*compiler, *flags, f"-I{folder}", f"-I{NATIVE}", *map(str, SOURCES), "-o", str(library)]
+def compile_library(compiler: list[str], flags: Sequence[str], library: Path) -> None:
+    """Make `library`: the sources side by side, one for each core, then one library of them all.
+
+    Raises KernelsUnavailable with the compiler's first error.
+    """
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        (Path(folder) / "operators.h").write_text(header.text(), encoding="utf-8")
+        objects = [Path(folder) / f"{source.stem}.o" for source in SOURCES]
+        command = [*compiler, *flags, f"-I{folder}", f"-I{NATIVE}"]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda pair: _run([*command, "-c", str(pair[0]), "-o", str(pair[1])]), zip(SOURCES, objects)))
+        _run([*command, *map(str, objects), "-o", str(library)])
+
+
+def _run(command: list[str]) -> None:
+    """Run the compiler."""
+    try:
+        result = subprocess.run(
+            command,
+            env={**os.environ, "LC_ALL": "C"},
+            capture_output=True,
+            text=True,
+            timeout=COMPILE_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KernelsUnavailable(f"compiling the CPU kernels failed: {error}") from error
+    if result.returncode != 0:
+        reason = _first_error(result.stderr) or f"{command[0]} ended with status {result.returncode}"
+        raise KernelsUnavailable(f"compiling the CPU kernels failed: {reason}")
 
 
 def _compile(compiler: list[str], library: Path) -> None:
     """Compile into a temporary file and rename it, so that a second process never sees half a library."""
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        unfinished = Path(folder) / library.name
-        try:
-            result = subprocess.run(
-                compile_command(compiler, FLAGS, Path(folder), unfinished),
-                env={**os.environ, "LC_ALL": "C"},
-                capture_output=True,
-                text=True,
-                timeout=COMPILE_SECONDS,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise KernelsUnavailable(f"compiling the CPU kernels failed: {error}") from error
-        if result.returncode != 0:
-            reason = _first_error(result.stderr) or f"{compiler[0]} ended with status {result.returncode}"
-            raise KernelsUnavailable(f"compiling the CPU kernels failed: {reason}")
-        try:
+    try:
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            unfinished = Path(folder) / library.name
+            compile_library(compiler, FLAGS, unfinished)
             functions = Path(folder) / "gradients.py"
             functions.write_text(gradients.text(), encoding="utf-8")
             functions.replace(gradients.file_of(library))
             unfinished.replace(library)
-        except OSError as error:
-            raise KernelsUnavailable(f"the compiled CPU kernels cannot be stored: {error}") from error
+    except OSError as error:
+        raise KernelsUnavailable(f"the compiled CPU kernels cannot be stored: {error}") from error
 
 
 def _first_error(said: str) -> str:

@@ -16,7 +16,7 @@ from types import ModuleType
 from src.cpu_kernels.declaration import Gradient, Operator
 from src.cpu_kernels.operators import OPERATORS
 
-BEGINNING = '''"""Written by gradients.py from operators.py: what makes an operator's bprop of its backward operator."""
+BEGINNING = '''"""Written by gradients.py: what makes an operator's bprop of its backward operator."""
 
 from mindspore.ops import zeros_like
 '''

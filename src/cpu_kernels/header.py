@@ -10,7 +10,7 @@ from src.cpu_kernels.expressions import in_cpp, names
 from src.cpu_kernels.operators import OPERATORS
 
 TYPES = {"float32": "float", "int32": "int32_t", "uint8": "uint8_t", "bfloat16": "uint16_t"}
-BEGINNING = """// Written by header.py from operators.py.
+BEGINNING = """// Written by header.py from the operator table.
 
 #pragma once
 

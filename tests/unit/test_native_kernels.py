@@ -56,8 +56,7 @@ def library(request, native, tmp_path_factory) -> Path:
 def compiled(path: Path, *flags: str, without: str = "-march=native", compiler: list[str] | None = None) -> Path:
     """A library with other flags than `library_path` uses."""
     usual = [flag for flag in build.FLAGS if flag != without]
-    command = build.compile_command(compiler or build._compiler(), [*usual, *flags], path.parent, path)
-    subprocess.run(command, check=True)
+    build.compile_library(compiler or build._compiler(), [*usual, *flags], path)
     return path
 
 

@@ -1,5 +1,5 @@
 // What MindSpore hands to a kernel, and the check of it. The generated operators.h makes one structure per kernel from
-// it, whose members are the arguments, sides and numbers that operators.py names.
+// it, whose members are the arguments, sides and numbers that the operator table names.
 //
 // N images, C channels, H x W pixels. Every sum in a kernel is formed in an order that depends on the shapes alone, so
 // results do not depend on the number of threads.

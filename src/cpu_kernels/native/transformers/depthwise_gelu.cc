@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "depthwise.h"
+#include "convolutions/depthwise.h"
 #include "operators.h"
 #include "vectors.h"
 

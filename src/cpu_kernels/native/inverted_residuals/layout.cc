@@ -1,6 +1,6 @@
 // From (N, C, H, W) to (N, H, W, C) and back.
 
-#include "channel_blocks.h"
+#include "convolutions/channel_blocks.h"
 #include "operators.h"
 
 namespace {

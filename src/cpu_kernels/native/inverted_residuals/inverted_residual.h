@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "batch_norm.h"
+#include "convolutions/batch_norm.h"
 #include "shares.h"
 #include "tile_products.h"
 
