@@ -129,7 +129,7 @@ def call_blocks(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
     found += kernels("ChannelsLastBackward", found[:1], [shape])
     found += kernels("ChannelsFirst", found[:1], [shape])
     found += kernels("ChannelsFirstBackward", [found[1]], [(n, h, w, c)])
-    hidden, settings = (32, 64)[c % 2], np.array([1e-5, 0.9], np.float32)
+    last, hidden, settings = found[0], (32, 64)[c % 2], np.array([1e-5, 0.9], np.float32)
     for dtype, variant, stride, out in (
         ("", "S1", 1, c + 3),
         ("", "S1Sum", 1, c),
@@ -144,15 +144,16 @@ def call_blocks(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
         moments = [(side,) for side in (hidden, hidden, out) for _ in range(4)]
         sizes = [(*small, out), (*small, hidden), (*small, out), (c,), (c, hidden), *moments]
         y, filtered, projected, centre, spread, *moments = kernels(
-            f"InvertedResidual{dtype}{variant}", [found[0], *weights, *norms, settings], sizes
+            f"InvertedResidual{dtype}{variant}", [last, *weights, *norms, settings], sizes
         )
         read = [norms[0], norms[1], norms[4], norms[5], norms[8], centre, spread]
         read += [moments[index] for index in (0, 1, 4, 5, 8, 9)]
-        backward = [found[0], *weights, *read, filtered, projected, random(*y.shape)]
+        backward = [last, *weights, *read, filtered, projected, random(*y.shape)]
         vectors = [(side,) for side in (hidden, hidden, hidden, hidden, out, out)]
-        shapes = [found[0].shape, *(weight.shape for weight in weights), *vectors, filtered.shape]
+        shapes = [last.shape, *(weight.shape for weight in weights), *vectors, filtered.shape]
         found += [y, filtered, projected, centre, spread, *moments]
         found += kernels(f"InvertedResidual{dtype}Backward{variant}", backward, shapes)
+        found += kernels(f"InvertedResidualInfer{variant}", [last, *weights, *norms, settings], [y.shape])
     return found
 
 

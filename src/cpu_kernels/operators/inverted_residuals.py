@@ -21,6 +21,21 @@ BLOCK_STATISTICS = tuple(
     for argument in STATISTICS
 )
 LAST = Argument("x", "n h w c", "the input, channels last")
+BLOCK = (
+    LAST,
+    Argument("expand", "e c 1 1", "weights of the expansion"),
+    Argument("filter", "e 1 3 3", "one filter per channel"),
+    Argument("project", "out e 1 1", "weights of the projection"),
+    *NORMS,
+    scalars("settings", "eps momentum", "as of BatchNormTrain"),
+)
+BLOCK_RESULT = Argument("y", "n out_h out_w out", "the result")
+BLOCK_RULES = ("e % 16 == 0", "shortcut == 0 or c == out")
+BLOCK_VARIANTS = {
+    "S1": {"stride": 1, "shortcut": 0},
+    "S1Sum": {"stride": 1, "shortcut": 1},
+    "S2": {"stride": 2, "shortcut": 0},
+}
 
 
 def inverted_residual(name: str, dtype: str) -> Operator:
@@ -28,16 +43,9 @@ def inverted_residual(name: str, dtype: str) -> Operator:
     return Operator(
         name,
         "MobileNetV2's block in training: 1x1 expansion, 3x3 filter per channel, 1x1 projection, each normalised.",
-        inputs=(
-            LAST,
-            Argument("expand", "e c 1 1", "weights of the expansion"),
-            Argument("filter", "e 1 3 3", "one filter per channel"),
-            Argument("project", "out e 1 1", "weights of the projection"),
-            *NORMS,
-            scalars("settings", "eps momentum", "as of BatchNormTrain"),
-        ),
+        inputs=BLOCK,
         outputs=(
-            Argument("y", "n out_h out_w out", "the result"),
+            BLOCK_RESULT,
             Argument("filtered", "n out_h out_w e", "what the filters give, before its normalisation", dtype),
             Argument("projected", "n out_h out_w out", "what the projection gives, before its normalisation"),
             Argument("centre", "c", "mean of the input"),
@@ -45,12 +53,8 @@ def inverted_residual(name: str, dtype: str) -> Operator:
             *BLOCK_STATISTICS,
         ),
         derived=STRIDED,
-        rules=("e % 16 == 0", "shortcut == 0 or c == out"),
-        variants={
-            "S1": {"stride": 1, "shortcut": 0},
-            "S1Sum": {"stride": 1, "shortcut": 1},
-            "S2": {"stride": 2, "shortcut": 0},
-        },
+        rules=BLOCK_RULES,
+        variants=BLOCK_VARIANTS,
         gradient=Gradient(
             reads="x expand filter project gamma1 beta1 gamma2 beta2 gamma3 centre spread mean1 inverse_std1 mean2 "
             "inverse_std2 mean3 inverse_std3 filtered projected dy",
@@ -77,4 +81,13 @@ OPERATORS = (
     ),
     inverted_residual("InvertedResidual", "float32"),
     inverted_residual("InvertedResidualBfloat16", "bfloat16"),
+    Operator(
+        "InvertedResidualInfer",
+        "The block in evaluation: normalised by the moving statistics.",
+        inputs=BLOCK,
+        outputs=(BLOCK_RESULT,),
+        derived=STRIDED,
+        rules=BLOCK_RULES,
+        variants=BLOCK_VARIANTS,
+    ),
 )

@@ -120,12 +120,12 @@ Folded ExpandStatistics(const Args& a) {
 
 // The filter's results, and their statistics.
 template <int kStride, typename Args>
-Folded FilterAll(const Args& a, const ForwardWeights<Args>& weights) {
+Folded FilterAll(const Args& a, const ForwardWeights<FactorsOf<Args>>& weights) {
   const int64_t size = a.out_h * a.out_w, shares = SharesOf(a.n * size);
   const ImageTiles tiles(a.n, a.out_h, a.out_w * kStride * kStride, kImagePixels, shares);
   ChannelMoments moments(shares, a.e);
   ForEachShare(shares, [&](int64_t share) {
-    Expansion<kStride, Args> expansion(a, tiles);
+    Expansion<kStride, FactorsOf<Args>, Args> expansion(a, tiles);
     tiles.ForEach(share, shares, [&](const ImageTile& tile) {
       expansion.Begin(tile);
       const int64_t pixels = tile.images * tile.rows * a.out_w, at = tile.image * size + tile.row * a.out_w;
@@ -185,7 +185,7 @@ inline void AddTile(const Padded& tile, int64_t pixels, int64_t channels, int64_
 
 // The projection before its normalisation, and its statistics.
 template <typename Args>
-Folded ProjectAll(const Args& a, const ForwardWeights<Args>& weights, const Folded& norm) {
+Folded ProjectAll(const Args& a, const ForwardWeights<FactorsOf<Args>>& weights, const Folded& norm) {
   using Factors = FactorsOf<Args>;
   const int64_t pixels = a.n * a.out_h * a.out_w, shares = SharesOf(pixels), most = kFlatPixels;
   ChannelMoments moments(shares, a.out);
@@ -214,7 +214,7 @@ Folded ProjectAll(const Args& a, const ForwardWeights<Args>& weights, const Fold
 template <int kStride, typename Args>
 void Forward(const Args& a) {
   const Folded expand_norm = ExpandStatistics(a);
-  const ForwardWeights<Args> weights(a, expand_norm);
+  const ForwardWeights<FactorsOf<Args>> weights(a, expand_norm);
   const Folded filter_norm = FilterAll<kStride>(a, weights);
   const Folded norm = ProjectAll(a, weights, filter_norm);
   const int64_t pixels = a.n * a.out_h * a.out_w, out = a.out;

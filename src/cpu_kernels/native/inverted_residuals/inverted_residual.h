@@ -177,16 +177,18 @@ inline void FilterRow(const Vector (&taps)[kFilter], const float* corner, int64_
   }
 }
 
-// What expands, filters and projects, for the passes forward. `Args` are those of a forward kernel.
-template <typename Args>
+// What expands, filters and projects, for the passes forward.
+template <typename Factors>
 struct ForwardWeights {
-  Packed<FactorsOf<Args>> expand, project;  // (C, E) with the factors of the normalisation; (E, C_out)
-  Padded taps;                              // (9, E)
-  Floats bias;                              // of the expansion
+  Packed<Factors> expand, project;  // (C, E) with the factors of the normalisation; (E, C_out)
+  Padded taps;                      // (9, E)
+  Floats bias;                      // of the expansion
 
-  ForwardWeights(const Args& args, const Folded& norm)
+  // `args`: those of a forward kernel. `factors`: those of the normalisation after the projection, if it is folded in.
+  template <typename Args>
+  ForwardWeights(const Args& args, const Folded& norm, const float* factors = nullptr)
       : expand(Transposed(args.expand, args.e, args.c, norm.scale.data())),
-        project(Transposed(args.project, args.out, args.e)),
+        project(Transposed(args.project, args.out, args.e, factors)),
         taps(Transposed(args.filter, args.e, kFilter)),
         bias(norm.shift) {}
 
@@ -196,7 +198,7 @@ struct ForwardWeights {
 };
 
 // Expands a tile of the input, rows around the output rows of `tile`, a block of channels at a time.
-template <int kStride, typename Args>
+template <int kStride, typename Factors, typename Args>
 class Expansion {
  public:
   // Buffers for the largest of the tiles.
@@ -220,7 +222,7 @@ class Expansion {
   }
 
   // ReLU6 of the normalised expansion, for hidden channels from `channel` on.
-  void Fill(const ForwardWeights<Args>& weights, int64_t channel, int64_t channels) {
+  void Fill(const ForwardWeights<Factors>& weights, int64_t channel, int64_t channels) {
     Product<Factors, Plus::kBias>(
         input_, weights.expand.Columns(channel, channels), [&](int64_t pixel) { return places_[pixel]; },
         weights.bias.data() + channel, ClampAll());
@@ -238,8 +240,6 @@ class Expansion {
   }
 
  private:
-  using Factors = FactorsOf<Args>;
-
   const Args& args_;
   int64_t rows_;
   BorderedTile z_;
