@@ -1,10 +1,12 @@
 """A checkpoint and the files exported from it, in every runtime: accuracy, agreement, latency and size in one table.
 
-python tools/compare_backends.py X.ckpt X.onnx [MORE.onnx ...] --platform CPU --dataset_path VAL_DIR [flags of eval.py]
+python tools/compare_backends.py X.ckpt X.onnx [MORE.onnx ...] --platform CPU --dataset_path VAL_DIR
+    [--picture FILE.png] [flags of eval.py]
 
 The first file is what the others are compared with: the share of images (SegFormer: of pixels) that get the same
 class. A checkpoint runs in MindSpore, an ONNX file in onnxruntime and, where it is installed, in OpenVINO. Latency is
 that of the network alone on one image: the median of ten parts in which all take turns, the lowest and the highest.
+--picture draws score, latency and size.
 """
 
 from __future__ import annotations
@@ -12,27 +14,50 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from argparse import RawDescriptionHelpFormatter
+from argparse import Namespace, RawDescriptionHelpFormatter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from src import zoo
-from src.engine import environment
+from src.engine import environment, plots
 from src.engine.config import Parser, read_yaml
 from src.engine.errors import UsageError, reports_errors
+
+if TYPE_CHECKING:
+    from src.engine.comparison import Task
 
 FILE_KEY = {"segformer": "eval_ckpt_path"}  # of eval.py, by model; the others have the next
 OTHERS_FILE_KEY = "pretrain_ckpt"
 NAMES = {"mindspore": "MindSpore", "onnx": "onnxruntime", "openvino": "OpenVINO"}
 LEAST_TRIALS = 10
-USAGE = "python tools/compare_backends.py FILE [FILE ...] [--trials N] [flags of eval.py]"
+USAGE = "python tools/compare_backends.py FILE [FILE ...] [--trials N] [--picture FILE.png] [flags of eval.py]"
 
 
-def arguments(argv: list[str]) -> tuple[list[Path], int, list[str]]:
-    """Files, number of calls that are timed, and the flags of eval.py; raises UsageError."""
+@dataclass(frozen=True)
+class Row:
+    """A file in one runtime: its score, how many classes are the first row's, latencies in ms, and its size in MB."""
+
+    file: str
+    runtime: str
+    score: float
+    same: str
+    milliseconds: tuple[float, float, float]  # median, lowest, highest
+    megabytes: float
+
+    def cells(self) -> tuple[str, ...]:
+        middle, lowest, highest = self.milliseconds
+        latency = f"{middle:.2f} ({lowest:.2f}, {highest:.2f})"
+        return self.file, self.runtime, f"{self.score:.4f}", self.same, latency, f"{self.megabytes:.2f}"
+
+
+def arguments(argv: list[str]) -> tuple[list[Path], Namespace, list[str]]:
+    """Files, `trials` and `picture`, and the flags of eval.py; raises UsageError."""
     count = next((place for place, word in enumerate(argv) if word.startswith("-")), len(argv))
     parser = Parser(usage=USAGE, description=__doc__, allow_abbrev=False, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=100, help="inferences per file and runtime (default 100)")
+    parser.add_argument("--picture", type=Path, help="draw score and latency of each file and runtime into this PNG")
+
     given, flags = parser.parse_known_args(argv[count:])
     files = [Path(name) for name in argv[:count]]
     if not files:
@@ -42,7 +67,9 @@ def arguments(argv: list[str]) -> tuple[list[Path], int, list[str]]:
             raise UsageError(f"{file} is no checkpoint and no exported file; give FILE.ckpt and FILE.onnx that exist")
     if given.trials < LEAST_TRIALS:
         raise UsageError(f"trials is {given.trials}; it has to be at least {LEAST_TRIALS}")
-    return files, given.trials, flags
+    if given.picture and given.picture.suffix != ".png":
+        raise UsageError(f"picture is {given.picture}; it is drawn as PNG, so give FILE.png")
+    return files, given, flags
 
 
 def runs(files: list[Path]) -> list[tuple[Path, str]]:
@@ -68,8 +95,8 @@ def table(rows: list[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def compare(files: list[Path], trials: int, flags: list[str]) -> str:
-    """The table of all files and runtimes."""
+def compare(files: list[Path], trials: int, flags: list[str]) -> tuple[Task, list[Row]]:
+    """A row for every file and runtime, and what they were compared by."""
     from src.engine import comparison, device
 
     wanted = runs(files)
@@ -81,20 +108,26 @@ def compare(files: list[Path], trials: int, flags: list[str]) -> str:
     task = tasks[0]
     results = comparison.compare(contenders, task.samples())
     times = comparison.latencies([each.network for each in contenders], task.example, trials)
-    rows = [("file", "runtime", task.score, f"same {task.unit}", "ms, batch 1 (lowest, highest)", "MB")]
-    for (file, backend), result, (middle, lowest, highest) in zip(wanted, results, times):
-        same = f"{result.same} of {result.counted}"
-        latency = f"{middle:.2f} ({lowest:.2f}, {highest:.2f})"
-        size = f"{file.stat().st_size / 1e6:.2f}"
-        rows.append((file.name, NAMES[backend], f"{result.score:.4f}", same, latency, size))
-    return table(rows)
+    return task, [
+        Row(
+            file.name, NAMES[backend], result.score, f"{result.same} of {result.counted}", milliseconds,
+            file.stat().st_size / 1e6,
+        )
+        for (file, backend), result, milliseconds in zip(wanted, results, times)
+    ]  # fmt: skip
 
 
 @reports_errors
 def main(argv: list[str]) -> int:
-    files, trials, flags = arguments(argv)
+    files, given, flags = arguments(argv)
     environment.prepare()
-    print(compare(files, trials, flags))
+    task, rows = compare(files, given.trials, flags)
+    title = ("file", "runtime", task.score, f"same {task.unit}", "ms, batch 1 (lowest, highest)", "MB")
+    print(table([title, *(row.cells() for row in rows)]))
+    if given.picture:
+        dots = [plots.Dot(f"{row.file}, {row.runtime}", row.milliseconds[0], row.score, row.megabytes) for row in rows]
+        plots.trade_off(dots, task.score, given.picture)
+        print(f"picture in {given.picture}")
     return 0
 
 

@@ -17,8 +17,7 @@ VECTOR = 16  # hidden channels have to be a multiple of it
 
 
 class InvertedResidual(nn.Cell):
-    """(N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), C_out).
-
+    """(N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), C_out), with statistics of the batch, or in evaluation.
 
     `stock` is the block on (N, C, H, W), its parts already replaced; `parts` is what `parts_of` finds in it. With
     `dtype` "bfloat16" hidden maps are stored, and products computed, in bfloat16; sums, statistics and what goes from

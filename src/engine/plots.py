@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -67,6 +67,31 @@ def curves(metrics: Path, path: Path, score: str = "top1", called: str = "top-1"
         at = sorted(evaluations)
         other.plot(at, [evaluations[e][score] for e in at], color="C2", marker=".")
         other.set(ylabel=f"held-out {called} (green)", ylim=(0, 1))
+    save(drawing, path)
+
+
+class Dot(NamedTuple):
+    """A file in one runtime: what the network takes for one image, in ms, its score, and the file's size in MB."""
+
+    name: str
+    milliseconds: float
+    score: float
+    megabytes: float
+
+
+def trade_off(dots: list[Dot], score: str, path: Path) -> None:
+    """Score over latency; the area of a dot is the size of its file."""
+    drawing = figure(8, 1.5 + 0.45 * max(len(dots), 4))
+    axes = drawing.subplots()
+    largest = max(dot.megabytes for dot in dots)
+    for number, dot in enumerate(dots):
+        label = f"{dot.name}: {dot.score:.4f}, {dot.milliseconds:.2f} ms, {dot.megabytes:.2f} MB"
+        area = 400 * dot.megabytes / largest
+        axes.scatter(dot.milliseconds, dot.score, area, f"C{number % 10}", alpha=0.7)
+        axes.plot([], [], "o", color=f"C{number % 10}", label=label)  # in the legend all have one size
+    axes.set(xlabel="ms for one image", ylabel=score, xlim=(0, 1.1 * max(dot.milliseconds for dot in dots)))
+    axes.margins(y=0.3)
+    drawing.legend(loc="outside lower center", frameon=False, fontsize="small")
     save(drawing, path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from PIL import Image
 
 pytestmark = pytest.mark.needs_mindspore
 pytest.importorskip("mindspore")
@@ -26,7 +27,8 @@ def test_a_row_for_each_file_and_runtime(images, tmp_path, capsys):
     (images / "val" / "cat" / "bad.jpg").write_bytes(b"broken")
     files = [str(tmp_path / f"{name}.onnx") for name in "abc"]
     try:
-        assert compare_backends.main([*files, *FLAGS, "--dataset_path", str(images / "val")]) == 0
+        picture = ["--picture", str(tmp_path / "compared.png")]
+        assert compare_backends.main([*files, *FLAGS, "--dataset_path", str(images / "val"), *picture]) == 0
     finally:
         (images / "val" / "cat" / "bad.jpg").unlink()
     said = capsys.readouterr().out
@@ -36,6 +38,8 @@ def test_a_row_for_each_file_and_runtime(images, tmp_path, capsys):
     assert {row[2:] for row in rows if row[0] != "c.onnx"} == {("1.0000", "9", "9")}
     assert {row[2:] for row in rows if row[0] == "c.onnx"} == {("0.0000", "0", "9")}
     assert said.count("skipped cat/bad.jpg") == 1
+    with Image.open(tmp_path / "compared.png") as drawn:
+        assert len(drawn.convert("RGB").resize((400, 200)).getcolors(100_000)) > 10
     assert ("OpenVINO is not installed" in said) == (not HAS_OPENVINO)
 
 
@@ -65,6 +69,7 @@ def test_files_of_other_classes(images, tmp_path, capsys, names):
         (["absent.onnx"], "absent.onnx is no checkpoint and no exported file"),
         (["{here}/text.txt"], "text.txt is no checkpoint and no exported file"),
         (["{here}/a.onnx", "--trials", "9"], "trials is 9; it has to be at least 10"),
+        (["{here}/a.onnx", "--picture", "a.jpg"], "picture is a.jpg; it is drawn as PNG, so give FILE.png"),
         (["{here}/a.onnx", "--wrong", "1", "--platform", "CPU"], "unknown flag '--wrong'"),
     ],
 )
