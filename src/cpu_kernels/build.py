@@ -130,7 +130,8 @@ def compile_library(compiler: list[str], flags: Sequence[str], library: Path) ->
     """
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         (Path(folder) / "operators.h").write_text(header.text(), encoding="utf-8")
-        objects = [Path(folder) / f"{source.stem}.o" for source in SOURCES]
+        # Numbered, because two rooms may have a file of one name.
+        objects = [Path(folder) / f"{number}.o" for number in range(len(SOURCES))]
         command = [*compiler, *flags, f"-I{folder}", f"-I{NATIVE}"]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda pair: _run([*command, "-c", str(pair[0]), "-o", str(pair[1])]), zip(SOURCES, objects)))

@@ -49,21 +49,11 @@ Folded FoldedBy(const NormArgs& norm, int64_t channels, double pixels, ChannelMo
 // Mean of the input per channel.
 template <typename Args>
 void InputMean(const Args& a) {
-  const int64_t pixels = a.n * a.h * a.w, shares = SharesOf(pixels);
-  Partial<double> sums(shares, a.c);
-  ForEachShare(shares, [&](int64_t share) {
-    double* total = sums.Begin(share);
-    Floats part(a.c);
-    ForEachRange(share, shares, pixels, kFlatPixels, [&](int64_t first, int64_t count) {
-      std::fill(part.begin(), part.end(), 0.0f);
-      for (int64_t pixel = first; pixel < first + count; ++pixel) {
+  const int64_t pixels = a.n * a.h * a.w;
+  const std::vector<double> total = PixelSums(pixels, a.c, [&](int64_t pixel, float* sums) {
 #pragma omp simd
-        for (int64_t i = 0; i < a.c; ++i) part[i] += a.x[pixel * a.c + i];
-      }
-      for (int64_t i = 0; i < a.c; ++i) total[i] += part[i];
-    });
+    for (int64_t i = 0; i < a.c; ++i) sums[i] += a.x[pixel * a.c + i];
   });
-  const double* total = sums.Total();
   for (int64_t i = 0; i < a.c; ++i) a.centre[i] = static_cast<float>(total[i] / pixels);
 }
 

@@ -115,6 +115,24 @@ inline Padded Copied(const float* from, int64_t rows, int64_t columns, const flo
   return to;
 }
 
+// `count` sums over pixels: add(pixel, sums) adds what belongs to a pixel. Floats for a tile, doubles beyond.
+template <typename Add>
+std::vector<double> PixelSums(int64_t pixels, int64_t count, Add add) {
+  const int64_t shares = SharesOf(pixels);
+  Partial<double> sums(shares, count);
+  ForEachShare(shares, [&](int64_t share) {
+    double* total = sums.Begin(share);
+    Floats part(count);
+    ForEachRange(share, shares, pixels, kFlatPixels, [&](int64_t first, int64_t range) {
+      std::fill(part.begin(), part.end(), 0.0f);
+      for (int64_t pixel = first; pixel < first + range; ++pixel) add(pixel, part.data());
+      for (int64_t i = 0; i < count; ++i) total[i] += part[i];
+    });
+  });
+  const double* total = sums.Total();
+  return {total, total + count};
+}
+
 // Calls work(first hidden channel, channels) for all blocks.
 template <typename Work>
 void ForEachBlock(int64_t channels, Work work) {

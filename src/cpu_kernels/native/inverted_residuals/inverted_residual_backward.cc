@@ -44,26 +44,17 @@ struct NormGradientVector {
 
 template <typename Args>
 NormGradient OutputGradient(const Args& a) {
-  const int64_t pixels = a.n * a.out_h * a.out_w, out = a.out, shares = SharesOf(pixels);
-  Partial<double> sums(shares, 2 * out);
-  ForEachShare(shares, [&](int64_t share) {
-    double* total = sums.Begin(share);
-    Floats part(2 * out);
-    ForEachRange(share, shares, pixels, kFlatPixels, [&](int64_t first, int64_t count) {
-      std::fill(part.begin(), part.end(), 0.0f);
-      for (int64_t pixel = first; pixel < first + count; ++pixel) {
-        const float *dy = a.dy + pixel * out, *value = a.projected + pixel * out;
+  const int64_t pixels = a.n * a.out_h * a.out_w, out = a.out;
+  const std::vector<double> total = PixelSums(pixels, 2 * out, [&](int64_t pixel, float* sums) {
+    const float *dy = a.dy + pixel * out, *value = a.projected + pixel * out;
 #pragma omp simd
-        for (int64_t i = 0; i < out; ++i) {
-          part[i] += dy[i];
-          part[out + i] += dy[i] * (value[i] - a.mean3[i]);
-        }
-      }
-      for (int64_t i = 0; i < 2 * out; ++i) total[i] += part[i];
-    });
+    for (int64_t i = 0; i < out; ++i) {
+      sums[i] += dy[i];
+      sums[out + i] += dy[i] * (value[i] - a.mean3[i]);
+    }
   });
-  const double* total = sums.Total();
-  return {a.gamma3, a.mean3, a.inverse_std3, total, total + out, static_cast<double>(pixels), out, a.dgamma3, a.dbeta3};
+  return {a.gamma3, a.mean3,   a.inverse_std3, total.data(), total.data() + out, static_cast<double>(pixels),
+          out,      a.dgamma3, a.dbeta3};
 }
 
 // Gradient of the projection before its normalisation, for some pixels.
