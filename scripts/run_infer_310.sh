@@ -70,7 +70,7 @@ main() {
   split_at_dashes "$@"
   set -- ${WORDS[@]+"${WORDS[@]}"}
   (($# == 4 || $# == 5)) || wrong "$# arguments; 4 or 5 are needed"
-  local mode=${4^^} device=${5:-0} om status=0
+  local mode=${4^^} device=${5:-0} status=0
   [[ -f $1 ]] || wrong "MINDIR_PATH '$1' is not a file"
   [[ -d $2 ]] || wrong "DATA_PATH '$2' is not a folder"
   [[ $3 == None || -f $3 ]] || wrong "LABEL_PATH '$3' is not a file; tools/make_label_file.py makes one"
@@ -80,12 +80,14 @@ main() {
   find_toolkit
   set_aside build.log atc.log
   build
-  local python
+  local python said
   python=$(interpreter)
-  om=$("$python" "$REPO_ROOT/tools/make_om.py" "$1" --mode "$mode" --batch "${BATCH:-0}" \
+  said=$("$python" "$REPO_ROOT/tools/make_om.py" "$1" --mode "$mode" --batch "${BATCH:-0}" \
     --soc_version "${SOC_VERSION:-Ascend310}")
-  local -a command=("${BUILD_DIR:-$REPO_ROOT/ascend310_infer/out}/infer310" --model "$om" --data "$2" --mode "$mode"
-    --device_id "$device")
+  local -a made # the offline model, and options for the application
+  mapfile -t made <<<"$said"
+  local -a command=("${BUILD_DIR:-$REPO_ROOT/ascend310_infer/out}/infer310" --model "${made[0]}" --data "$2" --mode "$mode"
+    --device_id "$device" "${made[@]:1}")
   [[ $3 == None ]] || command+=(--label_path "$3")
   [[ -z ${BATCH:-} ]] || command+=(--batch "$BATCH")
   set_aside result_Files time_Result infer.log acc.log

@@ -1,4 +1,5 @@
-"""Find or make the offline model (.om) for an exported network, for scripts/run_infer_310.sh; prints its path.
+"""Find or make the offline model (.om) for an exported network, for scripts/run_infer_310.sh; prints its path,
+and a line for each option that the application needs to prepare images as the network was trained.
 
 python tools/make_om.py MODEL --mode CPU|DVPP [--batch N] [--soc_version Ascend310] [--out om]
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import shlex
 import shutil
@@ -19,6 +21,7 @@ import sys
 from pathlib import Path
 
 from src.engine.errors import ZooError, first_line, reports_errors
+from src.engine.export.exported_model import META_KEY
 
 ROOT = Path(__file__).resolve().parent.parent
 AIPP = ROOT / "src" / "mobilenetv2" / "aipp_yuv.cfg"
@@ -67,6 +70,19 @@ def input_shape(model: Path, batch: int) -> str:
     if len(dims) != 4 or not all(dims):
         raise ZooError(f"{model} takes an input of shape {dims}; it has to have four sizes, fixed but for the batch")
     return f"{value.name}:{','.join(map(str, dims))}"
+
+
+def application_options(model: Path) -> list[str]:
+    """What the ONNX file, `model` or one beside it, says of its images that is not the application's default."""
+    import onnx
+
+    path = model.with_suffix(".onnx")
+    if not path.is_file():
+        return []
+    properties = onnx.load(str(path), load_external_data=False).metadata_props
+    meta = {entry.key: entry.value for entry in properties}.get(META_KEY, "{}")
+    crop_pct = json.loads(meta).get("crop_pct")
+    return [f"--resize_ratio={1 / crop_pct}"] if crop_pct else []
 
 
 def command(model: Path, options: argparse.Namespace, output: Path) -> list[str]:
@@ -130,6 +146,8 @@ def main() -> int:
     options = parser.parse_args()
     model = resolve(options.model, options.mode)
     print(model if model.suffix == ".om" else convert(model, options))
+    for option in application_options(options.model):
+        print(option)
     return 0
 
 

@@ -28,7 +28,7 @@ class Transforms:
     """
 
     train: Callable[[np.ndarray, np.random.Generator, Any], np.ndarray]  # (image, rng, cfg)
-    evaluation: Callable[[np.ndarray, int, int], np.ndarray]  # (image, height, width)
+    evaluation: Callable[[np.ndarray, Any], np.ndarray]  # (image, cfg)
     constants: tuple = ()
 
 

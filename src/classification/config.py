@@ -8,7 +8,7 @@ from src.engine.config import is_archive, option, require_data, require_file, re
 from src.engine.errors import UsageError
 from src.engine.job_keys import JobKeys
 
-AUGMENTATION = ("auto_augment", "color_jitter", "crop_min_scale", "flip_probability")
+AUGMENTATION = ("auto_augment", "color_jitter", "crop_min_scale", "crop_padding", "flip_probability")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,12 @@ class Data(shared.Data):
     num_classes: int = option("number of classes; 0 takes it from the folders or the checkpoint", 0, low=0)
     image_height: int = option("input height in pixels", low=1, high=4096)
     image_width: int = option("input width in pixels", low=1, high=4096)
+    crop_pct: float = option(
+        "share of an image's shorter side that evaluation cuts out of the middle; 1 suits small pictures",
+        0.875,
+        low=0.1,
+        high=1,
+    )
     batch_size: int = option("images per card in one part of a step", low=1)
     num_workers: int = option("data threads; never more than there are cores", low=1)
     enable_cache: bool = option("read images through a MindData cache server", False, read_by=("train",))
@@ -44,6 +50,9 @@ class Augmentation:
     color_jitter: float = option("strength of brightness, contrast and saturation changes", 0.4, low=0, high=1)
     crop_min_scale: float = option(
         "smallest share of the image area that a training crop covers", 0.08, above=0, high=1
+    )
+    crop_padding: int = option(
+        "move the whole image by up to so many pixels, its border mirrored, in place of crops; 0 is off", 0, low=0
     )
     flip_probability: float = option("how often a training image is mirrored", 0.5, low=0, high=1)
     mixup_alpha: float = option("mixup strength, 0 is off", 0.0, low=0)
@@ -208,6 +217,7 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Inference, E
                 ("loss_scale",),
                 "bfloat16 needs no loss scale",
             ),
+            (train and self.crop_padding > 0, ("crop_min_scale",), "crop_padding moves whole images"),
             (train and not self.run_eval, ("eval_dataset_path",), "run_eval is False"),
             (train and not self.enable_cache, ("cache_session_id", "cache_spilling"), "enable_cache is False"),
             (train and not self.warmup_epochs, ("lr_init",), "warmup_epochs is 0"),

@@ -28,7 +28,7 @@ def inputs(model: Classifier, cfg: Config) -> dict[str, np.ndarray]:
     """What the file is compared with the network on; the first one has the exported shape."""
     data = scan(cfg.dataset_path, EVAL_FOLDERS) if cfg.dataset_path else None
     shape = (cfg.batch_size_export, 3, cfg.image_height, cfg.image_width)
-    real = example_batch(data, shape, model.transforms)
+    real = example_batch(data, cfg.batch_size_export, model.transforms, cfg)
     found = {"random": exporting.random_input(shape, cfg.seed), "real": real}
     if cfg.dynamic_batch:
         larger = (cfg.batch_size_export + 1, *shape[1:])

@@ -78,7 +78,7 @@ class Loader:
                 return np.zeros((3, *size), np.float32), np.int32(NO_LABEL)
             try:
                 image = images.decode(data.source.read(index))
-                return self.transforms.evaluation(image, *size), data.labels[index]
+                return self.transforms.evaluation(image, self.cfg), data.labels[index]
             except images.BadImage as error:
                 self.bad.add(data.source.name(index), str(error))
                 return np.zeros((3, *size), np.float32), np.int32(NO_LABEL)
@@ -88,8 +88,8 @@ class Loader:
             yield targets.pad(image, label, batch_size)
 
 
-def example_batch(data: LabelledImages | None, shape: tuple[int, int, int, int], transforms: Transforms) -> np.ndarray:
-    """Photographs as network input (N, 3, H, W): the first readable ones of `data`, or scikit-learn's two."""
+def example_batch(data: LabelledImages | None, count: int, transforms: Transforms, cfg: Config) -> np.ndarray:
+    """Photographs as network input (count, 3, H, W): the first readable ones of `data`, or scikit-learn's two."""
     if data is None:
         from sklearn.datasets import load_sample_images
 
@@ -99,8 +99,8 @@ def example_batch(data: LabelledImages | None, shape: tuple[int, int, int, int],
         for index in range(len(data)):
             with contextlib.suppress(images.BadImage):
                 pictures.append(images.decode(data.source.read(index)))
-            if len(pictures) == shape[0]:
+            if len(pictures) == count:
                 break
         if not pictures:
             raise ZooError(f"none of the {len(data)} files in {data.where} is a usable image; check it")
-    return np.stack([transforms.evaluation(pictures[i % len(pictures)], *shape[2:]) for i in range(shape[0])])
+    return np.stack([transforms.evaluation(pictures[i % len(pictures)], cfg) for i in range(count)])

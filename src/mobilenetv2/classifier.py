@@ -23,7 +23,7 @@ def learning_rates(cfg: Config, steps_per_epoch: int) -> np.ndarray:
 
 
 def metadata(cfg: Config) -> dict:
-    return {"width_mult": cfg.width_mult, "output_stride": cfg.output_stride}
+    return {"width_mult": cfg.width_mult, "output_stride": cfg.output_stride, "crop_pct": cfg.crop_pct}
 
 
 MOBILENETV2 = Classifier(
@@ -34,7 +34,7 @@ MOBILENETV2 = Classifier(
     learning_rates=learning_rates,
     classifier="head.dense.weight",
     metadata=metadata,
-    older={"output_stride": 32},
-    may_change=("output_stride",),
+    older={"output_stride": 32, "crop_pct": 0.875},
+    may_change=("output_stride", "crop_pct"),
     translate=from_model_zoo,
 )

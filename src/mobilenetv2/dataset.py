@@ -1,6 +1,6 @@
 """MobileNetV2's transforms: what happens to an image in training and in evaluation. No MindSpore here.
 
-The 310 application repeats the evaluation transform, so MEAN, STD and RESIZE_RATIO are the numbers to compare with.
+The 310 application repeats the evaluation transform: MEAN and STD are its defaults, and exported files tell it crop_pct.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from src.mobilenetv2.config import Config
 
 MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)  # ImageNet, RGB, of grey values 0..255
 STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
-RESIZE_RATIO = 256 / 224  # evaluation resizes the shorter side to this multiple of the input, then crops the centre
 TABLES = [((np.arange(256) - mean) / std).astype(np.float32) for mean, std in zip(MEAN, STD)]
 MAX_ASPECT = 100  # a thinner picture would take gigabytes when its shorter side is enlarged
 
@@ -27,19 +26,26 @@ def normalise(image: np.ndarray) -> np.ndarray:
     return planes
 
 
-def eval_transform(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(H, W, 3) uint8 -> (3, height, width) float32: shorter side to 256/224 of the input, centre crop, normalise."""
+def eval_transform(image: np.ndarray, cfg: Config) -> np.ndarray:
+    """(H, W, 3) uint8 -> (3, height, width) float32: shorter side to input / crop_pct, centre crop, normalise."""
+    return normalise(centred(image, (cfg.image_height, cfg.image_width), cfg.crop_pct))
+
+
+def centred(image: np.ndarray, size: tuple[int, int], crop_pct: float) -> np.ndarray:
+    """The middle of the image, as (height, width, 3) of `size`. Raises BadImage for a strip."""
     longer, shorter = max(image.shape[:2]), min(image.shape[:2])
     if longer > MAX_ASPECT * shorter:
         raise images.BadImage(f"{image.shape[1]}x{image.shape[0]} pixels, one side over {MAX_ASPECT} times the other")
-    resized = augment.resize_shorter_side(image, round(max(height, width) * RESIZE_RATIO))
-    return normalise(augment.center_crop(resized, (height, width)))
+    return augment.center_crop(augment.resize_shorter_side(image, round(max(size) / crop_pct)), size)
 
 
 def train_transform(image: np.ndarray, rng: np.random.Generator, cfg: Config) -> np.ndarray:
     """(H, W, 3) uint8 -> (3, height, width) float32: random crop, flip, colour jitter, policy, normalise."""
     size = (cfg.image_height, cfg.image_width)
-    image = augment.random_resized_crop(image, rng, size, scale=(cfg.crop_min_scale, 1.0))
+    if cfg.crop_padding:
+        image = augment.random_shift(centred(image, size, cfg.crop_pct), rng, cfg.crop_padding)
+    else:
+        image = augment.random_resized_crop(image, rng, size, scale=(cfg.crop_min_scale, 1.0))
     image = augment.horizontal_flip(image, rng, cfg.flip_probability)
     if cfg.color_jitter:
         image = augment.color_jitter(image, rng, cfg.color_jitter, cfg.color_jitter, cfg.color_jitter)
@@ -50,4 +56,4 @@ def train_transform(image: np.ndarray, rng: np.random.Generator, cfg: Config) ->
     return normalise(image)
 
 
-TRANSFORMS = Transforms(train_transform, eval_transform, (MEAN, STD, RESIZE_RATIO))
+TRANSFORMS = Transforms(train_transform, eval_transform, (MEAN, STD))

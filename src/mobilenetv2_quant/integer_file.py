@@ -45,6 +45,6 @@ def run(net: MobileNetV2, simulated: MobileNetV2, checkpoint: Checkpoint, cfg: C
         )
     integer_file.tell_kernels(path)
     data = scan(cfg.dataset_path, EVAL_FOLDERS) if cfg.dataset_path else None
-    images = dataset.example_batch(data, (cfg.report_images, *shape[1:]), MOBILENETV2_QUANT.transforms)
+    images = dataset.example_batch(data, cfg.report_images, MOBILENETV2_QUANT.transforms, cfg)
     integer_file.write_report(layer_report.measure(model, writer, images), path, cfg.report_path)
     return 0

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from src.classification.config import Data
 from src.engine.data import images
 from src.mobilenetv2 import dataset
 from tests.ascend310 import networks
@@ -29,10 +30,10 @@ def session_of(onnx):
     return onnxruntime.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
 
 
-def scores_of(onnx, file, size=networks.SIZE):
+def scores_of(onnx, file, size=networks.SIZE, crop_pct=Data.crop_pct):
     """The network's outputs for an image as evaluation prepares it."""
     session = session_of(onnx)
-    planes = dataset.eval_transform(images.read(file), size, size)[None]
+    planes = dataset.normalise(dataset.centred(images.read(file), (size, size), crop_pct))[None]
     return session.run(None, {session.get_inputs()[0].name: planes})
 
 
@@ -215,7 +216,7 @@ def test_defaults_are_those_of_training():
     for name, expected in (("mean", dataset.MEAN), ("deviation", dataset.STD)):
         found = re.search(rf"{name} = \{{(.*)\}};", text)[1]
         assert np.allclose([float(a) * float(b) for a, b in re.findall(r"([\d.]+) \* (\d+)", found)], expected)
-    assert float(re.search(r"resize_ratio = ([\d.]+) /", text)[1]) / 224 == pytest.approx(dataset.RESIZE_RATIO)
+    assert 224 / float(re.search(r"resize_ratio = ([\d.]+) / 224", text)[1]) == Data.crop_pct
 
 
 def aipp_of(path):

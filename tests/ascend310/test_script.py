@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
+from src.engine.export.exported_model import META_KEY
 from tests.ascend310.conftest import lacking, locked, run_program
 from tests.ascend310.test_app import scores_of
 from tests.conftest import ROOT, run_command
@@ -95,6 +98,19 @@ def test_a_mindir_file_runs_with_what_its_export_wrote(zoo, run_script, tmp_path
     assert "exported/net.onnx for net.mindir" in done.stderr and "OLDER" not in done.stderr
     found = scores(tmp_path / "result_Files")
     assert len(found) == len(list(data.iterdir())) and largest_difference(zoo / "net.onnx", data, found) <= 1e-3
+
+
+def test_the_file_says_how_images_are_cut(zoo, run_script, tmp_path):
+    model, data = onnx.load(zoo / "net.onnx"), zoo / "data" / "val" / "5"
+    entry = next(entry for entry in model.metadata_props if entry.key == META_KEY)
+    entry.value = json.dumps({**json.loads(entry.value), "crop_pct": 1.0})
+    onnx.save(model, tmp_path / "whole.onnx")
+    done = run_script(tmp_path / "whole.onnx", data, "None", "CPU")
+    assert done.returncode == 0, done.stdout + done.stderr
+    file = next(data.iterdir())
+    found = scores(tmp_path / "result_Files")[f"{file.stem}_0.bin"]
+    whole, middle = (scores_of(zoo / "net.onnx", file, crop_pct=share)[0].ravel() for share in (1.0, 0.875))
+    assert np.abs(found - whole).max() <= 1e-3 < np.abs(found - middle).max()
 
 
 def test_conversion_is_kept_and_an_om_is_used_as_it_is(zoo, run_script, tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.linear_model import RidgeClassifier
 
 from src import zoo
+from src.classification.config import Data
 from src.engine import device
 from src.engine.data import images
 from src.engine.data.image_folder import scan
@@ -54,7 +55,8 @@ def calibrate(net: mobilenetv2.MobileNetV2, batch: ms.Tensor) -> None:
 def fitted_head(net: mobilenetv2.MobileNetV2, root: Path) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """A classifier of the digits on the features of an untrained backbone: seconds instead of minutes."""
     folder = scan(str(root), ())
-    planes = [dataset.eval_transform(images.decode(folder.source.read(i)), SIZE, SIZE) for i in range(len(folder))]
+    pictures = [images.decode(folder.source.read(i)) for i in range(len(folder))]
+    planes = [dataset.normalise(dataset.centred(picture, (SIZE, SIZE), Data.crop_pct)) for picture in pictures]
     ms.set_context(mode=ms.PYNATIVE_MODE)  # compiling the backbone would take longer
     batches = [ms.Tensor(batch) for batch in np.array_split(np.stack(planes), 3)]
     calibrate(net, batches[0])

@@ -14,6 +14,7 @@ SHAPES = [(1, 1), (1, 40), (40, 1), (2, 3), (3, 3), (37, 50), (224, 224)]
 BINS = 31
 IMAGE_FUNCTIONS = {
     "random_resized_crop": lambda image, rng: augment.random_resized_crop(image, rng, image.shape[:2]),
+    "random_shift": lambda image, rng: augment.random_shift(image, rng, 4),
     "horizontal_flip": augment.horizontal_flip,
     "color_jitter": augment.color_jitter,
     "trivial_augment": augment.trivial_augment,
@@ -378,3 +379,12 @@ def test_soft_labels_are_mixed_too():
     labels = np.random.default_rng(0).dirichlet(np.ones(7), 3).astype(np.float32)
     _, soft = augment.mixup(make_batch(3)[0], labels, np.random.default_rng(1), 0.4)
     np.testing.assert_allclose(soft.sum(axis=1), 1, atol=1e-6)
+
+
+def test_shift_moves_the_image_in_its_mirrored_border():
+    image = make_image(8, 9)
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), mode="reflect")
+    windows = {padded[y : y + 8, x : x + 9].tobytes(): (y, x) for y in range(5) for x in range(5)}
+    rng = np.random.default_rng(0)
+    seen = {windows[augment.random_shift(image, rng, 2).tobytes()] for _ in range(300)}
+    assert len(seen) == 25

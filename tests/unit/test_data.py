@@ -418,14 +418,23 @@ class TestTransforms:
     def test_evaluation_keeps_the_aspect_ratio(self):
         picture = np.zeros((100, 200, 3), np.uint8)
         picture[:, 75:125] = 255  # the middle quarter of the width is half of the centre square
-        out = dataset.eval_transform(picture, 224, 224)
+        out = dataset.normalise(dataset.centred(picture, (224, 224), 0.875))
         bright = (out[0, 112] > 0).mean()
         assert bright == pytest.approx(50 / 100 * 256 / 224, abs=0.02)
 
     def test_extreme_shapes_are_bad_images_not_gigabytes(self):
         with pytest.raises(reading.BadImage, match="one side over 100 times the other"):
-            dataset.eval_transform(np.zeros((2, 5000, 3), np.uint8), 224, 224)
-        assert dataset.eval_transform(np.zeros((1, 1, 3), np.uint8), 224, 224).shape == (3, 224, 224)
+            dataset.centred(np.zeros((2, 5000, 3), np.uint8), (224, 224), 0.875)
+        assert dataset.centred(np.zeros((1, 1, 3), np.uint8), (224, 224), 0.875).shape == (224, 224, 3)
+
+    def test_small_pictures_are_shifted_in_training_and_whole_in_evaluation(self):
+        picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+        cfg = config(image_height=32, image_width=32, crop_pct=1.0, crop_padding=2, color_jitter=0, flip_probability=0)
+        whole = dataset.normalise(picture)
+        assert np.array_equal(dataset.eval_transform(picture, cfg), whole)
+        shifted = dataset.train_transform(picture, np.random.default_rng(1), cfg)
+        parts = [whole[:, y : y + 28, x : x + 28] for y in range(5) for x in range(5)]
+        assert any(np.array_equal(shifted[:, 2:-2, 2:-2], part) for part in parts)
 
     def test_smoothed_targets(self):
         target = targets.smooth_one_hot(np.array([2, 0]), 5, 0.1)

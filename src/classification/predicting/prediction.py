@@ -80,7 +80,7 @@ class Predictor:
         size = (self.cfg.image_height, self.cfg.image_width)
         try:
             image = images.decode(self.source.read(index))
-            return self.transforms.evaluation(image, *size), thumbnail(image), np.int64(index)
+            return self.transforms.evaluation(image, self.cfg), thumbnail(image), np.int64(index)
         except images.BadImage as error:
             self.bad.add(self.source.name(index), str(error))
             nothing = np.zeros((3, *size), np.float32), np.zeros((THUMBNAIL, THUMBNAIL, 3), np.uint8)

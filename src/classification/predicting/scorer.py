@@ -68,6 +68,11 @@ def _of_exported_file(cfg: Config) -> Scorer:
     path, threads = Path(cfg.pretrain_ckpt).expanduser(), stream.usable_threads(cfg.num_workers)
     runtime = backends.load(cfg.eval_backend, path, threads)
     classes = require_classifier(runtime, cfg)
+    crop_pct = runtime.meta.get("crop_pct", cfg.crop_pct)
+    if crop_pct != cfg.crop_pct:
+        raise UsageError(
+            f"crop_pct is {cfg.crop_pct}, and {path} was trained with {crop_pct}; give --crop_pct {crop_pct}"
+        )
     # Many images at once, so that threads find parts; whole parts, so that a fixed size costs no padding.
     part = runtime.batch_size or 1
     batch_size = (cfg.batch_size + part - 1) // part * part

@@ -66,6 +66,14 @@ def random_resized_crop(
     return _resize(image[top : top + height, left : left + width], *size)
 
 
+def random_shift(image: np.ndarray, rng: np.random.Generator, pixels: int) -> np.ndarray:
+    """Move the image by up to `pixels` in each direction; what comes in from outside is its mirrored border."""
+    height, width = image.shape[:2]
+    top, left = (int(offset) for offset in rng.integers(2 * pixels + 1, size=2))
+    padded = cv2.copyMakeBorder(image, pixels, pixels, pixels, pixels, cv2.BORDER_REFLECT_101)
+    return np.ascontiguousarray(padded[top : top + height, left : left + width])
+
+
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize to (height, width), antialiased where that matters.
 

@@ -110,5 +110,5 @@ def noise_of_layers(cfg: Any) -> list[layer_report.Row]:
     shape = (1, 3, cfg.image_height, cfg.image_width)
     model = writer.graph.model(shape, checkpoints.class_count(MOBILENETV2_QUANT, checkpoint), 1, {})
     data = scan(cfg.dataset_path, EVAL_FOLDERS)
-    pictures = example_batch(data, (min(REPORT_IMAGES, len(data)), *shape[1:]), MOBILENETV2_QUANT.transforms)
+    pictures = example_batch(data, min(REPORT_IMAGES, len(data)), MOBILENETV2_QUANT.transforms, cfg)
     return layer_report.measure(model, writer, pictures)
