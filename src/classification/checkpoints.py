@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from pathlib import Path
 
 import numpy as np
 from mindspore import nn
@@ -34,7 +35,16 @@ def metadata(model: Classifier, cfg: Config, class_to_index: dict[str, int], ini
         "sampler": cfg.sampler,
         "loss_scale": cfg.loss_scale,
         "boost_mode": cfg.boost_mode,
+        "distillation": teacher_of(cfg),
     }
+
+
+def teacher_of(cfg: Config) -> list:
+    """Which teacher, and how much of it; empty without one."""
+    if not cfg.teacher:
+        return []
+    content = Path(cfg.teacher).expanduser().read_bytes()
+    return [hashlib.sha256(content).hexdigest()[:16], cfg.distill_alpha, cfg.distill_temperature]
 
 
 def read(model: Classifier, path: str, others: tuple[str, ...] = ()) -> Checkpoint:

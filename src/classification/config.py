@@ -99,6 +99,21 @@ class Training(shared.Training):
 
 
 @dataclass(frozen=True)
+class Distillation:
+    """A trained network whose opinions are learned too."""
+
+    teacher: str = option(
+        "checkpoint or ONNX file of a classifier of the same classes, whose probabilities are learned too",
+        "",
+        is_input=True,
+    )
+    distill_alpha: float = option("share of the teacher in the loss", 0.5, low=0, high=1)
+    distill_temperature: float = option(
+        "divides the logits of both, so that the teacher's small probabilities count", 2.0, above=0
+    )
+
+
+@dataclass(frozen=True)
 class Checkpoints(shared.Checkpoints):
     """What a run writes."""
 
@@ -160,7 +175,9 @@ class Cloud(shared.Cloud):
 
 
 @dataclass(frozen=True)
-class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Inference, Export, Device, Cloud, shared.Shared):
+class Config(
+    Data, Augmentation, Training, Distillation, Checkpoints, Evaluation, Inference, Export, Device, Cloud, shared.Shared
+):
     """A classifier's configuration; a model adds `model` and what its network takes."""
 
     @staticmethod
@@ -169,7 +186,7 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Inference, E
         return JobKeys(
             data="dataset_path",
             more_data=("eval_dataset_path",),
-            more_files=("class_weights",),
+            more_files=("class_weights", "teacher"),
             local_data="data_path",
             checkpoints={
                 "train": ("pretrain_ckpt",),
@@ -217,6 +234,7 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Inference, E
                 ("loss_scale",),
                 "bfloat16 needs no loss scale",
             ),
+            (train and not self.teacher, ("distill_alpha", "distill_temperature"), "teacher is empty"),
             (train and self.crop_padding > 0, ("crop_min_scale",), "crop_padding moves whole images"),
             (train and not self.run_eval, ("eval_dataset_path",), "run_eval is False"),
             (train and not self.enable_cache, ("cache_session_id", "cache_spilling"), "enable_cache is False"),
@@ -270,12 +288,23 @@ class Config(Data, Augmentation, Training, Checkpoints, Evaluation, Inference, E
         elif self.freeze_layer == "backbone" or self.filter_head:
             key = "filter_head" if self.filter_head else "freeze_layer backbone"
             raise UsageError(f"{key} is given without pretrain_ckpt; name the checkpoint with --pretrain_ckpt FILE")
+        if self.teacher:
+            self._check_teacher()
         if self.freeze_layer == "backbone" and (self.mixup_alpha or self.cutmix_alpha):
             raise UsageError("freeze_layer backbone trains on cached features; leave mixup_alpha and cutmix_alpha at 0")
         if self.freeze_layer == "backbone" and self.enable_cache:
             raise UsageError(
                 "freeze_layer backbone reads every image once, and a cache server is for images that are read often; "
                 "leave enable_cache out"
+            )
+
+    def _check_teacher(self) -> None:
+        require_file("teacher", self.teacher)
+        if not self.teacher.endswith((".onnx", ".ckpt")):
+            raise UsageError(f"teacher is {self.teacher}; give a checkpoint (.ckpt) or an exported file (.onnx)")
+        if self.freeze_layer == "backbone":
+            raise UsageError(
+                "freeze_layer backbone trains on cached features, which no teacher sees; leave teacher out"
             )
 
     def _requires_freeze_layer(self) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mindspore import nn
 
-from src.classification import checkpoints, conversion, evaluation, training
+from src.classification import checkpoints, conversion, distillation, evaluation, training
 from src.classification.classifier import Classifier
 from src.classification.config import Config
 from src.classification.predicting import comparing, prediction
@@ -26,8 +26,9 @@ def train(model: Classifier, cfg: Config) -> int:
     rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute, cfg.dtype)
     images = scan(cfg.dataset_path, TRAIN_FOLDERS, indexes=training.indexes(cfg))
     classes = require_classes(images, cfg.num_classes)
-    data = training.Data(images, training.validation_data(images, cfg) if cfg.run_eval else None)
     training.require_trainable(images, cfg, rank)
+    held_out = training.validation_data(images, cfg) if cfg.run_eval else None
+    data = training.Data(images, held_out, distillation.open_teacher(model, cfg, images.class_to_index))
     initial = checkpoints.read(model, cfg.pretrain_ckpt) if cfg.pretrain_ckpt else None
     net = precision.apply(model.build(classes, cfg, "None"), cfg.dtype)
     loaded = "weights start anew"

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from src.classification import extraction, imbalance, losses, targets
+from src.classification import distillation, extraction, imbalance, losses, targets
 from src.classification.classifier import Classifier
 from src.classification.config import Config
 from src.classification.dataset import Loader, bad_files
+from src.classification.distillation import Teacher
 from src.classification.features import Extractor, Features
 from src.cpu_kernels.optimizer import momentum_kind
 from src.engine import loop
@@ -33,10 +34,11 @@ from src.engine.steps.step import StepOptions, TrainStep
 
 @dataclass(frozen=True)
 class Data:
-    """The images of a training, and those that score it (None: not wanted)."""
+    """The images of a training, those that score it, and what else knows their classes (None: not wanted)."""
 
     train: LabelledImages
     held_out: LabelledImages | None
+    teacher: Teacher | None = None
 
     @property
     def classes(self) -> int:
@@ -70,12 +72,18 @@ def full_network(
         held_out = Loader(data.held_out, model.transforms, cfg, bad_files(data.held_out, cfg, say), rank.shard)
 
     measure = loss_of(model, cfg)
+    measure_both = distillation.loss_of(measure, cfg)
 
-    def loss(image: Tensor, target: Tensor, keep: Tensor = None) -> Tensor:
+    def own_loss(image: Tensor, target: Tensor, keep: Tensor = None) -> Tensor:
         return measure(net(image, keep), target)
 
+    def taught_loss(image: Tensor, target: Tensor, soft: Tensor, keep: Tensor = None) -> Tensor:
+        return measure_both(net(image, keep), target, soft)
+
+    loss = taught_loss if data.teacher else own_loss
+
     def batches(epoch: int, first_step: int) -> Iterable:
-        arriving = loader.train_batches(epoch, first_step)
+        arriving = distillation.with_soft_targets(loader.train_batches(epoch, first_step), data.teacher)
         return with_dropout(arriving, net.backbone.out_channels, cfg, (epoch, first_step), rank)
 
     def evaluate(held_out: Loader, position: Position) -> Score:
@@ -165,12 +173,12 @@ def with_dropout(
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Append dropout's mask (N, C) to every batch from `start`, an epoch and step; nothing where dropout is 0."""
     epoch, first_step = start
-    for index, (inputs, target) in enumerate(arriving, start=first_step):
+    for index, batch in enumerate(arriving, start=first_step):
         if not cfg.dropout:
-            yield inputs, target
+            yield batch
             continue
         key = index * rank.count + rank.index
-        yield inputs, target, targets.dropout_mask((len(inputs), channels), cfg.dropout, cfg.seed, epoch, key)
+        yield *batch, targets.dropout_mask((len(batch[0]), channels), cfg.dropout, cfg.seed, epoch, key)
 
 
 def validation_data(train: LabelledImages, cfg: Config) -> LabelledImages:

@@ -1,6 +1,6 @@
 """MobileNetV2's transforms: what happens to an image in training and in evaluation. No MindSpore here.
 
-The 310 application repeats the evaluation transform: MEAN and STD are its defaults, and exported files tell it crop_pct.
+The 310 application repeats the evaluation transform; MEAN and STD are its defaults, crop_pct is in exported files.
 """
 
 from __future__ import annotations

@@ -77,7 +77,11 @@ class Config(config.Config, Quantisation, quantisation.Export):
         train, export = command == "train", command == "export"
         report = ("report_path", "report_images")
         return super().switched_off(command) + [
-            (train and bool(self.calibrate_only), ("calibration_batches", "run_eval"), "calibrate_only trains nothing"),
+            (
+                train and bool(self.calibrate_only),
+                ("calibration_batches", "run_eval", "teacher"),
+                "calibrate_only trains nothing",
+            ),
             (train and self.quant_method == "lsq", ("quant_freeze_ranges",), "quant_method lsq learns steps"),
             (train and self.freeze_layer == "none", ("freeze_layer",), "the quantised network is trained as a whole"),
             (

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from src.classification import checkpoints as float_checkpoints
-from src.classification import conversion, evaluation, training
+from src.classification import conversion, distillation, evaluation, training
 from src.classification.dataset import Loader, bad_files
 from src.classification.predicting import comparing, prediction
 from src.classification.recipe import run_settings
@@ -22,6 +22,7 @@ from src.engine.steps import step
 from src.engine.steps.average import moving_average_of
 from src.engine.steps.step import TrainStep
 from src.engine.training import run_training
+from src.mobilenetv2.classifier import MOBILENETV2
 from src.mobilenetv2.network import MobileNetV2
 from src.mobilenetv2_quant import calibration, checkpoints, integer_file, network
 from src.mobilenetv2_quant.classifier import MOBILENETV2_QUANT
@@ -36,9 +37,10 @@ def train(cfg: Config) -> int:
     rank = device.setup(cfg.platform, cfg.device_id, cfg.run_distribute)
     images = scan(cfg.dataset_path, TRAIN_FOLDERS, indexes=training.indexes(cfg))
     classes = require_classes(images, cfg.num_classes)
-    evaluates = cfg.run_eval and not cfg.calibrate_only
-    data = training.Data(images, training.validation_data(images, cfg) if evaluates else None)
     training.require_trainable(images, cfg, rank)
+    held_out = training.validation_data(images, cfg) if cfg.run_eval and not cfg.calibrate_only else None
+    teacher = None if cfg.calibrate_only else distillation.open_teacher(MOBILENETV2, cfg, images.class_to_index)
+    data = training.Data(images, held_out, teacher)
     initial = checkpoints.read_any(cfg.pretrain_ckpt) if cfg.pretrain_ckpt else None
     net = network.build(classes, cfg, kernels_of(cfg))
     loaded = checkpoints.load(net, initial, images.class_to_index, cfg) if initial else "weights start anew"

@@ -106,3 +106,17 @@ def test_head_only_leaves_the_backbone_as_it_is(checkout, trained, images, tmp_p
     arrays = checkpoint.read(tmp_path / "checkpoint" / "toy_head_4.ckpt").arrays
     for name, array in checkpoint.read(best).arrays.items():
         assert (arrays[name] == array).all() == name.startswith("backbone."), name
+
+
+def test_a_taught_run_resumes_and_needs_its_teacher(checkout, trained, images, tmp_path):
+    """A narrower network learns from the trained one."""
+    flags = ("--channels", "4", "--teacher", trained / "toy-best.ckpt", "--distill_alpha", "0.9", "--epoch_size", "2")
+    run(checkout, "train.py", images / "train", *flags, cwd=tmp_path)
+    shutil.copytree(tmp_path / "checkpoint", tmp_path / "again")
+    resumed = ("--save_checkpoint_path", "again", "--resume", "again/toy-1_4.ckpt")
+    run(checkout, "train.py", images / "train", *flags, *resumed, cwd=tmp_path)
+    found = [checkpoint.read(tmp_path / folder / "toy-2_4.ckpt").arrays for folder in ("checkpoint", "again")]
+    assert all((array == found[1][name]).all() for name, array in found[0].items())
+    alone = command(checkout, "train.py", images / "train", *flags[:2], *flags[-2:], *resumed)
+    result = run_command(*alone, cwd=tmp_path, PYTHONPATH="")
+    assert result.returncode == 1 and "was made with another distillation" in result.stderr

@@ -11,13 +11,13 @@ from src.classification import recipe
 from src.classification.classifier import Classifier, Transforms
 
 
-def resized(image, height, width):
-    return (cv2.resize(image, (width, height)).transpose(2, 0, 1) / 255).astype(np.float32)
+def resized(image, cfg):
+    return (cv2.resize(image, (cfg.image_width, cfg.image_height)).transpose(2, 0, 1) / 255).astype(np.float32)
 
 
 TOY = Classifier(
     name="toy",
-    transforms=Transforms(lambda image, rng, cfg: resized(image, cfg.image_height, cfg.image_width), resized),
+    transforms=Transforms(lambda image, rng, cfg: resized(image, cfg), resized),
     build=lambda classes, cfg, activation: Toy(classes, cfg.channels, cfg.seed, activation),
     loss=ops.cross_entropy,
     learning_rates=lambda cfg, steps: np.linspace(cfg.lr_max, cfg.lr_end, cfg.epoch_size * steps, dtype=np.float32),

@@ -35,8 +35,8 @@ class TestHelp:
     def test_has_groups_and_a_short_usage(self, capsys):
         text = shown(capsys, "train", "--platform", "CPU", "--help")
         assert text.startswith("usage: python train.py [--config_path FILE] [--KEY VALUE ...] [--help [WORD]]\n\n")
-        groups = "data, augmentation (train.py), network, training (train.py), checkpoints (train.py), evaluation, "
-        groups += "inference (infer.py), export (export.py), device, cloud, "
+        groups = "data, augmentation (train.py), network, training (train.py), distillation (train.py), "
+        groups += "checkpoints (train.py), evaluation, inference (infer.py), export (export.py), device, cloud, "
         groups += "keys of the original files that have no effect"
         assert ", ".join(headings(text)) == f"every command, {groups}"
 

@@ -17,6 +17,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Augmentation": ("train",),
     "Network": (),
     "Training": ("train",),
+    "Distillation": ("train",),
     "Checkpoints": ("train",),
     "Evaluation": (),
     "Inference": ("infer",),
