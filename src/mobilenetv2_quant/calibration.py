@@ -11,6 +11,7 @@ from mindspore import Tensor
 from src.classification.dataset import Loader
 from src.mobilenetv2.network import MobileNetV2
 from src.mobilenetv2_quant import network
+from src.quantisation.bias_correction import correct
 from src.quantisation.calibration import observe
 from src.quantisation.quantiser import LearnedActivationQuantiser, LearnedWeightQuantiser
 
@@ -24,15 +25,22 @@ def batches(loader: Loader, count: int) -> Iterable[np.ndarray]:
     return (image for image, _ in some.eval_batches(batch_size))
 
 
-def calibrate(net: MobileNetV2, images: Iterable[np.ndarray], method: str = "minmax") -> int:
+def calibrate(
+    net: MobileNetV2, images: Iterable[np.ndarray], method: str = "minmax", bias_correction: bool = False
+) -> int:
     """Set every range from the float network's activations, see quantisation.calibration; the number of batches.
 
     Learned steps start from there.
     """
+    images = list(images) if bias_correction else images
     network.set_calibrating(net, True)
     count = observe(net, list(network.activation_quantisers(net)), (Tensor(image) for image in images), method)
     network.set_calibrating(net, False)
     start_learning(net)
+    if bias_correction:
+        net.backbone.calibrating = True  # evaluation in whole numbers has no exact weights
+        correct(net, [layer for layer in network.layers(net) if layer.quantiser], map(Tensor, images))
+        net.backbone.calibrating = False
     return count
 
 

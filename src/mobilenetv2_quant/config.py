@@ -27,16 +27,15 @@ class Quantisation(quantisation.Quantisation):
     weight_per_channel: bool = option("weights: a scale for each output channel", True)
     weight_narrow_range: bool = option("weights: leave the lowest number out (-127..127)", True)
     activation_bits: int = option("bits of an activation", 8, low=2, high=8)
-    activation_symmetric: bool = option("activations: zero point 0", False)
     activation_narrow_range: bool = option("activations: leave the lowest number out (-127..127)", False)
     float_layers: str = option("layers that stay float: 'first', 'last' or names as in the report, with commas", "")
-    quant_delay: int = option("steps that only observe ranges before quantisation begins", 0, low=0, read_by=TRAIN)
-    quant_freeze_ranges: int = option(
-        "steps after which activation ranges stay as they are; 0 keeps the calibrated ones",
-        10_000_000,
-        low=0,
+    cross_layer_equalisation: bool = option(
+        "with calibrate_only: scale channels inside the blocks so that neighbouring weights have like ranges; of use "
+        "where weight_per_channel is False",
+        False,
         read_by=TRAIN,
     )
+    quant_delay: int = option("steps that only observe ranges before quantisation begins", 0, low=0, read_by=TRAIN)
     freeze_bn: int = option(
         "steps after which BN uses and keeps its moving statistics", 10_000_000, low=0, read_by=TRAIN
     )
@@ -75,13 +74,14 @@ class Config(config.Config, Quantisation, quantisation.Export):
     def switched_off(self, command: str) -> list[tuple[bool, tuple[str, ...], str]]:
         """See Shared."""
         train, export = command == "train", command == "export"
-        report = ("report_path", "report_images")
+        report = ("report_path", "report_images", "onnx_target")
         return super().switched_off(command) + [
             (
                 train and bool(self.calibrate_only),
                 ("calibration_batches", "run_eval", "teacher"),
                 "calibrate_only trains nothing",
             ),
+            (train and not self.calibrate_only, ("bias_correction", "cross_layer_equalisation"), "calibrate_only is 0"),
             (train and self.quant_method == "lsq", ("quant_freeze_ranges",), "quant_method lsq learns steps"),
             (train and self.freeze_layer == "none", ("freeze_layer",), "the quantised network is trained as a whole"),
             (
@@ -122,6 +122,7 @@ class Config(config.Config, Quantisation, quantisation.Export):
     def _check_export(self) -> None:
         self._check_quantisation()
         super()._check_export()
+        self.require_target(self.activation_symmetric)
         if self.file_format == "ONNX" and not self.writes_integers():
             raise UsageError(
                 "ONNX activations have 8 bits and the full range; "

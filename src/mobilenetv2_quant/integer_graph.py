@@ -16,8 +16,8 @@ from src.quantisation.quantiser import RELU6
 class Writer:
     """Writes cells into `graph` in the order of computation; `folded` collects the layers with integer weights."""
 
-    def __init__(self):
-        self.graph = Graph()
+    def __init__(self, target: str = "onnxruntime"):
+        self.graph = Graph(target)
         self.folded: list[weights.FoldedOnGrid] = []
         self.coarser = 0  # channels whose weights were made coarser so that their bias fits
         self.clipped = 0  # ReLU6 that the grid after it does not do, so that no integer kernel runs the layer
@@ -61,8 +61,11 @@ class Writer:
         """ReLU6 and the grid; the first is left out where the grid begins at 0 and ends by 6 and so does the same."""
         scale, zero_point = (value.asnumpy().item() for value in quantiser.scale_and_zero_point())
         grid = quantiser.grid
-        if zero_point == grid.low and (grid.high - zero_point - 0.5) * scale <= RELU6:
+        ends_by_6 = (grid.high - zero_point - 0.5) * scale <= RELU6
+        if zero_point == grid.low and ends_by_6:
             return self.quantised(x, quantiser, limits=(0.0, RELU6))
+        if self.graph.is_for_tensorrt and ends_by_6:  # joins convolution, ReLU and the grid behind them
+            return self.quantised(self.graph.node("Relu", [x], f"{x}.relu"), quantiser)
         self.clipped += 1
         limits = [
             self.graph.constant(f"{x}.{name}", np.float32(value)) for name, value in (("low", 0), ("high", RELU6))
@@ -98,8 +101,4 @@ class Writer:
         self.folded.append(folded)
         turned = folded.whole if axis == 0 else folded.whole.T
         weight = self.graph.dequantised(f"{name}.weight", turned, folded.scale, folded.zero_point, axis)
-        if source is None:
-            return weight, self.graph.constant(f"{name}.bias", folded.bias)
-        scale = source.scale * folded.scale
-        whole = weights.whole_bias(folded.bias, scale)
-        return weight, self.graph.dequantised(f"{name}.bias", whole, scale, np.zeros(len(scale)), axis=0)
+        return weight, self.graph.bias(name, folded, source)

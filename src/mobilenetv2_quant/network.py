@@ -17,6 +17,7 @@ from src.engine.errors import UsageError
 from src.mobilenetv2 import network
 from src.mobilenetv2_quant import integer_cells
 from src.mobilenetv2_quant.config import Config
+from src.quantisation.bias_correction import Corrected
 from src.quantisation.quantiser import (
     ActivationQuantiser,
     Grid,
@@ -54,7 +55,7 @@ class Quantisers:
         return WeightQuantiser(name, self.weights, per_channel, self.library)
 
 
-class QuantConv(nn.Cell):
+class QuantConv(Corrected):
     """A convolution whose weight is quantised with the BN that follows folded in: FQ(w * s) / s, s = gamma / std.
 
     BN then multiplies by s again, so with moving statistics the two are a convolution with FQ(w * s) and a bias, and in
@@ -62,7 +63,7 @@ class QuantConv(nn.Cell):
     """
 
     def __init__(self, name: str, conv: nn.Cell, norm: nn.Cell, quantiser: nn.Cell | None):
-        super().__init__(auto_prefix=False)
+        super().__init__(norm.gamma.shape[0])
         self.name, self.conv = name, conv
         self.weight, self.gamma, self.beta = conv.weight, norm.gamma, norm.beta
         self.moving_mean, self.moving_variance = norm.moving_mean, norm.moving_variance
@@ -81,14 +82,18 @@ class QuantConv(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         if self.quantiser is None or not self.quantising or (self.training and self.delayed):
             return self.convolve(x, self.weight)
-        return self.convolve(x, self.quantiser.through_fold(self.weight, self.gamma, self.moving_variance))
+        rounded = self.convolve(x, self.quantiser.through_fold(self.weight, self.gamma, self.moving_variance))
+        return self.compared(self.convolve(x, self.weight), rounded, (0, 2, 3)) if self.correcting else rounded
+
+    def move(self, shift: Tensor) -> None:
+        ops.assign(self.moving_mean, self.moving_mean + shift)
 
 
-class QuantDense(nn.Cell):
+class QuantDense(Corrected):
     """(N, C) -> (N, K) with a quantised weight; logits stay float."""
 
     def __init__(self, name: str, dense: nn.Dense, quantiser: nn.Cell | None):
-        super().__init__(auto_prefix=False)
+        super().__init__(dense.bias.shape[0])
         self.name, self.weight, self.bias = name, dense.weight, dense.bias
         self.quantiser = quantiser
         self.quantising, self.delayed = quantiser is not None, False
@@ -105,7 +110,11 @@ class QuantDense(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         if self.quantiser is None or not self.quantising or (self.training and self.delayed):
             return self.matmul(x, self.weight) + self.bias
-        return self.matmul(x, self.quantiser(self.weight)) + self.bias
+        rounded = self.matmul(x, self.quantiser(self.weight)) + self.bias
+        return self.compared(self.matmul(x, self.weight) + self.bias, rounded, (0,)) if self.correcting else rounded
+
+    def move(self, shift: Tensor) -> None:
+        ops.assign(self.bias, self.bias - shift)
 
 
 class QuantSum(nn.Cell):

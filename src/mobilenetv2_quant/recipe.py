@@ -24,10 +24,10 @@ from src.engine.steps.step import TrainStep
 from src.engine.training import run_training
 from src.mobilenetv2.classifier import MOBILENETV2
 from src.mobilenetv2.network import MobileNetV2
-from src.mobilenetv2_quant import calibration, checkpoints, integer_file, network
+from src.mobilenetv2_quant import calibration, checkpoints, equalisation, integer_file, network
 from src.mobilenetv2_quant.classifier import MOBILENETV2_QUANT
 from src.mobilenetv2_quant.config import Config
-from src.mobilenetv2_quant.phases import Phase, Phases
+from src.quantisation.phases import Phase, Phases
 
 CALIBRATED = "mobilenetv2_quant-calibrated.ckpt"
 
@@ -54,8 +54,14 @@ def train(cfg: Config) -> int:
         elif run.resumed is None:
             loader = Loader(images, MOBILENETV2_QUANT.transforms, cfg, bad_files(images, cfg, say))
             wanted = cfg.calibrate_only or cfg.calibration_batches
-            count = calibration.calibrate(net, calibration.batches(loader, wanted), cfg.calibration_method)
+            corrects = bool(cfg.calibrate_only) and cfg.bias_correction
+            if cfg.calibrate_only and cfg.cross_layer_equalisation:
+                say(f"{equalisation.equalise(net)} channels scaled to equalise neighbouring weights")
+            batches = calibration.batches(loader, wanted)
+            count = calibration.calibrate(net, batches, cfg.calibration_method, corrects)
             say(f"activation ranges from {count} batches of {cfg.batch_size} images ({cfg.calibration_method})")
+            if corrects:
+                say("biases corrected for what rounding does to the weights")
         if cfg.calibrate_only:
             arrays = files.arrays_of(net.get_parameters())
             run.save_weights(CALIBRATED, arrays, -1.0, f"after calibration; check {cfg.pretrain_ckpt}")

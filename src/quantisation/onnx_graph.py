@@ -9,6 +9,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from src.engine.export import onnx_model
+from src.quantisation.config import TENSORRT
+from src.quantisation.weights import FoldedOnGrid, whole_bias
 
 OPSET = 13
 IR_VERSIONS = {13: 8, 17: 8, 20: 9}  # the newest that a program which knows the opset has to know
@@ -34,7 +36,8 @@ class OnGrid(NamedTuple):
 class Graph:
     """A growing graph; every method returns the name of the tensor that it adds."""
 
-    def __init__(self):
+    def __init__(self, target: str = "onnxruntime"):
+        self.is_for_tensorrt = target == TENSORRT
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self.grids: dict[str, OnGrid] = {}  # by the name of the tensor after quantisation
@@ -56,7 +59,12 @@ class Graph:
         is_again: bool = False,
         limits: tuple[float, float] = (-np.inf, np.inf),
     ) -> str:
-        """QuantizeLinear and DequantizeLinear with one float32 scale and the zero point of -128..127, as uint8."""
+        """QuantizeLinear and DequantizeLinear with one float32 scale and the zero point of -128..127, as uint8.
+
+        TensorRT gets int8, of which it takes zero point 0 only.
+        """
+        if self.is_for_tensorrt:
+            return self.on_signed_grid(tensor, name, scale, is_again)
         parameters = [
             self.constant(f"{name}.scale", np.float32(scale.item())),
             self.constant(f"{name}.zero_point", np.uint8(zero_point.item() + UNSIGNED)),
@@ -78,7 +86,17 @@ class Graph:
         attributes = {"axis": axis} if per_channel else {}
         return self.node("DequantizeLinear", [self.constant(f"{name}.whole", whole), *parameters], name, **attributes)
 
-    def on_signed_grid(self, tensor: str, name: str, scale: np.ndarray) -> str:
+    def bias(self, name: str, folded: FoldedOnGrid, source: OnGrid | None) -> str:
+        """A layer's bias: int32 on the scale of the sums of products, float where there is none or TensorRT reads it.
+
+        TensorRT's parser refuses biases of int32 (https://github.com/onnx/onnx-tensorrt/issues/850).
+        """
+        if source is None or self.is_for_tensorrt:
+            return self.constant(f"{name}.bias", folded.bias)
+        scale = source.scale * folded.scale
+        return self.dequantised(f"{name}.bias", whole_bias(folded.bias, scale), scale, np.zeros(len(scale)), axis=0)
+
+    def on_signed_grid(self, tensor: str, name: str, scale: np.ndarray, is_again: bool = False) -> str:
         """As `on_grid`, stored as int8 with zero point 0: what a product of two activations asks of its second one."""
         parameters = [
             self.constant(f"{name}.scale", np.float32(scale.item())),
@@ -86,7 +104,7 @@ class Graph:
         ]
         whole = self.node("QuantizeLinear", [tensor, *parameters], f"{name}.int8")
         after = self.node("DequantizeLinear", [whole, *parameters], f"{name}.float")
-        self.grids[after] = OnGrid(name, tensor, after, np.float32(scale.item()), 0, False, -np.inf, np.inf)
+        self.grids[after] = OnGrid(name, tensor, after, np.float32(scale.item()), 0, is_again, -np.inf, np.inf)
         return after
 
     def model(self, shape: tuple[int, ...], classes: int, batch: int | str, metadata: dict) -> onnx.ModelProto:

@@ -18,7 +18,7 @@ from src.segformer.variants import decoder_width
 
 MODEL = "segformer"
 STORED_RECIPES = {"original": "seed"}  # the word of all checkpoints, so that those of earlier versions resume
-QUANTISATION, BITS = "quantisation", 8
+QUANTISATION, BITS, SYMMETRIC = "quantisation", 8, "activation_symmetric"
 FUSE = "decode_head.linear_fuse.weight"
 
 
@@ -37,7 +37,7 @@ def metadata(cfg: Config, classes: ClassList) -> dict:
 
 def quantisation_of(cfg: Config) -> dict:
     """What decides the meaning of a quantised checkpoint's numbers."""
-    return {"bits": BITS, "range_decay": cfg.range_decay}
+    return {"bits": BITS, "range_decay": cfg.range_decay, **({SYMMETRIC: True} if cfg.activation_symmetric else {})}
 
 
 def class_table(classes: ClassList) -> dict:
@@ -112,7 +112,8 @@ def network_of(checkpoint: Checkpoint, cfg: Config, library: Path | None = None,
         raise UsageError(f"decoder_dim is {cfg.decoder_dim} and {checkpoint.path} has {width}; give {width} or 0")
     net = build(cfg.backbone, classes, width, cfg.seed, **options)
     if QUANTISATION in checkpoint.meta:
-        quantise(net, checkpoint.meta[QUANTISATION]["range_decay"], library)
+        made = checkpoint.meta[QUANTISATION]
+        quantise(net, made["range_decay"], library, made.get(SYMMETRIC, False))
     files.load(net, files.weights(checkpoint), str(checkpoint.path))
     return net
 

@@ -51,7 +51,7 @@ def train(cfg: Config) -> int:
     loaded = checkpoints.load(net, initial, cfg) if initial else "weights start anew"
     kernels, kernels_off = availability.find_library(cfg.cpu_kernels if cfg.quant and cfg.device == "CPU" else "off")
     if cfg.quant:
-        quantise(net, cfg.range_decay, kernels)
+        quantise(net, cfg.range_decay, kernels, cfg.activation_symmetric)
     settings = run_settings(cfg, checkpoints.metadata(cfg, pairs.classes), initial is not None)
     with open_run(settings, rank) as run:
         if cfg.resume == "auto" and run.resumed is None and cfg.load_ckpt and initial is None:
@@ -82,7 +82,8 @@ def first_ranges(net: SegFormer, initial: Checkpoint | None, pairs: dataset.Pair
     count = calibration.calibrate(net, pairs, cfg, cfg.calibrate_only or cfg.calibration_batches)
     if not count:
         raise ZooError(f"no batch of {cfg.batch_size} images of {pairs.where} can be read to calibrate on; check it")
-    return f"activation ranges from {count} batches of {cfg.batch_size} images ({cfg.calibration_method})"
+    corrected = "; biases corrected" if cfg.calibrate_only and cfg.bias_correction else ""
+    return f"activation ranges from {count} batches of {cfg.batch_size} images ({cfg.calibration_method}){corrected}"
 
 
 def save_calibrated(net: SegFormer, cfg: Config, run: Run) -> int:

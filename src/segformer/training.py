@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mindspore as ms
 import numpy as np
@@ -19,8 +19,10 @@ from src.engine.metrics import Segmentation
 from src.engine.ranks import Rank
 from src.engine.steps import step
 from src.engine.steps.adamw import AdamW
+from src.engine.steps.average import moving_average_of
 from src.engine.steps.loss_scale import DynamicScale
 from src.engine.steps.step import TrainStep
+from src.quantisation.phases import NEVER, Phase, Phases
 from src.segformer import on_cpu, report
 from src.segformer.config import Config
 from src.segformer.data.class_list import ClassList
@@ -30,6 +32,7 @@ from src.segformer.loss import cross_entropy, weighed
 from src.segformer.lr_generator import SCHEDULES, get_lr
 from src.segformer.network import QuarterLogits, SegFormer
 from src.segformer.predicting import prediction
+from src.segformer.quantised.network import activation_quantisers
 from src.segformer.variants import drop_path_rates
 
 HEAD_MULTIPLIER = 10.0  # of the decode head's learning rate, in the paper's recipe
@@ -110,7 +113,26 @@ def train_step(net: SegFormer, classes: ClassList, cfg: Config, rank: Rank) -> T
 
     scale = DynamicScale() if cfg.dtype == "float16" else 1.0
     options = step.StepOptions(scale, cfg.clip_norm, cfg.ema_decay, rank.count, accumulate=cfg.accumulate)
+    if cfg.quant:
+        return quantised_step(net, loss, options, cfg)
     return step.make_step(loss, optimizer(net, cfg), options, net.get_parameters())
+
+
+def quantised_step(net: SegFormer, loss: Callable, options: step.StepOptions, cfg: Config) -> TrainStep:
+    """A step whose activation ranges stay as they are from quant_freeze_ranges on."""
+    adamw = optimizer(net, cfg)
+    average = moving_average_of(adamw.parameters) if cfg.ema_decay else None
+
+    def make() -> TrainStep:
+        net.set_train(True)
+        return step.make_step(loss, adamw, options, net.get_parameters(), average)
+
+    def enter(phase: Phase, done: int) -> None:
+        for quantiser in activation_quantisers(net):
+            quantiser.moving = not phase.ranges_frozen
+
+    phases = Phases(make, enter, quant_delay=0, freeze_bn=NEVER, freeze_ranges=cfg.quant_freeze_ranges)
+    return replace(make(), run=phases.run, begin=phases.begin)
 
 
 def no_line(*_: float) -> str:

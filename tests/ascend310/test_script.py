@@ -228,7 +228,21 @@ def test_mobilenetv2_quant_gives_the_answers_of_its_file(zoo, run_script, tmp_pa
 
 def test_segformer_writes_the_pictures_of_inference(zoo, run_script, tmp_path):
     """The class of every pixel as infer.py has it, on at least 99.9 % of the pixels."""
-    done = run_script(zoo / "seg.onnx", zoo / "pictures" / "images", "None", "CPU", "--", "--label_pictures", "labels")
+    compare_pictures(zoo, run_script, tmp_path, "seg.onnx", "by_infer")
+
+
+@pytest.mark.slow
+def test_quantised_segformer_writes_the_pictures_of_inference(zoo, run_script, tmp_path):
+    arguments = (zoo / "data" / "train", zoo / "pictures", zoo, "quantised")
+    done = run_command("-m", "tests.ascend310.zoo_networks", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ", 0 layers in float" in done.stdout
+    compare_pictures(zoo, run_script, tmp_path, "seg_quant.onnx", "by_infer_quant")
+
+
+def compare_pictures(zoo, run_script, tmp_path, model: str, expected_folder: str) -> None:
+    """Of the application with those of infer.py."""
+    done = run_script(zoo / model, zoo / "pictures" / "images", "None", "CPU", "--", "--label_pictures", "labels")
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (tmp_path / "acc.log").exists()
     assert len(list((tmp_path / "result_Files").rglob("*_0.bin"))) == 5
@@ -236,7 +250,7 @@ def test_segformer_writes_the_pictures_of_inference(zoo, run_script, tmp_path):
     for file in sorted((tmp_path / "labels").rglob("*.png")):
         name = file.relative_to(tmp_path / "labels").with_suffix("")
         found = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-        expected = cv2.imread(str(zoo / "by_infer" / f"{name}_gray.png"), cv2.IMREAD_UNCHANGED)
+        expected = cv2.imread(str(zoo / expected_folder / f"{name}_gray.png"), cv2.IMREAD_UNCHANGED)
         assert found.shape == expected.shape
         equal.append(found == expected)
         seen |= set(expected.ravel())

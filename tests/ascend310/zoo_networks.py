@@ -22,9 +22,11 @@ from src.engine.io import checkpoint
 from src.mobilenetv2 import dataset
 from src.mobilenetv2 import network as mobilenetv2
 from src.mobilenetv2.classifier import MOBILENETV2
+from src.quantisation.calibration import observe
 from src.segformer import network as segformer
 from src.segformer.checkpoints import class_table
 from src.segformer.data.class_list import read_class_list
+from src.segformer.quantised import network as quantised
 from tests.ascend310.networks import SIZE
 from tests.networks import calm
 
@@ -107,9 +109,31 @@ def export_segformer(pictures: Path, out: Path) -> None:
     command("infer", *flags, "--data_path", pictures / "images", "--infer_output_path", out / "by_infer")
 
 
+def export_quantised_segformer(pictures: Path, out: Path) -> None:
+    """seg_quant.onnx: the integers of seg.ckpt's network, and by_infer_quant/, what infer.py predicts with it."""
+    float_file = checkpoint.read(str(out / "seg.ckpt"))
+    net = segformer.build("mit_b0", len(float_file.meta["classes"]["names"]), 0, 1)
+    checkpoint.load(net, float_file.arrays, "seg.ckpt")
+    quantised.quantise(net, 0.99, None)
+    quantised.set_calibrating(net, True)
+    noise = np.random.default_rng(0).standard_normal((1, 3, SEG_SIZE, SEG_SIZE)).astype(np.float32)
+    observe(net, list(quantised.activation_quantisers(net)), [ms.Tensor(noise)])
+    about = {**float_file.meta, "quantisation": {"bits": 8, "range_decay": 0.99}}
+    checkpoint.save(out / "seg_quant.ckpt", checkpoint.arrays_of(net.get_parameters()), about)
+    flags = ["--config_path", "configs/segformer/segformer.b0.cpu.yaml", "--base_size", [SEG_SIZE, SEG_SIZE]]
+    flags += ["--class_num", len(about["classes"]["names"]), "--data_path", pictures / "images"]
+    exported = ["--export_ckpt_path", out / "seg_quant.ckpt", "--export_name", out / "seg_quant"]
+    command("export", *flags, *exported, "--export_format", "ONNX")
+    flags += ["--size_divisor", SEG_SIZE, "--infer_ckpt_path", out / "seg_quant.onnx", "--eval_backend", "onnx"]
+    command("infer", *flags, "--infer_output_path", out / "by_infer_quant")
+
+
 if __name__ == "__main__":
     made = Path(sys.argv[3])
     device.setup("CPU")
+    if len(sys.argv) > 4:
+        export_quantised_segformer(Path(sys.argv[2]), made)
+        sys.exit()
     for folder in ("air", "exported"):
         (made / folder).mkdir()
     export_mobilenetv2(Path(sys.argv[1]), made)

@@ -25,7 +25,7 @@ from src.engine.io import checkpoint  # noqa: E402
 from src.engine.steps import step  # noqa: E402
 from src.mobilenetv2 import network as float_network  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402
-from src.mobilenetv2_quant import calibration, checkpoints, folding, network  # noqa: E402
+from src.mobilenetv2_quant import calibration, checkpoints, equalisation, folding, network  # noqa: E402
 from src.mobilenetv2_quant.classifier import MOBILENETV2_QUANT  # noqa: E402
 from src.mobilenetv2_quant.config import Config  # noqa: E402
 from src.mobilenetv2_quant.integer_file import TOLERANCE  # noqa: E402
@@ -33,6 +33,7 @@ from src.mobilenetv2_quant.integer_graph import Writer  # noqa: E402
 from src.quantisation import integer_file, layer_report  # noqa: E402
 from src.quantisation.quantiser import Grid, LearnedActivationQuantiser  # noqa: E402
 from src.quantisation.weights import FoldedOnGrid  # noqa: E402
+from tests import tensorrt_rules  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402
 from tests.networks import calm  # noqa: E402
 
@@ -152,6 +153,57 @@ def test_calibration_is_the_mean_of_the_extremes(net):
     for quantiser in network.activation_quantisers(net):
         low, high = quantiser.range.asnumpy()
         assert low < high, quantiser.name
+
+
+def uneven(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same, whose channels before a ReLU6 are far from it and of very different sizes."""
+    rng, changed = np.random.default_rng(8), dict(arrays)
+    for name, array in arrays.items():
+        if name.endswith("gamma") and array[0] == 1.0:  # of a ReLU6 in the middle, see calm()
+            size = 10 ** rng.uniform(-1.5, -0.3, array.shape).astype(np.float32)
+            changed[name] = array * size
+            changed[name.replace("gamma", "beta")] = arrays[name.replace("gamma", "beta")] * size
+    return changed
+
+
+@pytest.mark.slow
+def test_equalised_channels_are_the_same_network_with_like_ranges(weights):
+    net = quantised(uneven(weights))
+    network.set_calibrating(net, True)  # nothing is quantised
+    block = net.backbone.features[3].block.conv
+    first, second = block[0][0], block[1][0]
+
+    def sizes() -> np.ndarray:
+        sides = ((first, 0), (second, 0))
+        return np.stack([equalisation.greatest(layer.folded_weight().asnumpy(), axis) for layer, axis in sides])
+
+    def scores() -> np.ndarray:
+        return net.set_train(False)(Tensor(images(4))).asnumpy()
+
+    before, sizes_before = scores(), sizes()
+    assert equalisation.equalise_pair(first, second) > 10
+    found = sizes()
+    np.testing.assert_allclose(found.prod(0), sizes_before.prod(0), rtol=1e-4)
+    assert np.abs(np.log(found[0] / found[1])).mean() < 0.5 * np.abs(np.log(sizes_before[0] / sizes_before[1])).mean()
+    assert equalisation.equalise(net) > 100
+    np.testing.assert_allclose(scores(), before, atol=1e-4 * np.ptp(before))
+
+
+@pytest.mark.slow
+def test_corrected_biases_bring_the_mean_back(weights):
+    """With weights of 3 bits: the mean logits of the images are nearer to those of the float network."""
+    cfg, batches = configuration(weight_bits=3), [images(8, seed) for seed in range(2)]
+
+    def mean_scores(net) -> np.ndarray:
+        return np.concatenate([net(Tensor(batch)).asnumpy() for batch in batches]).mean(0)
+
+    expected, errors = mean_scores(plain(weights)), []
+    for corrects in (False, True):
+        net = quantised(weights, cfg, "auto")
+        calibration.calibrate(net, batches, bias_correction=corrects)
+        errors.append(np.abs(mean_scores(net.set_train(False)) - expected).mean())
+        assert not [p.name for p in net.get_parameters() if "shift" in p.name]
+    assert errors[1] < 0.5 * errors[0], errors
 
 
 def test_float_layers_stay_float(weights):
@@ -331,6 +383,23 @@ class TestIntegerFile:
             assert (row.scale_min, row.scale_max, row.zero_point) == (scale, scale, zero_point)
             low, high = quantiser.range.asnumpy()
             np.testing.assert_allclose([row.least, row.greatest], [min(low, 0), max(high, 0)], atol=scale)
+
+    @pytest.mark.slow
+    def test_keeps_the_rules_of_tensorrt_where_it_is_the_target(self, written, weights, tmp_path):
+        assert len(tensorrt_rules.violations(written[1])) > 100  # unsigned grids and biases of integers
+        cfg, files = configuration(activation_symmetric=True), {}
+        net = quantised(weights, cfg, kernels="auto")
+        calibration.calibrate(net, [images(4, seed) for seed in range(2)])
+        arrays = checkpoint.arrays_of(net.get_parameters())
+        net.set_train(False)
+        for target in ("onnxruntime", "tensorrt"):
+            writer, path = Writer(target), tmp_path / f"{target}.onnx"
+            writer.network(quantised(arrays, cfg).set_train(False))
+            files[target] = model = writer.graph.model((1, 3, SIZE, SIZE), CLASSES, "batch", {"activation": "None"})
+            integer_file.write(model, loop.predictor(net), path, {"random": images(4)}, TOLERANCE)
+        assert not tensorrt_rules.violations(files["tensorrt"])
+        follows = [node.op_type for node in files["tensorrt"].graph.node]
+        assert follows.count("Relu") == 35 and "Clip" not in follows
 
     def test_a_file_that_differs_is_refused(self, written, arrays, tmp_path):
         bias = arrays["head.dense.bias"] + 100.0 * np.arange(CLASSES, dtype=np.float32)

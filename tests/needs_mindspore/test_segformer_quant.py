@@ -22,7 +22,9 @@ from src.engine.errors import ZooError  # noqa: E402
 from src.engine.export import exporting  # noqa: E402
 from src.engine.io import checkpoint  # noqa: E402
 from src.quantisation import integer_file, layer_report  # noqa: E402
+from src.quantisation.bias_correction import correct  # noqa: E402
 from src.quantisation.calibration import observe  # noqa: E402
+from src.quantisation.grid import Grid  # noqa: E402
 from src.segformer import checkpoints, network  # noqa: E402
 from src.segformer.export import onnx_graph  # noqa: E402
 from src.segformer.export.onnx_graph import Graph  # noqa: E402
@@ -30,6 +32,7 @@ from src.segformer.loss import cross_entropy  # noqa: E402
 from src.segformer.quantised import network as quantised  # noqa: E402
 from src.segformer.quantised.integer_file import TOLERANCE, grids_of  # noqa: E402
 from src.segformer.variants import VARIANTS, Variant  # noqa: E402
+from tests import tensorrt_rules  # noqa: E402
 from tests.conftest import ROOT, run_command, write_settings  # noqa: E402
 from tests.segmentation_data import write_generic  # noqa: E402
 
@@ -67,9 +70,9 @@ def float_network() -> network.SegFormer:
     return net.set_train(False)
 
 
-def calibrated(kernels: str = "auto", method: str = "minmax") -> network.SegFormer:
+def calibrated(kernels: str = "auto", method: str = "minmax", symmetric: bool = False) -> network.SegFormer:
     library = availability.find_library(kernels)[0]
-    net = quantised.quantise(float_network(), 0.9, library)
+    net = quantised.quantise(float_network(), 0.9, library, symmetric)
     quantised.set_calibrating(net, True)
     batches = [Tensor(images(2, seed)) for seed in (0, 1)]
     assert observe(net, list(quantised.activation_quantisers(net)), batches, method) == 2
@@ -77,9 +80,10 @@ def calibrated(kernels: str = "auto", method: str = "minmax") -> network.SegForm
     return net
 
 
-def written(net: network.SegFormer, path: Path, sides: tuple = (2, *SIZE)):
+def written(net: network.SegFormer, path: Path, sides: tuple = (2, *SIZE), target: str = "onnxruntime"):
     """The graph, the model and the differences of the file to the network."""
-    graph = Graph({parameter.name: parameter.asnumpy() for parameter in net.get_parameters()}, grids_of(net))
+    arrays = {parameter.name: parameter.asnumpy() for parameter in net.get_parameters()}
+    graph = Graph(arrays, grids_of(net), target)
     model = onnx_graph.model(graph, "mit_b0", {"model": "segformer"}, sides)
     return graph, model, integer_file.write(model, loop.predictor(net), path, {"random": images()}, TOLERANCE)
 
@@ -137,6 +141,21 @@ class TestNetwork:
         difference = np.abs(exact - near)
         assert 0 < difference.mean() < 0.03 * np.ptp(exact)
 
+    @pytest.mark.slow
+    def test_corrected_biases_bring_the_mean_back(self, monkeypatch):
+        """With weights of 4 bits: mean logits of the images are nearer to those of the float network."""
+        monkeypatch.setattr(quantised, "WEIGHTS", Grid(4, symmetric=True, narrow=True))
+        net, batches = calibrated(), [Tensor(images(2, seed)) for seed in (0, 1)]
+        expected = np.mean([float_network()(batch).asnumpy().mean((0, 2, 3)) for batch in batches], 0)
+
+        def error() -> float:
+            found = np.mean([net(batch).asnumpy().mean((0, 2, 3)) for batch in batches], 0)
+            return float(np.abs(found - expected).mean())
+
+        before, layers = error(), list(quantised.layers(net))
+        assert correct(net, layers, batches) == len(layers) > DENSE
+        assert error() < 0.7 * before
+
     def test_kernels_and_stock_operators_agree(self, net):
         stock = calibrated(kernels="off")(Tensor(images())).asnumpy()
         assert np.abs(net(Tensor(images())).asnumpy() - stock).mean() < 0.01 * np.ptp(stock)
@@ -169,6 +188,13 @@ class TestFile:
         products = kernels["QLinearMatMul"] + kernels["MatMulIntegerToFloat"]
         assert (kernels["QLinearConv"], kernels["QGemm"], products) == (CONVOLUTIONS, DENSE, 8)
         assert kernels["layers in float"] == 0
+
+    @pytest.mark.slow
+    def test_keeps_the_rules_of_tensorrt_where_it_is_the_target(self, file, tmp_path):
+        assert tensorrt_rules.violations(file[2])
+        net = calibrated(symmetric=True)
+        _, model, _ = written(net, tmp_path / "net.onnx", target="tensorrt")
+        assert not tensorrt_rules.violations(model)
 
     def test_gives_the_networks_answers(self, net, file):
         ours = net(Tensor(images(2, 5))).asnumpy()
@@ -279,6 +305,18 @@ class TestCommands:
         assert (trained.arrays["backbone.image.range"] != before.arrays["backbone.image.range"]).any()
         moving = "decode_head.bn.moving_mean"
         np.testing.assert_array_equal(trained.arrays[moving], before.arrays[moving])
+
+    @pytest.mark.slow
+    def test_frozen_ranges_stay(self, place, calibrated_file):
+        flags = ("--quant", "True", "--pretrained_ckpt_path", calibrated_file, "--checkpoint_path", "frozen")
+        result = run(place, "train", *flags, "--quant_freeze_ranges", 0, "--ema_decay", 0.5)
+        assert result.returncode == 0, result.stderr
+        trained = checkpoint.read(str(place / "frozen" / "segformer_mit_b0_1.ckpt")).arrays
+        before = checkpoint.read(str(calibrated_file)).arrays
+        ranges = [name for name in before if name.endswith(".range")]
+        assert ranges and all((trained[name] == before[name]).all() for name in ranges)
+        weight = "decode_head.linear_pred.weight"
+        assert (trained[weight] != before[weight]).any() and (trained[f"ema.{weight}"] != trained[weight]).any()
 
     def test_a_float_training_takes_the_weights_of_a_quantised_checkpoint(self, place, calibrated_file, monkeypatch):
         monkeypatch.setitem(VARIANTS, "mit_b0", FULL)

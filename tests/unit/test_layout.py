@@ -35,7 +35,7 @@ src.launch.cache_server src.launch.hccl src.launch.plan src.launch.rank src.laun
 src.mobilenetv2.config src.mobilenetv2.dataset src.mobilenetv2.lr_generator src.mobilenetv2.names
 src.mobilenetv2_quant.config src.quantisation.config src.quantisation.grid src.quantisation.layer_report
 src.quantisation.onnx_graph src.quantisation.ranges src.quantisation.weights
-src.mobilenetv2_quant.phases src.segformer.config src.segformer.data.class_list src.segformer.data.dataset
+src.quantisation.phases src.segformer.config src.segformer.data.class_list src.segformer.data.dataset
 src.segformer.data.labels src.segformer.data.polygons src.segformer.data.transforms src.segformer.drop_masks
 src.segformer.lr_generator src.segformer.names src.segformer.predicting.pictures
 src.segformer.predicting.prediction src.segformer.report

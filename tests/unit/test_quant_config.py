@@ -13,9 +13,9 @@ from src.engine import config
 from src.engine.errors import UsageError
 from src.mobilenetv2.lr_generator import Rates, get_lr
 from src.mobilenetv2_quant.config import Config
-from src.mobilenetv2_quant.phases import Phase, Phases
 from src.quantisation import layer_report
 from src.quantisation.onnx_graph import Graph
+from src.quantisation.phases import Phase, Phases
 from tests.conftest import ROOT
 
 CONFIGS = ROOT / "configs" / "mobilenetv2_quant"

@@ -43,8 +43,13 @@ class Scale(NamedTuple):
 class Graph(onnx_graph.Graph):
     """A growing graph with SegFormer's layers; every method returns the name of the tensor that it adds."""
 
-    def __init__(self, arrays: dict[str, np.ndarray], activations: Mapping[str, Scale] | None = None):
-        super().__init__()
+    def __init__(
+        self,
+        arrays: dict[str, np.ndarray],
+        activations: Mapping[str, Scale] | None = None,
+        target: str = "onnxruntime",
+    ):
+        super().__init__(target)
         self.arrays, self.activations = arrays, activations
         self.folded: list[FoldedOnGrid] = []
         self.coarser = 0  # channels whose weights were made coarser so that their bias fits
@@ -86,11 +91,9 @@ class Graph(onnx_graph.Graph):
         folded, changed = weights.per_channel(name, weight, bias, WEIGHTS).with_room_for_bias(self.grids[x].scale)
         self.coarser += changed
         self.folded.append(folded)
-        zeros = np.zeros(len(folded.scale))
         whole = folded.whole if axis == 0 else folded.whole.T
-        stored = self.dequantised(f"{name}.weight", whole, folded.scale, zeros, axis)
-        scale = self.grids[x].scale * folded.scale
-        return stored, self.dequantised(f"{name}.bias", weights.whole_bias(bias, scale), scale, zeros, 0)
+        stored = self.dequantised(f"{name}.weight", whole, folded.scale, np.zeros(len(folded.scale)), axis)
+        return stored, self.bias(name, folded, self.grids[x])
 
     def layer_norm(self, x: str, name: str, epsilon: float) -> str:
         gamma, beta = (self.value(self.arrays[f"{name}.{part}"]) for part in ("gamma", "beta"))

@@ -8,6 +8,7 @@ import numpy as np
 from mindspore import Tensor
 
 from src.engine.data import images
+from src.quantisation.bias_correction import correct
 from src.quantisation.calibration import observe
 from src.segformer.config import Config
 from src.segformer.data import dataset
@@ -48,8 +49,10 @@ def batches(pairs: Pairs, cfg: Config, count: int) -> Iterator[Tensor]:
 def calibrate(net: SegFormer, pairs: Pairs, cfg: Config, count: int) -> int:
     """Set every range from the float network's activations, by calibration_method; returns the number of batches."""
     network.set_calibrating(net, True)
-    done = observe(
-        QuarterLogits(net), list(network.activation_quantisers(net)), batches(pairs, cfg, count), cfg.calibration_method
-    )
+    logits = QuarterLogits(net)
+    quantisers = list(network.activation_quantisers(net))
+    done = observe(logits, quantisers, batches(pairs, cfg, count), cfg.calibration_method)
     network.set_calibrating(net, False)
+    if cfg.calibrate_only and cfg.bias_correction:
+        correct(logits, list(network.layers(net)), batches(pairs, cfg, count))
     return done

@@ -34,7 +34,9 @@ def run(checkpoint: Checkpoint, cfg: Config, metadata: dict) -> int:
         cfg = conversion.beside(cfg)
     library, _ = availability.find_library(cfg.cpu_kernels if cfg.device == "CPU" else "off")
     net = checkpoints.network_of(checkpoint, cfg, library)
-    graph = Graph({parameter.name: parameter.asnumpy() for parameter in net.get_parameters()}, grids_of(net))
+    cfg.require_target(all(quantiser.grid.symmetric for quantiser in activation_quantisers(net)))
+    arrays = {parameter.name: parameter.asnumpy() for parameter in net.get_parameters()}
+    graph = Graph(arrays, grids_of(net), cfg.onnx_target)
     sides = onnx_graph.FREE if cfg.dynamic_size else (conversion.BATCH, *cfg.base_size)
     model = onnx_graph.model(graph, cfg.backbone, metadata, sides)
     path = exporting.path_of(Path(cfg.export_name).expanduser(), "ONNX")

@@ -17,6 +17,7 @@ from pathlib import Path
 from mindspore import Tensor, float32, nn, ops
 
 from src.cpu_kernels import rewrite
+from src.quantisation.bias_correction import Corrected
 from src.quantisation.grid import Grid
 from src.quantisation.quantiser import ActivationQuantiser, WeightQuantiser, fold_factor
 from src.segformer.network import (
@@ -38,21 +39,21 @@ UNSIGNED, SIGNED = Grid(8), Grid(8, symmetric=True)
 class Quantisers:
     """Makes the quantisers of one network."""
 
-    def __init__(self, range_decay: float, library: Path | None):
-        self.decay, self.library = range_decay, library
+    def __init__(self, range_decay: float, library: Path | None, symmetric: bool):
+        self.decay, self.library, self.symmetric = range_decay, library, symmetric
 
     def activation(self, name: str, grid: Grid = UNSIGNED) -> ActivationQuantiser:
-        return ActivationQuantiser(name, grid, self.decay, self.library)
+        return ActivationQuantiser(name, SIGNED if self.symmetric else grid, self.decay, self.library)
 
     def weight(self, layer: str) -> WeightQuantiser:
         return WeightQuantiser(f"{layer}.weight", WEIGHTS, True, self.library)
 
 
-class QuantLayer(nn.Cell):
+class QuantLayer(Corrected):
     """A weight (C_out, ...), quantised, and its bias (C_out,): those of `layer`, a dense layer or a convolution."""
 
     def __init__(self, name: str, layer: nn.Cell, quantisers: Quantisers):
-        super().__init__(auto_prefix=False)
+        super().__init__(layer.bias.shape[0])
         self.weight, self.bias = layer.weight, layer.bias
         self.quantiser, self.quantising = quantisers.weight(name), True
 
@@ -61,13 +62,19 @@ class QuantLayer(nn.Cell):
             return self.weight
         return self.quantiser(self.weight)
 
+    def move(self, shift: Tensor) -> None:
+        ops.assign(self.bias, self.bias - shift)
+
 
 class QuantDense(QuantLayer):
     """(N, L, C_in) -> (N, L, C_out), also with the weight of a 1x1 convolution."""
 
     def construct(self, x: Tensor) -> Tensor:
-        weight = self.on_grid().reshape(self.weight.shape[0], self.weight.shape[1])
-        return ops.matmul(x, weight.T) + self.bias
+        result = self.times(x, self.on_grid())
+        return self.compared(self.times(x, self.weight), result, (0, 1)) if self.correcting else result
+
+    def times(self, x: Tensor, weight: Tensor) -> Tensor:
+        return ops.matmul(x, weight.reshape(weight.shape[0], weight.shape[1]).T) + self.bias
 
 
 class QuantConv(QuantLayer):
@@ -78,7 +85,10 @@ class QuantConv(QuantLayer):
         self.convolve = conv.conv2d
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.convolve(x, self.on_grid()) + self.bias.reshape(1, -1, 1, 1)
+        result, bias = self.convolve(x, self.on_grid()), self.bias.reshape(1, -1, 1, 1)
+        if self.correcting:
+            result = self.compared(self.convolve(x, self.weight), result, (0, 2, 3))
+        return result + bias
 
 
 class QuantPatchEmbed(nn.Cell):
@@ -182,11 +192,11 @@ class QuantFirstStage(nn.Cell):
         return self.stage(self.image(x), keep)
 
 
-class QuantHead(nn.Cell):
+class QuantHead(Corrected):
     """network.Head with each stage's matrices as one weight, batch normalisation folded in."""
 
     def __init__(self, name: str, head: Head, quantisers: Quantisers):
-        super().__init__(auto_prefix=False)
+        super().__init__(head.width)
         self.linear_c, self.linear_fuse, self.bn, self.width = head.linear_c, head.linear_fuse, head.bn, head.width
         self.quantisers = nn.CellList(
             [quantisers.weight(f"{name}.linear_c.{index}") for index in range(len(head.linear_c))], auto_prefix=False
@@ -203,9 +213,10 @@ class QuantHead(nn.Cell):
             start = (len(self.linear_c) - 1 - index) * self.width
             fuse = factor * self.linear_fuse.weight[:, start : start + self.width]  # (E, E)
             weight = ops.matmul(fuse, dense.weight)
-            if self.quantising:
-                weight = self.quantisers[index](weight)
-            x = ops.conv2d(maps[index], weight.reshape(self.width, -1, 1, 1))
+            rounded = self.quantisers[index](weight) if self.quantising else weight
+            x = ops.conv2d(maps[index], rounded.reshape(self.width, -1, 1, 1))
+            if self.correcting:
+                x = self.compared(ops.conv2d(maps[index], weight.reshape(self.width, -1, 1, 1)), x, (0, 2, 3))
             total = total + resize(x, height, width)  # (N, E, H / 4, W / 4)
             bias = bias + ops.matmul(fuse, dense.bias)
         x = self.fused(ops.relu(total + bias.reshape(1, -1, 1, 1)))
@@ -213,13 +224,16 @@ class QuantHead(nn.Cell):
             x = x * keep.reshape(keep.shape[0], keep.shape[1], 1, 1)
         return to_map(self.linear_pred(to_tokens(x)), height, width).astype(float32)
 
+    def move(self, shift: Tensor) -> None:
+        ops.assign(self.bn.beta, self.bn.beta - shift)
 
-def quantise(net: SegFormer, range_decay: float, library: Path | None) -> SegFormer:
+
+def quantise(net: SegFormer, range_decay: float, library: Path | None, symmetric: bool = False) -> SegFormer:
     """Put the quantised cells into a float network in place; training, evaluation and export all do.
 
-    `library` holds the CPU kernels, for networks that are not exported.
+    `library` holds the CPU kernels, for networks that are not exported; `symmetric` gives all activations zero point 0.
     """
-    quantisers = Quantisers(range_decay, library)
+    quantisers = Quantisers(range_decay, library, symmetric)
     image = quantisers.activation("backbone.image")
     stages = net.backbone.stages
     for name, stage in list(stages.name_cells().items()):
@@ -233,10 +247,14 @@ def activation_quantisers(net: SegFormer) -> Iterator[ActivationQuantiser]:
     return (cell for _, cell in net.cells_and_names() if isinstance(cell, ActivationQuantiser))
 
 
+def layers(net: SegFormer) -> Iterator[Corrected]:
+    """Everything that has a weight on a grid."""
+    return (cell for _, cell in net.cells_and_names() if isinstance(cell, (QuantLayer, QuantHead)))
+
+
 def set_calibrating(net: SegFormer, calibrating: bool) -> None:
     """Whether extremes are summed up and nothing is quantised. For graphs that are compiled afterwards."""
     for cell in activation_quantisers(net):
         cell.summing = calibrating
-    for _, cell in net.cells_and_names():
-        if isinstance(cell, (QuantLayer, QuantHead)):
-            cell.quantising = not calibrating
+    for layer in layers(net):
+        layer.quantising = not calibrating
