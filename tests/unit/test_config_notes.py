@@ -148,6 +148,8 @@ def test_shipped_files_are_silent(notes, file):
         pytest.skip("a part that others name under __BASE__")
     model = values["model"].raw
     anew = ["--load_ckpt", "False"] if model == "segformer" else []
+    if "freeze_layer" in values:  # such a file is for pretrained weights
+        anew += ["--pretrain_ckpt", str(file)]
     assert notes(model, "train", *anew, file=file) == []
 
 
