@@ -19,14 +19,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from src.engine.errors import ZooError, first_line, reports_errors
-from src.engine.export.exported_model import META_KEY
 
 ROOT = Path(__file__).resolve().parent.parent
 AIPP = ROOT / "src" / "mobilenetv2" / "aipp_yuv.cfg"
 FRAMEWORKS = {".air": 1, ".onnx": 5}  # atc's numbers
 LOG = "atc.log"
+META_KEY = "zoo_meta"  # as src.engine.export.exported_model has it, which needs numpy
 
 
 def say(text: str) -> None:
@@ -53,14 +54,19 @@ def resolve(model: Path, mode: str) -> Path:
     )
 
 
-def input_shape(model: Path, batch: int) -> str:
-    """atc's --input_shape for an ONNX file: its input with the wanted batch, or with its own, or 1."""
+def read(model: Path) -> Any:
+    """An onnx.ModelProto without its weights."""
     import onnx
 
     try:
-        value = onnx.load(str(model), load_external_data=False).graph.input[0]
+        return onnx.load(str(model), load_external_data=False)
     except Exception as error:
         raise ZooError(f"{model} is no ONNX file ({first_line(error)}); export it again") from error
+
+
+def input_shape(model: Path, batch: int) -> str:
+    """atc's --input_shape for an ONNX file: its input with the wanted batch, or with its own, or 1."""
+    value = read(model).graph.input[0]
     dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
     if batch and dims[0] not in (0, batch):
         raise ZooError(
@@ -72,17 +78,27 @@ def input_shape(model: Path, batch: int) -> str:
     return f"{value.name}:{','.join(map(str, dims))}"
 
 
-def application_options(model: Path) -> list[str]:
-    """What the ONNX file, `model` or one beside it, says of its images that is not the application's default."""
-    import onnx
+def application_options(model: Path, used: Path) -> list[str]:
+    """What the files say of the network's images that is not the application's default.
 
-    path = model.with_suffix(".onnx")
-    if not path.is_file():
-        return []
-    properties = onnx.load(str(path), load_external_data=False).metadata_props
-    meta = {entry.key: entry.value for entry in properties}.get(META_KEY, "{}")
-    crop_pct = json.loads(meta).get("crop_pct")
-    return [f"--resize_ratio={1 / crop_pct}"] if crop_pct else []
+    `used` is what was found for `model`, which the user named: the JSON text beside either of them, or the ONNX file.
+    """
+    for file in dict.fromkeys((used, model)):
+        about = file.with_name(file.name + ".json")
+        if about.is_file():
+            crop_pct = json.loads(about.read_text(encoding="utf-8")).get("crop_pct")
+        elif file.suffix == ".onnx":
+            crop_pct = json.loads(metadata(file).get(META_KEY, "{}")).get("crop_pct")
+        else:
+            continue
+        return [f"--resize_ratio={1 / crop_pct}"] if crop_pct else []
+    say(f"nothing beside {used} names its crop_pct; unless that is 0.875, give -- --resize_ratio 1/crop_pct")
+    return []
+
+
+def metadata(model: Path) -> dict[str, str]:
+    """The texts that an ONNX file carries."""
+    return {entry.key: entry.value for entry in read(model).metadata_props}
 
 
 def command(model: Path, options: argparse.Namespace, output: Path) -> list[str]:
@@ -145,8 +161,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("om"), metavar="DIR", help="where converted models are kept")
     options = parser.parse_args()
     model = resolve(options.model, options.mode)
+    for_application = application_options(options.model, model)
     print(model if model.suffix == ".om" else convert(model, options))
-    for option in application_options(options.model):
+    for option in for_application:
         print(option)
     return 0
 

@@ -35,7 +35,7 @@ def metadata(model: Classifier, cfg: Config, class_to_index: dict[str, int], ini
         "sampler": cfg.sampler,
         "loss_scale": cfg.loss_scale,
         "boost_mode": cfg.boost_mode,
-        "distillation": teacher_of(cfg),
+        "teacher": teacher_of(cfg),
     }
 
 

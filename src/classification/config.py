@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from src.engine.config import is_archive, option, require_data, require_file, require_images, shared
 from src.engine.errors import UsageError
@@ -52,7 +53,11 @@ class Augmentation:
         "smallest share of the image area that a training crop covers", 0.08, above=0, high=1
     )
     crop_padding: int = option(
-        "move the whole image by up to so many pixels, its border mirrored, in place of crops; 0 is off", 0, low=0
+        "move what evaluation sees of an image by up to so many pixels, its border mirrored, in place of random crops; "
+        "0 is off",
+        0,
+        low=0,
+        high=512,
     )
     flip_probability: float = option("how often a training image is mirrored", 0.5, low=0, high=1)
     mixup_alpha: float = option("mixup strength, 0 is off", 0.0, low=0)
@@ -235,7 +240,7 @@ class Config(
                 "bfloat16 needs no loss scale",
             ),
             (train and not self.teacher, ("distill_alpha", "distill_temperature"), "teacher is empty"),
-            (train and self.crop_padding > 0, ("crop_min_scale",), "crop_padding moves whole images"),
+            (train and self.crop_padding > 0, ("crop_min_scale",), "crop_padding is given"),
             (train and not self.run_eval, ("eval_dataset_path",), "run_eval is False"),
             (train and not self.enable_cache, ("cache_session_id", "cache_spilling"), "enable_cache is False"),
             (train and not self.warmup_epochs, ("lr_init",), "warmup_epochs is 0"),
@@ -302,6 +307,11 @@ class Config(
         require_file("teacher", self.teacher)
         if not self.teacher.endswith((".onnx", ".ckpt")):
             raise UsageError(f"teacher is {self.teacher}; give a checkpoint (.ckpt) or an exported file (.onnx)")
+        if Path(self.teacher).expanduser().resolve().parent == Path(self.save_checkpoint_path).expanduser().resolve():
+            raise UsageError(
+                f"teacher is {self.teacher}, in the folder that this run writes to and clears for itself; "
+                "give another --save_checkpoint_path"
+            )
         if self.freeze_layer == "backbone":
             raise UsageError(
                 "freeze_layer backbone trains on cached features, which no teacher sees; leave teacher out"

@@ -49,11 +49,11 @@ class Loader:
             draw, (index, content) = item
 
             def load(i: int) -> np.ndarray:
-                return images.decode(content if i == index and content is not None else data.source.read(i))
+                image = images.decode(content if i == index and content is not None else data.source.read(i))
+                return self.transforms.train(image, stream.generator(cfg.seed, stream.SAMPLE, epoch, draw), cfg)
 
-            found, image = stream.first_good(load, index, len(data), self.bad, data.source.name)
-            rng = stream.generator(cfg.seed, stream.SAMPLE, epoch, draw)
-            return self.transforms.train(image, rng, cfg), data.labels[found]
+            found, view = stream.first_good(load, index, len(data), self.bad, data.source.name)
+            return view, data.labels[found]
 
         order = imbalance.epoch_order(data.labels, cfg, epoch)
         draws = stream.training_order(order, cfg.images_per_step, shard)[first_step:]

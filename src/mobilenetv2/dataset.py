@@ -56,4 +56,5 @@ def train_transform(image: np.ndarray, rng: np.random.Generator, cfg: Config) ->
     return normalise(image)
 
 
-TRANSFORMS = Transforms(train_transform, eval_transform, (MEAN, STD))
+# The last number is 1 / crop_pct of the features that were cached before that was a key, which so stay good.
+TRANSFORMS = Transforms(train_transform, eval_transform, (MEAN, STD, 256 / 224))

@@ -10,7 +10,7 @@ from src.engine.errors import UsageError
 from src.engine.job_keys import JobKeys
 from src.mobilenetv2 import config
 from src.quantisation import config as quantisation
-from src.quantisation.config import TRAIN
+from src.quantisation.config import TENSORRT, TRAIN
 
 EXPORTABLE_BITS = 8  # of activations: ONNX below opset 21 knows no narrower ones
 
@@ -74,16 +74,17 @@ class Config(config.Config, Quantisation, quantisation.Export):
     def switched_off(self, command: str) -> list[tuple[bool, tuple[str, ...], str]]:
         """See Shared."""
         train, export = command == "train", command == "export"
-        report = ("report_path", "report_images", "onnx_target")
+        report = ("report_path", "report_images")
         return super().switched_off(command) + [
             (
                 train and bool(self.calibrate_only),
-                ("calibration_batches", "run_eval", "teacher"),
+                ("calibration_batches", "run_eval", "quant_freeze_ranges"),
                 "calibrate_only trains nothing",
             ),
             (train and not self.calibrate_only, ("bias_correction", "cross_layer_equalisation"), "calibrate_only is 0"),
             (train and self.quant_method == "lsq", ("quant_freeze_ranges",), "quant_method lsq learns steps"),
             (train and self.freeze_layer == "none", ("freeze_layer",), "the quantised network is trained as a whole"),
+            (export and not self.writes_integers(), ("onnx_target",), "no ONNX file of integers is written"),
             (
                 export and not self.writes_integers(),
                 report,
@@ -99,6 +100,8 @@ class Config(config.Config, Quantisation, quantisation.Export):
             raise UsageError(f"boost_mode {self.boost_mode} has its own training step; leave it at O0 for this model")
         if self.calibrate_only and self.resume:
             raise UsageError("calibrate_only trains nothing, so there is nothing to resume; leave one of the two out")
+        if self.calibrate_only and self.teacher:
+            raise UsageError("calibrate_only trains nothing, so there is nothing to teach; leave one of the two out")
         if self.calibrate_only and not self.pretrain_ckpt:
             raise UsageError("calibrate_only needs trained weights; name the checkpoint with --pretrain_ckpt FILE")
         super()._check_train()
@@ -122,11 +125,20 @@ class Config(config.Config, Quantisation, quantisation.Export):
     def _check_export(self) -> None:
         self._check_quantisation()
         super()._check_export()
-        self.require_target(self.activation_symmetric)
+        if self.writes_integers():
+            self.require_target(self.activation_symmetric)
+            self._check_target()
         if self.file_format == "ONNX" and not self.writes_integers():
             raise UsageError(
                 "ONNX activations have 8 bits and the full range; "
                 "use --file_format MINDIR for activation_bits below 8 or activation_narrow_range"
+            )
+
+    def _check_target(self) -> None:
+        if self.onnx_target == TENSORRT and not (self.weight_symmetric and self.weight_narrow_range):
+            raise UsageError(
+                "onnx_target is tensorrt, whose weights are -127..127 with zero point 0; calibrate or train with "
+                "--weight_symmetric True --weight_narrow_range True and export that"
             )
 
     def _check_quantisation(self) -> None:

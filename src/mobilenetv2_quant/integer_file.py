@@ -41,9 +41,10 @@ def run(net: MobileNetV2, simulated: MobileNetV2, checkpoint: Checkpoint, cfg: C
     if writer.coarser:
         print(f"{writer.coarser} channels have coarser weights than trained, so that their biases fit into 32 bits")
     if writer.clipped:
+        remedy = "quant_method qat" if writer.graph.is_for_tensorrt else "activation_symmetric False"
         print(
             f"{writer.clipped} convolutions run in float: the grid after their ReLU6 does not begin at 0 and end by 6; "
-            "leave activation_symmetric False for integers"
+            f"{remedy} gives integers"
         )
     integer_file.tell_kernels(path)
     data = scan(cfg.dataset_path, EVAL_FOLDERS) if cfg.dataset_path else None

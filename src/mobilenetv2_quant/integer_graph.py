@@ -65,7 +65,7 @@ class Writer:
         if zero_point == grid.low and ends_by_6:
             return self.quantised(x, quantiser, limits=(0.0, RELU6))
         if self.graph.is_for_tensorrt and ends_by_6:  # joins convolution, ReLU and the grid behind them
-            return self.quantised(self.graph.node("Relu", [x], f"{x}.relu"), quantiser)
+            return self.quantised(self.graph.node("Relu", [x], f"{x}.relu"), quantiser, limits=(0.0, RELU6))
         self.clipped += 1
         limits = [
             self.graph.constant(f"{x}.{name}", np.float32(value)) for name, value in (("low", 0), ("high", RELU6))
@@ -95,7 +95,7 @@ class Writer:
         if not isinstance(folded, weights.FoldedOnGrid):
             turned = folded.weight if axis == 0 else folded.weight.T
             return self.graph.constant(f"{name}.weight", turned), self.graph.constant(f"{name}.bias", folded.bias)
-        if source is not None:
+        if source is not None and not self.graph.is_for_tensorrt:
             folded, changed = folded.with_room_for_bias(source.scale)
             self.coarser += changed
         self.folded.append(folded)

@@ -86,6 +86,8 @@ def train_step(trained: Trained, cfg: Config, run: Run) -> TrainStep:
 
     def enter(phase: Phase, done: int) -> None:
         network.set_phase(net, *phase)
+        if 0 < done == cfg.quant_freeze_ranges:
+            run.rank.share_statistics(net)  # what stays has to be alike on all ranks
         if 0 < done == cfg.quant_delay:
             run.rank.share_statistics(net)  # what is trained has to begin alike on all ranks
             calibration.start_learning(net)  # from what the steps before have observed

@@ -64,7 +64,7 @@ class Graph:
         TensorRT gets int8, of which it takes zero point 0 only.
         """
         if self.is_for_tensorrt:
-            return self.on_signed_grid(tensor, name, scale, is_again)
+            return self.on_signed_grid(tensor, name, scale, is_again, limits)
         parameters = [
             self.constant(f"{name}.scale", np.float32(scale.item())),
             self.constant(f"{name}.zero_point", np.uint8(zero_point.item() + UNSIGNED)),
@@ -96,7 +96,14 @@ class Graph:
         scale = source.scale * folded.scale
         return self.dequantised(f"{name}.bias", whole_bias(folded.bias, scale), scale, np.zeros(len(scale)), axis=0)
 
-    def on_signed_grid(self, tensor: str, name: str, scale: np.ndarray, is_again: bool = False) -> str:
+    def on_signed_grid(
+        self,
+        tensor: str,
+        name: str,
+        scale: np.ndarray,
+        is_again: bool = False,
+        limits: tuple[float, float] = (-np.inf, np.inf),
+    ) -> str:
         """As `on_grid`, stored as int8 with zero point 0: what a product of two activations asks of its second one."""
         parameters = [
             self.constant(f"{name}.scale", np.float32(scale.item())),
@@ -104,7 +111,7 @@ class Graph:
         ]
         whole = self.node("QuantizeLinear", [tensor, *parameters], f"{name}.int8")
         after = self.node("DequantizeLinear", [whole, *parameters], f"{name}.float")
-        self.grids[after] = OnGrid(name, tensor, after, np.float32(scale.item()), 0, is_again, -np.inf, np.inf)
+        self.grids[after] = OnGrid(name, tensor, after, np.float32(scale.item()), 0, is_again, *limits)
         return after
 
     def model(self, shape: tuple[int, ...], classes: int, batch: int | str, metadata: dict) -> onnx.ModelProto:

@@ -306,13 +306,14 @@ class Config(
         saved = ("save_checkpoint_epoch_interval", "save_best_ckpt")
         quantised = ("activation_symmetric", "range_decay", "calibration_batches", "calibration_method")
         quantised += ("calibrate_only", "bias_correction", "quant_freeze_ranges")
+        of_training = ("calibration_batches", "run_eval", "quant_freeze_ranges")
         export_is_float = command == "export" and self.export_format == "AIR"
         return super().switched_off(command) + [
             (self.dtype == "float32", ("amp_dtype",), f"amp_level is {self.amp_level}"),
             (train and not self.load_ckpt, ("pretrained_ckpt_path",), "load_ckpt is False"),
             (train and not self.quant, quantised, "quant is False"),
             (train and self.quant and not self.calibrate_only, ("bias_correction",), "calibrate_only is 0"),
-            (train and bool(self.calibrate_only), ("calibration_batches", "run_eval"), "calibrate_only trains nothing"),
+            (train and bool(self.calibrate_only), of_training, "calibrate_only trains nothing"),
             (export_is_float, ("report_path", "report_images", "onnx_target"), "export_format is AIR"),
             (train and not self.warmup_steps, ("warmup_ratio",), "warmup_steps is 0"),
             (train and not self.run_eval, evaluated, "run_eval is False"),

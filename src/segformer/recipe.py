@@ -20,6 +20,7 @@ from src.engine.io.checkpoint import Checkpoint, Names
 from src.engine.io.run import Run, RunSettings, open_run
 from src.engine.ranks import Rank
 from src.engine.training import run_training
+from src.quantisation.config import TENSORRT
 from src.segformer import checkpoints, network, on_cpu, report, training
 from src.segformer.config import Config
 from src.segformer.data import dataset
@@ -77,6 +78,11 @@ def train(cfg: Config) -> int:
 
 def first_ranges(net: SegFormer, initial: Checkpoint | None, pairs: dataset.Pairs, cfg: Config) -> str:
     """Give a quantised network the ranges that it starts with; returns a sentence for the log."""
+    if cfg.calibrate_only and cfg.bias_correction and initial and checkpoints.QUANTISATION in initial.meta:
+        raise ZooError(
+            f"{cfg.pretrained_ckpt_path} is quantised, and its biases fit its rounded weights already; "
+            "give the float checkpoint, or leave bias_correction out"
+        )
     if checkpoints.load_ranges(net, initial, cfg):
         return f"activation ranges are those of {cfg.pretrained_ckpt_path}"
     count = calibration.calibrate(net, pairs, cfg, cfg.calibrate_only or cfg.calibration_batches)
@@ -213,6 +219,11 @@ def export(cfg: Config) -> int:
     }
     if checkpoints.QUANTISATION in checkpoint.meta:
         return integer_file.run(checkpoint, cfg, metadata)
+    if cfg.onnx_target == TENSORRT:
+        raise ZooError(
+            f"onnx_target tensorrt is for quantised networks, and {cfg.export_ckpt_path} holds a float one, "
+            "whose file is the same for all; leave onnx_target out"
+        )
     write = conversion.write_any_size if cfg.dynamic_size else conversion.write_fixed_size
     exporting.tell(*write(checkpoint, cfg, metadata))
     if cfg.export_format == "MINDIR":

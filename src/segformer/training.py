@@ -114,11 +114,11 @@ def train_step(net: SegFormer, classes: ClassList, cfg: Config, rank: Rank) -> T
     scale = DynamicScale() if cfg.dtype == "float16" else 1.0
     options = step.StepOptions(scale, cfg.clip_norm, cfg.ema_decay, rank.count, accumulate=cfg.accumulate)
     if cfg.quant:
-        return quantised_step(net, loss, options, cfg)
+        return quantised_step(net, loss, options, cfg, rank)
     return step.make_step(loss, optimizer(net, cfg), options, net.get_parameters())
 
 
-def quantised_step(net: SegFormer, loss: Callable, options: step.StepOptions, cfg: Config) -> TrainStep:
+def quantised_step(net: SegFormer, loss: Callable, options: step.StepOptions, cfg: Config, rank: Rank) -> TrainStep:
     """A step whose activation ranges stay as they are from quant_freeze_ranges on."""
     adamw = optimizer(net, cfg)
     average = moving_average_of(adamw.parameters) if cfg.ema_decay else None
@@ -128,6 +128,8 @@ def quantised_step(net: SegFormer, loss: Callable, options: step.StepOptions, cf
         return step.make_step(loss, adamw, options, net.get_parameters(), average)
 
     def enter(phase: Phase, done: int) -> None:
+        if 0 < done == cfg.quant_freeze_ranges:
+            rank.share_statistics(net)  # what stays has to be alike on all ranks
         for quantiser in activation_quantisers(net):
             quantiser.moving = not phase.ranges_frozen
 

@@ -18,6 +18,7 @@ from tests.ascend310.conftest import lacking, locked, run_program
 from tests.ascend310.test_app import scores_of
 from tests.conftest import ROOT, run_command
 from tests.segmentation_data import write_generic
+from tools import make_om
 
 pytestmark = pytest.mark.needs_mindspore
 CONFIG = "configs/mobilenetv2/digits_cpu.yaml"
@@ -103,10 +104,13 @@ def test_a_mindir_file_runs_with_what_its_export_wrote(zoo, run_script, tmp_path
 def test_the_file_says_how_images_are_cut(zoo, run_script, tmp_path):
     model, data = onnx.load(zoo / "net.onnx"), zoo / "data" / "val" / "5"
     entry = next(entry for entry in model.metadata_props if entry.key == META_KEY)
-    entry.value = json.dumps({**json.loads(entry.value), "crop_pct": 1.0})
+    entry.value = about = json.dumps({**json.loads(entry.value), "crop_pct": 1.0})
     onnx.save(model, tmp_path / "whole.onnx")
     done = run_script(tmp_path / "whole.onnx", data, "None", "CPU")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert make_om.application_options(tmp_path / "net.air", tmp_path / "net.air") == []
+    (tmp_path / "net.air.json").write_text(about)
+    assert make_om.application_options(tmp_path / "net.air", tmp_path / "net.air") == ["--resize_ratio=1.0"]
     file = next(data.iterdir())
     found = scores(tmp_path / "result_Files")[f"{file.stem}_0.bin"]
     whole, middle = (scores_of(zoo / "net.onnx", file, crop_pct=share)[0].ravel() for share in (1.0, 0.875))

@@ -204,6 +204,12 @@ def test_corrected_biases_bring_the_mean_back(weights):
         errors.append(np.abs(mean_scores(net.set_train(False)) - expected).mean())
         assert not [p.name for p in net.get_parameters() if "shift" in p.name]
     assert errors[1] < 0.5 * errors[0], errors
+    again = dataclasses.replace(cfg, calibrate_only=2, bias_correction=True)
+    made = checkpoint.Checkpoint(
+        Path("x.ckpt"), checkpoint.arrays_of(net.get_parameters()), {"model": checkpoints.MODEL}
+    )
+    with pytest.raises(ZooError, match="its biases fit its rounded weights already; give the float checkpoint"):
+        checkpoints.load(network.build(CLASSES, cfg), made, {str(i): i for i in range(CLASSES)}, again)
 
 
 def test_float_layers_stay_float(weights):

@@ -195,6 +195,9 @@ class TestFile:
         net = calibrated(symmetric=True)
         _, model, _ = written(net, tmp_path / "net.onnx", target="tensorrt")
         assert not tensorrt_rules.violations(model)
+        written(net, tmp_path / "same_grids.onnx")
+        found = integer_file.integer_kernels(tmp_path / "same_grids.onnx", onnx_graph.RESIZED)
+        assert found == integer_file.integer_kernels(file[0], onnx_graph.RESIZED)
 
     def test_gives_the_networks_answers(self, net, file):
         ours = net(Tensor(images(2, 5))).asnumpy()

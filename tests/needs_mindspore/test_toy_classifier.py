@@ -119,4 +119,4 @@ def test_a_taught_run_resumes_and_needs_its_teacher(checkout, trained, images, t
     assert all((array == found[1][name]).all() for name, array in found[0].items())
     alone = command(checkout, "train.py", images / "train", *flags[:2], *flags[-2:], *resumed)
     result = run_command(*alone, cwd=tmp_path, PYTHONPATH="")
-    assert result.returncode == 1 and "was made with another distillation" in result.stderr
+    assert result.returncode == 1 and "was made with another teacher" in result.stderr

@@ -259,6 +259,15 @@ class TestBatches:
         with pytest.raises(ZooError, match=r"line\\nend\\udcff.jpg is no usable image"):
             list(class_batches(folder, config(batch_size=2), stream.BadFiles("error", print), 0, 0))
 
+    def test_a_strip_is_skipped_where_the_middle_of_images_is_moved(self, tmp_path):
+        write_images(tmp_path, per_class=3)
+        strip = next(path for path in sorted(tmp_path.rglob("*")) if path.is_file())
+        Image.fromarray(np.zeros((20, 5000, 3), np.uint8)).save(strip)
+        said, folder = [], scan(str(tmp_path), ())
+        cfg = config(batch_size=2, crop_padding=4)
+        assert list(class_batches(folder, cfg, stream.BadFiles("skip", said.append), 0, 0))
+        assert any("one side over 100 times the other" in line for line in said)
+
     def test_bad_files_are_named_counted_and_replaced(self, tmp_path):
         write_images(tmp_path, 8)
         (tmp_path / "cat" / "000.jpg").write_bytes(b"no image")

@@ -58,17 +58,18 @@ class Scorer:
 def open_scorer(model: Classifier, cfg: AnyConfig, open_checkpoint: OpenCheckpoint) -> Scorer:
     """What `pretrain_ckpt` holds; for a checkpoint, the device has to be set up."""
     if cfg.eval_backend != "mindspore":
-        return _of_exported_file(cfg)
+        return _of_exported_file(model, cfg)
     checkpoint, net = open_checkpoint(cfg)
     classes = checkpoints.class_count(model, checkpoint)
     return Scorer(loop.predictor(net), classes, checkpoint.meta.get("class_to_index"), cfg.batch_size)
 
 
-def _of_exported_file(cfg: Config) -> Scorer:
+def _of_exported_file(model: Classifier, cfg: Config) -> Scorer:
     path, threads = Path(cfg.pretrain_ckpt).expanduser(), stream.usable_threads(cfg.num_workers)
     runtime = backends.load(cfg.eval_backend, path, threads)
     classes = require_classifier(runtime, cfg)
-    crop_pct = runtime.meta.get("crop_pct", cfg.crop_pct)
+    unsaid = model.older.get("crop_pct", cfg.crop_pct) if runtime.meta else cfg.crop_pct
+    crop_pct = runtime.meta.get("crop_pct", unsaid)
     if crop_pct != cfg.crop_pct:
         raise UsageError(
             f"crop_pct is {cfg.crop_pct}, and {path} was trained with {crop_pct}; give --crop_pct {crop_pct}"

@@ -33,7 +33,7 @@ WEIGHTS = Grid(8, symmetric=True, narrow=True)
 
 
 class Scale(NamedTuple):
-    """An activation's grid; a signed one has zero point 0."""
+    """An activation's grid; a signed one, of a product's second operand, is stored as int8 with zero point 0."""
 
     scale: np.ndarray
     zero_point: np.ndarray
@@ -88,8 +88,10 @@ class Graph(onnx_graph.Graph):
         turned = weight if axis == 0 else weight.T
         if x not in self.grids:
             return self.value(turned), self.value(bias)
-        folded, changed = weights.per_channel(name, weight, bias, WEIGHTS).with_room_for_bias(self.grids[x].scale)
-        self.coarser += changed
+        folded = weights.per_channel(name, weight, bias, WEIGHTS)
+        if not self.is_for_tensorrt:
+            folded, changed = folded.with_room_for_bias(self.grids[x].scale)
+            self.coarser += changed
         self.folded.append(folded)
         whole = folded.whole if axis == 0 else folded.whole.T
         stored = self.dequantised(f"{name}.weight", whole, folded.scale, np.zeros(len(folded.scale)), axis)
