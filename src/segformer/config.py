@@ -304,8 +304,10 @@ class Config(
         averages = self.flip or len(self.multi_scale) > 1
         evaluated = ("eval_start_epoch", "eval_interval", "save_best_ckpt", "eval_log_interval")
         saved = ("save_checkpoint_epoch_interval", "save_best_ckpt")
-        quantised = ("activation_symmetric", "range_decay", "calibration_batches", "calibration_method")
-        quantised += ("calibrate_only", "bias_correction", "quant_freeze_ranges")
+        quantised = (
+            "activation_symmetric", "range_decay", "calibration_batches", "calibration_method",
+            "calibrate_only", "bias_correction", "quant_freeze_ranges",
+        )  # fmt: skip
         of_training = ("calibration_batches", "run_eval", "quant_freeze_ranges")
         export_is_float = command == "export" and self.export_format == "AIR"
         return super().switched_off(command) + [
