@@ -177,7 +177,7 @@ class TestLossScale:
         monkeypatch.setattr(segformer.step, "make_step", lambda loss, optimizer, options, weights: options)
         cfg = SimpleNamespace(
             dtype=dtype, class_weights=True, loss_weight=1.0, recipe="paper", weight_decay=0.01, clip_norm=0.0,
-            focal_gamma=0.0, ohem_threshold=0.0, dice_weight=0.0, ema_decay=0.0, accumulate=1,
+            focal_gamma=0.0, ohem_threshold=0.0, dice_weight=0.0, ema_decay=0.0, accumulate=1, quant=False,
         )  # fmt: skip
         scale = segformer.train_step(nn.Dense(2, 2), CITYSCAPES, cfg, Rank()).loss_scale
         assert isinstance(scale, DynamicScale) if dtype == "float16" else scale == 1.0
