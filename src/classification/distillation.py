@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from src.classification import checkpoints
 from src.classification.classifier import Classifier
 from src.classification.config import Config
 from src.classification.predicting.scorer import require_classifier
+from src.classification.targets import softmax
 from src.engine.data import stream
 from src.engine.errors import UsageError, ZooError
 from src.engine.export import exporting, onnx_model
@@ -35,9 +35,7 @@ class Teacher:
         scores = self.runtime.predict(images).astype(np.float64)
         if scores.min() >= 0 and np.abs(scores.sum(1) - 1).max() < 1e-3:  # softmax: the logits are known up to a sum
             scores = np.log(np.maximum(scores, SMALLEST))
-        scores = (scores - scores.max(1, keepdims=True)) / self.temperature
-        powers = np.exp(scores)
-        return (powers / powers.sum(1, keepdims=True)).astype(np.float32)
+        return softmax(scores / self.temperature).astype(np.float32)
 
 
 def open_teacher(model: Classifier, cfg: Config, class_to_index: dict[str, int]) -> Teacher | None:
@@ -66,13 +64,8 @@ def _exported(model: Classifier, cfg: Config, threads: int) -> OnnxModel:
     checkpoint = checkpoints.read(model, cfg.teacher)
     trained = {key: checkpoint.meta.get(key, model.older.get(key, own)) for key, own in model.metadata(cfg).items()}
     net = checkpoints.network_of(model, checkpoint, dataclasses.replace(cfg, **trained))
-    inputs = {"random": exporting.random_input((2, 3, cfg.image_height, cfg.image_width), cfg.seed)}
-    with tempfile.TemporaryDirectory(prefix="teacher-") as folder:
-        target = exporting.Target(Path(folder) / "teacher", "ONNX", checkpoint.meta, dynamic_batch=True)
-        path, _ = exporting.export(net, target, inputs)
-        runtime = onnx_model.load(path, threads)
-        runtime.predict(np.concatenate([inputs["random"]] * runtime.threads))  # opens all it needs of the file
-        return runtime
+    example = exporting.random_input((2, 3, cfg.image_height, cfg.image_width), cfg.seed)
+    return exporting.in_onnxruntime(net, example, threads, checkpoint.meta)
 
 
 def with_soft_targets(arriving: Iterable, teacher: Teacher | None) -> Iterator[tuple[np.ndarray, ...]]:

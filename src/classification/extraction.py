@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from mindspore import Tensor, float32, nn
@@ -14,7 +12,7 @@ from src.classification.config import Config
 from src.engine import loop
 from src.engine.data import stream
 from src.engine.errors import ZooError, first_line
-from src.engine.export import exporting, onnx_model
+from src.engine.export import exporting
 from src.engine.io import checkpoint
 
 WORTH_EXPORTING = 2000  # images from which the seconds that the export takes are gained
@@ -64,11 +62,6 @@ def by_onnxruntime(model: Classifier, net: nn.Cell, cfg: Config) -> Predict:
     stock = model.build(1, cfg, "None")
     weights = {p.name: p.asnumpy() for p in net.backbone.get_parameters()}
     checkpoint.assign(stock.backbone.get_parameters(), weights, "the backbone")
-    shape = (2, 3, cfg.image_height, cfg.image_width)
-    with tempfile.TemporaryDirectory(prefix="features-") as folder:
-        inputs = {"random": exporting.random_input(shape, cfg.seed)}
-        target = exporting.Target(Path(folder) / "backbone", "ONNX", {}, dynamic_batch=True)
-        path, _ = exporting.export(PooledBackbone(stock.backbone), target, inputs)
-        runtime = onnx_model.load(path, stream.usable_threads(cfg.num_workers))
-        runtime.predict(np.concatenate([inputs["random"]] * runtime.threads))  # opens all it needs of the file
-        return runtime.predict
+    example = exporting.random_input((2, 3, cfg.image_height, cfg.image_width), cfg.seed)
+    threads = stream.usable_threads(cfg.num_workers)
+    return exporting.in_onnxruntime(PooledBackbone(stock.backbone), example, threads, {}).predict

@@ -37,6 +37,12 @@ def pad(inputs: np.ndarray, label: np.ndarray, batch_size: int) -> tuple[np.ndar
     return np.concatenate([inputs, filling]), np.concatenate([label, np.full(missing, NO_LABEL, label.dtype)])
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Logits (N, K) -> probabilities (N, K) of the same type."""
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
 def dropout_mask(shape: tuple[int, int], rate: float, seed: int, epoch: int, step: int) -> np.ndarray:
     """(N, C) float32: 0 for a dropped feature, 1 / (1 - rate) for a kept one."""
     kept = stream.generator(seed, stream.DROPOUT, epoch, step).random(shape, np.float32) >= rate

@@ -35,11 +35,7 @@ def load(net: MobileNetV2, checkpoint: Checkpoint, class_to_index: dict[str, int
     Every array of the float network has to be there, with its shape. Quantisers are new where the checkpoint is float.
     """
     checkpoints.require_network(MOBILENETV2, checkpoint, cfg, () if cfg.calibrate_only else MOBILENETV2.may_change)
-    if cfg.calibrate_only and cfg.bias_correction and checkpoint.meta.get("model") == MODEL:
-        raise ZooError(
-            f"{checkpoint.path} is quantised, and its biases fit its rounded weights already; "
-            "give the float checkpoint, or leave bias_correction out"
-        )
+    cfg.require_float_start(checkpoint.path, checkpoint.meta.get("model") == MODEL)
     if not cfg.filter_head:
         checkpoints.require_classes(MOBILENETV2, checkpoint, class_to_index)
     arrays = files.weights(checkpoint)

@@ -54,13 +54,12 @@ def train(cfg: Config) -> int:
         elif run.resumed is None:
             loader = Loader(images, MOBILENETV2_QUANT.transforms, cfg, bad_files(images, cfg, say))
             wanted = cfg.calibrate_only or cfg.calibration_batches
-            corrects = bool(cfg.calibrate_only) and cfg.bias_correction
             if cfg.calibrate_only and cfg.cross_layer_equalisation:
                 say(f"{equalisation.equalise(net)} channels scaled to equalise neighbouring weights")
             batches = calibration.batches(loader, wanted)
-            count = calibration.calibrate(net, batches, cfg.calibration_method, corrects)
+            count = calibration.calibrate(net, batches, cfg.calibration_method, cfg.corrects_biases)
             say(f"activation ranges from {count} batches of {cfg.batch_size} images ({cfg.calibration_method})")
-            if corrects:
+            if cfg.corrects_biases:
                 say("biases corrected for what rounding does to the weights")
         if cfg.calibrate_only:
             arrays = files.arrays_of(net.get_parameters())
@@ -86,10 +85,9 @@ def train_step(trained: Trained, cfg: Config, run: Run) -> TrainStep:
 
     def enter(phase: Phase, done: int) -> None:
         network.set_phase(net, *phase)
-        if 0 < done == cfg.quant_freeze_ranges:
-            run.rank.share_statistics(net)  # what stays has to be alike on all ranks
+        if done and done in (cfg.quant_delay, cfg.quant_freeze_ranges):
+            run.rank.share_statistics(net)  # what is trained or stays from here on has to be alike on all ranks
         if 0 < done == cfg.quant_delay:
-            run.rank.share_statistics(net)  # what is trained has to begin alike on all ranks
             calibration.start_learning(net)  # from what the steps before have observed
         if cfg.quant_delay or phase.frozen or phase.ranges_frozen:
             ranges = ", ranges frozen True" if phase.ranges_frozen else ""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from src.engine.config import option
-from src.engine.errors import UsageError
+from src.engine.errors import UsageError, ZooError
 
 TRAIN = ("train",)
 TENSORRT = "tensorrt"
@@ -48,6 +49,19 @@ class Quantisation:
         read_by=TRAIN,
     )
 
+    @property
+    def corrects_biases(self) -> bool:
+        """Whether biases are corrected; a training does that itself."""
+        return bool(self.calibrate_only) and self.bias_correction
+
+    def require_float_start(self, path: Path, is_quantised: bool) -> None:
+        """Raise ZooError where biases would be corrected that fit rounded weights already."""
+        if self.corrects_biases and is_quantised:
+            raise ZooError(
+                f"{path} is quantised, and its biases fit its rounded weights already; "
+                "give the float checkpoint, or leave bias_correction out"
+            )
+
 
 @dataclass(frozen=True)
 class Export:
@@ -59,7 +73,6 @@ class Export:
         "onnxruntime",
         choices=("onnxruntime", "openvino", TENSORRT),
     )
-
     report_path: str = option("export: report per layer as FILE.csv and FILE.png; empty puts it beside the file", "")
     report_images: int = option("export: images that the report measures noise on", 8, low=1)
 

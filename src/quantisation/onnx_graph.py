@@ -63,18 +63,24 @@ class Graph:
 
         TensorRT gets int8, of which it takes zero point 0 only.
         """
-        if self.is_for_tensorrt:
-            return self.on_signed_grid(tensor, name, scale, is_again, limits)
+        number = int(zero_point.item())
+        grid = OnGrid(name, tensor, f"{name}.float", np.float32(scale.item()), number, is_again, *limits)
+        return self.pair(grid, np.int8(number) if self.is_for_tensorrt else np.uint8(number + UNSIGNED))
+
+    def on_signed_grid(self, tensor: str, name: str, scale: np.ndarray) -> str:
+        """As `on_grid`, stored as int8 with zero point 0: what a product of two activations asks of its second one."""
+        grid = OnGrid(name, tensor, f"{name}.float", np.float32(scale.item()), 0, False, -np.inf, np.inf)
+        return self.pair(grid, np.int8(0))
+
+    def pair(self, grid: OnGrid, zero_point: np.int8 | np.uint8) -> str:
+        """The two nodes of a grid, whose whole numbers are stored in the type of `zero_point`."""
         parameters = [
-            self.constant(f"{name}.scale", np.float32(scale.item())),
-            self.constant(f"{name}.zero_point", np.uint8(zero_point.item() + UNSIGNED)),
+            self.constant(f"{grid.name}.scale", grid.scale),
+            self.constant(f"{grid.name}.zero_point", zero_point),
         ]
-        whole = self.node("QuantizeLinear", [tensor, *parameters], f"{name}.uint8")
-        after = self.node("DequantizeLinear", [whole, *parameters], f"{name}.float")
-        self.grids[after] = OnGrid(
-            name, tensor, after, np.float32(scale.item()), int(zero_point.item()), is_again, *limits
-        )
-        return after
+        whole = self.node("QuantizeLinear", [grid.before, *parameters], f"{grid.name}.{zero_point.dtype}")
+        self.grids[grid.after] = grid
+        return self.node("DequantizeLinear", [whole, *parameters], grid.after)
 
     def dequantised(self, name: str, whole: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, axis: int) -> str:
         """A stored integer tensor as float; scale and zero point (R,), per channel of `axis` unless R is 1."""
@@ -95,24 +101,6 @@ class Graph:
             return self.constant(f"{name}.bias", folded.bias)
         scale = source.scale * folded.scale
         return self.dequantised(f"{name}.bias", whole_bias(folded.bias, scale), scale, np.zeros(len(scale)), axis=0)
-
-    def on_signed_grid(
-        self,
-        tensor: str,
-        name: str,
-        scale: np.ndarray,
-        is_again: bool = False,
-        limits: tuple[float, float] = (-np.inf, np.inf),
-    ) -> str:
-        """As `on_grid`, stored as int8 with zero point 0: what a product of two activations asks of its second one."""
-        parameters = [
-            self.constant(f"{name}.scale", np.float32(scale.item())),
-            self.constant(f"{name}.zero_point", np.int8(0)),
-        ]
-        whole = self.node("QuantizeLinear", [tensor, *parameters], f"{name}.int8")
-        after = self.node("DequantizeLinear", [whole, *parameters], f"{name}.float")
-        self.grids[after] = OnGrid(name, tensor, after, np.float32(scale.item()), 0, is_again, *limits)
-        return after
 
     def model(self, shape: tuple[int, ...], classes: int, batch: int | str, metadata: dict) -> onnx.ModelProto:
         """The checked model of a classifier, `image` of `shape` -> `scores`; `batch` may be a symbol."""

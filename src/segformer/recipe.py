@@ -78,17 +78,14 @@ def train(cfg: Config) -> int:
 
 def first_ranges(net: SegFormer, initial: Checkpoint | None, pairs: dataset.Pairs, cfg: Config) -> str:
     """Give a quantised network the ranges that it starts with; returns a sentence for the log."""
-    if cfg.calibrate_only and cfg.bias_correction and initial and checkpoints.QUANTISATION in initial.meta:
-        raise ZooError(
-            f"{cfg.pretrained_ckpt_path} is quantised, and its biases fit its rounded weights already; "
-            "give the float checkpoint, or leave bias_correction out"
-        )
+    if initial:
+        cfg.require_float_start(initial.path, checkpoints.QUANTISATION in initial.meta)
     if checkpoints.load_ranges(net, initial, cfg):
         return f"activation ranges are those of {cfg.pretrained_ckpt_path}"
     count = calibration.calibrate(net, pairs, cfg, cfg.calibrate_only or cfg.calibration_batches)
     if not count:
         raise ZooError(f"no batch of {cfg.batch_size} images of {pairs.where} can be read to calibrate on; check it")
-    corrected = "; biases corrected" if cfg.calibrate_only and cfg.bias_correction else ""
+    corrected = "; biases corrected" if cfg.corrects_biases else ""
     return f"activation ranges from {count} batches of {cfg.batch_size} images ({cfg.calibration_method}){corrected}"
 
 

@@ -13,6 +13,7 @@ from mindspore import nn
 from src.classification import checkpoints
 from src.classification.classifier import Classifier
 from src.classification.config import Config
+from src.classification.targets import softmax
 from src.engine import loop
 from src.engine.data import stream
 from src.engine.errors import UsageError, ZooError
@@ -51,8 +52,7 @@ class Scorer:
         scores = self.predict(images).astype(np.float64)
         if self.activation != "None":
             return scores
-        powers = np.exp(scores - scores.max(1, keepdims=True))
-        return powers / powers.sum(1, keepdims=True)
+        return softmax(scores)
 
 
 def open_scorer(model: Classifier, cfg: AnyConfig, open_checkpoint: OpenCheckpoint) -> Scorer:

@@ -33,11 +33,10 @@ WEIGHTS = Grid(8, symmetric=True, narrow=True)
 
 
 class Scale(NamedTuple):
-    """An activation's grid; a signed one, of a product's second operand, is stored as int8 with zero point 0."""
+    """An activation's grid."""
 
     scale: np.ndarray
     zero_point: np.ndarray
-    is_signed: bool
 
 
 class Graph(onnx_graph.Graph):
@@ -76,12 +75,15 @@ class Graph(onnx_graph.Graph):
             self.grids[output] = self.grids[x]._replace(is_again=True)
         return output
 
-    def point(self, x: str, name: str) -> str:
-        """Where the quantised network puts `x` on a grid; `x` itself in a graph of floats."""
+    def point(self, x: str, name: str, is_second: bool = False) -> str:
+        """Where the quantised network puts `x` on a grid; `x` itself in a graph of floats.
+
+        `is_second` marks the second operand of a product, which integer kernels want as int8 with zero point 0.
+        """
         if self.activations is None:
             return x
-        scale, zero_point, is_signed = self.activations[name]
-        return self.on_signed_grid(x, name, scale) if is_signed else self.on_grid(x, name, scale, zero_point)
+        scale, zero_point = self.activations[name]
+        return self.on_signed_grid(x, name, scale) if is_second else self.on_grid(x, name, scale, zero_point)
 
     def weight_and_bias(self, x: str, name: str, weight: np.ndarray, bias: np.ndarray, axis: int) -> tuple[str, str]:
         """Tensors of a layer that reads `x`; weight (C_out, ...), whose output channels are stored on `axis`."""
@@ -161,7 +163,8 @@ def attention(graph: Graph, x: str, size: str, name: str, heads: int, reduction:
     def headed(tokens: str, part: str, name_of: str, rows: slice, factor: np.float32 = ONE) -> str:
         """(N, L, heads, d) of a dense layer's `rows`, on the grid of `name_of`."""
         weight, bias = (graph.arrays[f"{name}.{part}.{leaf}"][rows] * factor for leaf in ("weight", "bias"))
-        found = graph.point(graph.dense(tokens, f"{name}.{name_of}", weight, bias), f"{name}.{name_of}.output")
+        dense = graph.dense(tokens, f"{name}.{name_of}", weight, bias)
+        found = graph.point(dense, f"{name}.{name_of}.output", is_second=name_of != "q")
         return graph.moved("Reshape", found, split)
 
     q = graph.moved("Transpose", headed(x, "q", "q", slice(None), scale), perm=[0, 2, 1, 3])  # (N, heads, L, d)

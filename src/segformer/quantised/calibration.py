@@ -53,6 +53,6 @@ def calibrate(net: SegFormer, pairs: Pairs, cfg: Config, count: int) -> int:
     quantisers = list(network.activation_quantisers(net))
     done = observe(logits, quantisers, batches(pairs, cfg, count), cfg.calibration_method)
     network.set_calibrating(net, False)
-    if cfg.calibrate_only and cfg.bias_correction:
+    if cfg.corrects_biases:
         correct(logits, list(network.layers(net)), batches(pairs, cfg, count))
     return done

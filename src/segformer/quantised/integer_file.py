@@ -55,7 +55,7 @@ def grids_of(net: SegFormer) -> dict[str, Scale]:
     activations = {}
     for quantiser in activation_quantisers(net):
         scale, zero_point = (value.asnumpy() for value in quantiser.scale_and_zero_point())
-        activations[quantiser.name] = Scale(scale, zero_point, quantiser.name.endswith((".k.output", ".v.output")))
+        activations[quantiser.name] = Scale(scale, zero_point)
     return activations
 
 
