@@ -91,7 +91,7 @@ def entropy(histogram: Histogram, grid: Grid) -> tuple[float, float]:
     TensorRT's calibration, for ranges with two ends: what is clipped counts at the ends, and each step's count is
     spread evenly over those of its bins that hold anything.
     """
-    centres, counts = histogram.centres(), histogram.counts
+    centres, counts = histogram.centres(), without_zeros(histogram)
 
     def loss(least: float, greatest: float) -> float:
         inside = (centres >= least) & (centres <= greatest)
@@ -109,6 +109,19 @@ def entropy(histogram: Histogram, grid: Grid) -> tuple[float, float]:
         return divergence(truth / truth.sum(), spread / spread.sum())
 
     return searched(histogram, loss)
+
+
+def without_zeros(histogram: Histogram) -> np.ndarray:
+    """Counts in which the bin of 0 holds no more than its neighbours.
+
+    Half of a ReLU's results are 0, which every grid has; spread over a step's bins they would cost so much that only
+    ranges with steps as small as a bin were found.
+    """
+    counts = histogram.counts.copy()
+    zero = min(int(-histogram.least / (histogram.greatest - histogram.least) * BINS), BINS - 1)
+    neighbours = np.append(counts[max(zero - 1, 0) : zero], counts[zero + 1 : zero + 2])
+    counts[zero] = min(counts[zero], neighbours.max())
+    return counts if counts.any() else histogram.counts
 
 
 def divergence(truth: np.ndarray, model: np.ndarray) -> float:
