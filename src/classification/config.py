@@ -72,8 +72,13 @@ class Training(shared.Training):
     lr_init: float = option("learning rate of the first warm-up step", low=0)
     lr_max: float = option("learning rate after warm-up", above=0)
     lr_end: float = option("learning rate that the cosine ends at", low=0)
+    optimizer: str = option(
+        "momentum, or adamw, whose steps do not depend on the weights' and gradients' sizes",
+        "momentum",
+        choices=("momentum", "adamw"),
+    )
     momentum: float = option("momentum of the optimizer", low=0, below=1)
-    weight_decay: float = option("L2 decay of convolution and classifier weights", low=0)
+    weight_decay: float = option("decay of convolution and classifier weights (adamw: apart from the loss)", low=0)
     label_smooth: float = option("label smoothing", low=0, below=1)
     class_weights: str = option(
         "factors of the classes' losses: 'balanced', or a file of lines CLASS,WEIGHT; empty is none",
@@ -239,6 +244,7 @@ class Config(
                 ("loss_scale",),
                 "bfloat16 needs no loss scale",
             ),
+            (train and self.optimizer == "adamw", ("momentum",), "optimizer is adamw"),
             (train and not self.teacher, ("distill_alpha", "distill_temperature"), "teacher is empty"),
             (train and self.crop_padding > 0, ("crop_min_scale",), "crop_padding is given"),
             (train and not self.run_eval, ("eval_dataset_path",), "run_eval is False"),
@@ -327,7 +333,7 @@ class Config(
                 f"boost_mode {self.boost_mode} needs an Ascend machine and platform is {self.platform}; leave it at O0"
             )
         alone = {"ema_decay": 0.0, "clip_norm": 0.0, "dropout": 0.0, "enable_profiling": False, "accumulate": 1}
-        for key, off in alone.items():
+        for key, off in {**alone, "optimizer": "momentum"}.items():
             if getattr(self, key) != off:
                 raise UsageError(f"{key} and boost_mode {self.boost_mode} do not go together; use one of the two")
         if self.pretrain_ckpt and self.dtype == "float32":  # between casts MindSpore finds none to leave out

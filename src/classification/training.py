@@ -29,6 +29,7 @@ from src.engine.loop import Position, Schedule, Score, Training
 from src.engine.metrics import Classification
 from src.engine.ranks import Rank
 from src.engine.steps import boost, profiling, step
+from src.engine.steps.adamw import AdamW
 from src.engine.steps.step import StepOptions, TrainStep
 
 
@@ -233,10 +234,17 @@ def train_step(trained: Trained, planned: Schedule, cfg: Config, run: Run) -> Tr
     if cfg.boost_mode != "O0":
         boosted = boost.Boost(len(planned.lr), cfg.seed, cfg.momentum, cfg.weight_decay)
         return watched(boost.make_step(trained.cell, trained.loss, options, boosted, trained.weights), cfg, run)
-    is_plain = cfg.platform == "CPU" and options.loss_scale == 1.0
-    kind = momentum_kind(cfg.cpu_kernels if is_plain else "off")
-    optimizer = step.momentum_optimizer(trained.cell, cfg.momentum, cfg.weight_decay, kind=kind)
+    optimizer = optimizer_of(trained.cell, cfg)
     return watched(step.make_step(trained.loss, optimizer, options, trained.weights), cfg, run)
+
+
+def optimizer_of(cell: nn.Cell, cfg: Config) -> nn.Cell:
+    """Momentum, in one kernel where the gradients need no unscaling, or AdamW as PyTorch has it."""
+    if cfg.optimizer == "adamw":
+        return AdamW(cell.trainable_params(), cfg.weight_decay, bias_correction=True)
+    is_plain = cfg.platform == "CPU" and loss_scale(cfg) == 1.0
+    kind = momentum_kind(cfg.cpu_kernels if is_plain else "off")
+    return step.momentum_optimizer(cell, cfg.momentum, cfg.weight_decay, kind=kind)
 
 
 def step_options(cfg: Config, scale: float, rank: Rank) -> StepOptions:

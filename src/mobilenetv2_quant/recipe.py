@@ -74,8 +74,8 @@ def train(cfg: Config) -> int:
 
 
 def train_step(trained: Trained, cfg: Config, run: Run) -> TrainStep:
-    """A momentum step for each phase of the quantisation."""
-    net, optimizer = trained.cell, step.momentum_optimizer(trained.cell, cfg.momentum, cfg.weight_decay)
+    """A step for each phase of the quantisation."""
+    net, optimizer = trained.cell, training.optimizer_of(trained.cell, cfg)
     average = moving_average_of(optimizer.parameters) if cfg.ema_decay else None
     options = training.step_options(cfg, 1.0, run.rank)
 

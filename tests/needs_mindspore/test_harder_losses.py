@@ -225,7 +225,11 @@ SHARED = ("--focal_gamma", "1.5", "--accumulate", "2", "--ema_decay", "0.9", "--
 OF_CLASSES = ("--class_weights", "balanced", "--sampler", "balanced", "--batch_size", "6", "--clip_norm", "1")
 OF_PIXELS = ("--ohem_threshold", "0.7", "--dice_weight", "0.5", "--batch_size", "2", "--class_num", "3")
 EVERY_KEY = {  # of MobileNetV2, see test_recipes.py
-    "mobilenetv2_quant": ("mobilenetv2_quant/digits_cpu.yaml", (*OF_CLASSES, "--width_mult", "0.25"), "-{}_2.ckpt"),
+    "mobilenetv2_quant": (
+        "mobilenetv2_quant/digits_cpu.yaml",
+        (*OF_CLASSES, "--width_mult", "0.25", "--optimizer", "adamw"),
+        "-{}_2.ckpt",
+    ),
     "segformer": (
         "segformer/segformer.b0.cpu.yaml",
         (*OF_PIXELS, "--base_size", "32,64", "--crop_size", "32,32", "--warmup_steps", "1"),
