@@ -47,7 +47,7 @@ COMMANDS = (
     export(CALIBRATED, CALIBRATED_ONNX, "ONNX"),
     with_config("eval.py", "--dataset_path", VAL, "--pretrain_ckpt", BEST_ONNX, "--eval_backend", "onnx"),
     with_config(
-        "tools/quant_comparison.py", "--dataset_path", VAL,
+        "tools/quant_comparison.py", "--dataset_path", VAL, "--least_top1", quickstart.LEAST_TOP1,
         "--network", "float", FLOAT, quickstart.ONNX,
         "--network", "calibrated only", CALIBRATED, CALIBRATED_ONNX,
         "--network", "trained", BEST, BEST_ONNX,

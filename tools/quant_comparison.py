@@ -7,9 +7,7 @@ python tools/quant_comparison.py --config_path configs/mobilenetv2_quant/cpu.yam
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from src.engine import environment
+from src.engine.comparison import PARTS, latencies
 from src.engine.config import Parser
 from src.engine.errors import UsageError, reports_errors
-
-PARTS = 10  # in turns of all files; each one's median shows how much the machine's speed varies
 
 
 class Network(NamedTuple):
@@ -52,27 +49,6 @@ def answers(
     return np.concatenate([predict(image).argmax(1)[label >= 0] for image, label in batches])
 
 
-def latencies(files: Sequence[Path], image: np.ndarray, trials: int) -> list[tuple[float, float, float]]:
-    """Median, lowest and highest median of ten parts, in ms, of one image per file; the files take turns."""
-    from src.engine.data import stream
-    from src.engine.export import exporting
-
-    models = [exporting.reload(file, len(stream.usable_cores())) for file in files]
-    for predict in models:
-        for _ in range(10):
-            predict(image)
-    parts = [[] for _ in files]
-    for _ in range(PARTS):
-        for index, predict in enumerate(models):
-            times = []
-            for _ in range(trials // PARTS):
-                began = time.perf_counter()
-                predict(image)
-                times.append(1000 * (time.perf_counter() - began))
-            parts[index].append(statistics.median(times))
-    return [(statistics.median(part), min(part), max(part)) for part in parts]
-
-
 def compare(networks: Sequence[Network], configuration: list[str], trials: int) -> list[Row]:
     """Score every checkpoint and file on all images of the configured folder."""
     from src import zoo
@@ -93,7 +69,8 @@ def compare(networks: Sequence[Network], configuration: list[str], trials: int) 
     loader = Loader(data, MOBILENETV2.transforms, cfg, stream.BadFiles("skip", print))
     batches = list(loader.eval_batches(cfg.batch_size))
     truth = np.concatenate([label[label >= 0] for _, label in batches])
-    measured = latencies([network.onnx for network in networks], batches[0][0][:1], trials)
+    every_core = len(stream.usable_cores())
+    measured = latencies([exporting.reload(each.onnx, every_core) for each in networks], batches[0][0][:1], trials)
     rows = []
     for network, latency in zip(networks, measured):
         stored = quant_checkpoints.read_any(str(network.checkpoint))
@@ -126,6 +103,14 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def tell_shortfalls(rows: Sequence[Row], least: float) -> int:
+    """One sentence for each file whose top-1 is less than it has to be; returns the exit status."""
+    low = [row for row in rows if row.onnx_top1 < least]
+    for row in low:
+        print(f"error: {row.name}: top-1 of the ONNX file is {row.onnx_top1:.4f}, less than {least:g}", file=sys.stderr)
+    return 1 if low else 0
+
+
 def arguments(argv: list[str]) -> argparse.Namespace:
     """Parse and check the command line; raises UsageError."""
     parser = Parser(prog="python tools/quant_comparison.py", description=__doc__)
@@ -133,9 +118,12 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--dataset_path", required=True, help="folder of validation images")
     parser.add_argument("--network", nargs=3, action="append", required=True, metavar=("NAME", "CKPT", "ONNX"))
     parser.add_argument("--trials", type=int, default=200, help="inferences per file (default 200)")
+    parser.add_argument("--least_top1", type=float, default=0.0, help="status 1 if a file scores less (default 0)")
     given = parser.parse_args(argv)
     if given.trials < PARTS:
         raise UsageError(f"trials is {given.trials}; it has to be at least {PARTS}")
+    if not 0 <= given.least_top1 <= 1:
+        raise UsageError(f"least_top1 is {given.least_top1:g}; it is a share, from 0 to 1")
     given.network = [Network(name, Path(ckpt), Path(onnx)) for name, ckpt, onnx in given.network]
     for file in (file for network in given.network for file in network[1:]):
         if not file.is_file():
@@ -148,8 +136,9 @@ def main(argv: list[str]) -> int:
     given = arguments(argv)
     environment.prepare()
     configuration = ["--config_path", given.config_path, "--dataset_path", given.dataset_path]
-    print(table(compare(given.network, configuration, given.trials)))
-    return 0
+    rows = compare(given.network, configuration, given.trials)
+    print(table(rows))
+    return tell_shortfalls(rows, given.least_top1)
 
 
 if __name__ == "__main__":

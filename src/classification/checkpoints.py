@@ -35,6 +35,7 @@ def metadata(model: Classifier, cfg: Config, class_to_index: dict[str, int], ini
         "sampler": cfg.sampler,
         "loss_scale": cfg.loss_scale,
         "boost_mode": cfg.boost_mode,
+        "optimizer": cfg.optimizer,
         "teacher": teacher_of(cfg),
     }
 

@@ -183,6 +183,9 @@ class TestResume:
         result = train(tiny, images, tmp_path, *flags, *resumed)
         assert result.returncode == 0, result.stderr
         assert_same_state(tmp_path / "run" / "mobilenetv2-2_4.ckpt", tmp_path / "again" / "mobilenetv2-2_4.ckpt")
+        result = train(tiny, images, tmp_path, *flags, *resumed, "--optimizer", "momentum")
+        assert result.returncode == 1
+        assert "made with another optimizer (adamw); give the same or start a new run" in result.stderr
 
     def test_finished_run_has_nothing_left_to_do(self, undisturbed, tiny, images, tmp_path):
         shutil.copytree(undisturbed[0], tmp_path / "run")

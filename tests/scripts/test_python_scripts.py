@@ -67,17 +67,18 @@ def test_no_script_changes_the_path(folder):
 
 
 @pytest.mark.parametrize(
-    ("files", "trials", "sentence"),
+    ("files", "more", "sentence"),
     [
-        (("absent.ckpt", "a.onnx"), "200", "--network names absent.ckpt, which is not a file"),
-        (("a.ckpt", "absent.onnx"), "200", "--network names absent.onnx, which is not a file"),
-        (("a.ckpt", "a.onnx"), "9", "trials is 9; it has to be at least 10"),
+        (("absent.ckpt", "a.onnx"), (), "--network names absent.ckpt, which is not a file"),
+        (("a.ckpt", "absent.onnx"), (), "--network names absent.onnx, which is not a file"),
+        (("a.ckpt", "a.onnx"), ("--trials", "9"), "trials is 9; it has to be at least 10"),
+        (("a.ckpt", "a.onnx"), ("--least_top1", "96"), "least_top1 is 96; it is a share, from 0 to 1"),
     ],
 )
-def test_networks_that_cannot_be_compared(tmp_path, files, trials, sentence):
+def test_networks_that_cannot_be_compared(tmp_path, files, more, sentence):
     for name in ("a.ckpt", "a.onnx"):
         (tmp_path / name).touch()
-    flags = ["--config_path", "x.yaml", "--dataset_path", ".", "--network", "float", *files, "--trials", trials]
+    flags = ["--config_path", "x.yaml", "--dataset_path", ".", "--network", "float", *files, *more]
     result = run_command(ROOT / "tools" / "quant_comparison.py", *flags, cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith(f"error: {sentence}") and result.stderr.count("\n") == 1
