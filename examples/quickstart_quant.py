@@ -46,12 +46,12 @@ COMMANDS = (
     export(BEST, MINDIR, "MINDIR"),
     export(CALIBRATED, CALIBRATED_ONNX, "ONNX"),
     with_config("eval.py", "--dataset_path", VAL, "--pretrain_ckpt", BEST_ONNX, "--eval_backend", "onnx"),
-    with_config(
-        "tools/quant_comparison.py", "--dataset_path", VAL, "--least_top1", quickstart.LEAST_TOP1,
-        "--network", "float", FLOAT, quickstart.ONNX,
-        "--network", "calibrated only", CALIBRATED, CALIBRATED_ONNX,
-        "--network", "trained", BEST, BEST_ONNX,
-    ),
+)  # fmt: skip
+COMPARISON = with_config(
+    "tools/quant_comparison.py", "--dataset_path", VAL, "--least_top1", quickstart.LEAST_TOP1,
+    "--network", "float", FLOAT, quickstart.ONNX,
+    "--network", "calibrated only", CALIBRATED, CALIBRATED_ONNX,
+    "--network", "trained", BEST, BEST_ONNX,
 )  # fmt: skip
 
 
@@ -62,6 +62,11 @@ def main(argv: list[str]) -> int:
     float_commands = [] if FLOAT.is_file() and quickstart.ONNX.is_file() else quickstart.COMMANDS[:5]
     for command in (*float_commands, *COMMANDS):
         run(command)
+    try:
+        run(COMPARISON)
+    except SystemExit:
+        print(f"error: the comparison failed; remove {OUT} and run the quick start again", file=sys.stderr)
+        raise
     print(
         f"simulated network: {size(MINDIR)} {MINDIR}; report per layer: {BEST_ONNX.stem}_layers.csv and .png in {OUT}"
     )

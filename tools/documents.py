@@ -98,6 +98,7 @@ def keys() -> str:
     """A table per group of keys, as in --help: the default in each model ("-": it has no such key), type, meaning."""
     configs = {name: importlib.import_module(f"src.{folder}.config").Config for name, folder in MODELS.items()}
     found: dict[str, dict[str, dict[str, str]]] = {}  # title, key, column
+    first_rules: dict[str, Option] = {}  # of the first model that has the key
     for model, config in configs.items():
         types = types_of(config)
         for field in fields_of(config):
@@ -106,6 +107,8 @@ def keys() -> str:
             row[model] = "*" if field.default is REQUIRED else shown(field.default)
             row.setdefault("type", type_name(types[field.name]))
             row.setdefault("meaning", meaning(rule))
+            if field.name != "model" and rule.choices != first_rules.setdefault(field.name, rule).choices:
+                row["meaning"] += f"; {model}: {meaning(rule)}"
     return "\n".join(key_table(title, rows) for title, rows in found.items())
 
 

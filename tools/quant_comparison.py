@@ -118,7 +118,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--dataset_path", required=True, help="folder of validation images")
     parser.add_argument("--network", nargs=3, action="append", required=True, metavar=("NAME", "CKPT", "ONNX"))
     parser.add_argument("--trials", type=int, default=200, help="inferences per file (default 200)")
-    parser.add_argument("--least_top1", type=float, default=0.0, help="status 1 if a file scores less (default 0)")
+    parser.add_argument("--least_top1", type=float, default=0.0, help="status 1 if an ONNX file scores less")
     given = parser.parse_args(argv)
     if given.trials < PARTS:
         raise UsageError(f"trials is {given.trials}; it has to be at least {PARTS}")

@@ -78,7 +78,11 @@ class Training(shared.Training):
         choices=("momentum", "adamw"),
     )
     momentum: float = option("momentum of the optimizer", low=0, below=1)
-    weight_decay: float = option("decay of convolution and classifier weights (adamw: apart from the loss)", low=0)
+    weight_decay: float = option(
+        "decay of convolution and classifier weights; adamw wants a thousand times more, because it does not scale "
+        "it with the gradients",
+        low=0,
+    )
     label_smooth: float = option("label smoothing", low=0, below=1)
     class_weights: str = option(
         "factors of the classes' losses: 'balanced', or a file of lines CLASS,WEIGHT; empty is none",
@@ -328,12 +332,17 @@ class Config(
         return True
 
     def _check_boost(self) -> None:
+        if self.optimizer != "momentum":
+            raise UsageError(
+                f"optimizer is {self.optimizer} and boost_mode {self.boost_mode}, which is made for momentum; "
+                "use --optimizer momentum or --boost_mode O0"
+            )
         if self.platform != "Ascend":
             raise UsageError(
                 f"boost_mode {self.boost_mode} needs an Ascend machine and platform is {self.platform}; leave it at O0"
             )
         alone = {"ema_decay": 0.0, "clip_norm": 0.0, "dropout": 0.0, "enable_profiling": False, "accumulate": 1}
-        for key, off in {**alone, "optimizer": "momentum"}.items():
+        for key, off in alone.items():
             if getattr(self, key) != off:
                 raise UsageError(f"{key} and boost_mode {self.boost_mode} do not go together; use one of the two")
         if self.pretrain_ckpt and self.dtype == "float32":  # between casts MindSpore finds none to leave out

@@ -229,7 +229,7 @@ def schedule(model: Classifier, samples: int, cfg: Config, rank: Rank) -> Schedu
 
 
 def train_step(trained: Trained, planned: Schedule, cfg: Config, run: Run) -> TrainStep:
-    """The compiled step: momentum, boosted or profiled if wanted."""
+    """The compiled step, boosted or profiled if wanted."""
     options = step_options(cfg, loss_scale(cfg), run.rank)
     if cfg.boost_mode != "O0":
         boosted = boost.Boost(len(planned.lr), cfg.seed, cfg.momentum, cfg.weight_decay)

@@ -78,7 +78,7 @@ class Config(config.Config, Quantisation, quantisation.Export):
         return super().switched_off(command) + [
             (
                 train and bool(self.calibrate_only),
-                ("calibration_batches", "run_eval", "quant_freeze_ranges"),
+                ("calibration_batches", "run_eval", "quant_freeze_ranges", "optimizer"),
                 "calibrate_only trains nothing",
             ),
             (train and not self.calibrate_only, ("bias_correction", "cross_layer_equalisation"), "calibrate_only is 0"),
@@ -98,6 +98,10 @@ class Config(config.Config, Quantisation, quantisation.Export):
             raise UsageError("freeze_layer backbone trains a float head; leave it out to train the quantised network")
         if self.boost_mode != "O0":
             raise UsageError(f"boost_mode {self.boost_mode} has its own training step; leave it at O0 for this model")
+        if self.quant_method == "lsq" and self.optimizer == "adamw":
+            raise UsageError(
+                "quant_method lsq learns steps that one step of adamw may carry below 0; use --optimizer momentum"
+            )
         if self.calibrate_only and self.resume:
             raise UsageError("calibrate_only trains nothing, so there is nothing to resume; leave one of the two out")
         if self.calibrate_only and self.teacher:

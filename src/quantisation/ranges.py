@@ -89,7 +89,7 @@ def entropy(histogram: Histogram, grid: Grid) -> tuple[float, float]:
     """The range whose quantised distribution says most about that of the values: least Kullback-Leibler divergence.
 
     TensorRT's calibration, for ranges with two ends: what is clipped counts at the ends, and each step's count is
-    spread evenly over those of its bins that hold anything.
+    spread evenly over those of its bins that hold anything. Zeros count as little as what is beside them.
     """
     centres, counts = histogram.centres(), without_zeros(histogram)
 
@@ -118,7 +118,9 @@ def without_zeros(histogram: Histogram) -> np.ndarray:
     ranges with steps as small as a bin were found.
     """
     counts = histogram.counts.copy()
-    zero = min(int(-histogram.least / (histogram.greatest - histogram.least) * BINS), BINS - 1)
+    near = int(-histogram.least / (histogram.greatest - histogram.least) * BINS)
+    first = max(near - 1, 0)
+    zero = first + int(counts[first : near + 2].argmax())  # rounding may have put 0 into a bin beside
     neighbours = np.append(counts[max(zero - 1, 0) : zero], counts[zero + 1 : zero + 2])
     counts[zero] = min(counts[zero], neighbours.max())
     return counts if counts.any() else histogram.counts

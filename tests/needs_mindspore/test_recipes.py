@@ -174,18 +174,19 @@ class TestResume:
         assert_same_state(undisturbed[0] / "mobilenetv2-3_4.ckpt", tmp_path / "run" / "mobilenetv2-3_4.ckpt")
 
     @pytest.mark.slow
-    def test_balanced_epochs_and_steps_of_parts_resume_bit_for_bit(self, tiny, images, tmp_path):
+    @pytest.mark.parametrize(("optimizer", "other"), [("momentum", "adamw"), ("adamw", "momentum")])
+    def test_balanced_epochs_and_steps_of_parts_resume_bit_for_bit(self, tiny, images, tmp_path, optimizer, other):
         flags = ("--sampler", "balanced", "--class_weights", "balanced", "--focal_gamma", "1.5", "--epoch_size", "2")
-        flags += ("--batch_size", "3", "--accumulate", "2", "--optimizer", "adamw")
+        flags += ("--batch_size", "3", "--accumulate", "2", "--optimizer", optimizer)
         assert train(tiny, images, tmp_path, *flags).returncode == 0
         shutil.copytree(tmp_path / "run", tmp_path / "again")
         resumed = ("--save_checkpoint_path", "again", "--resume", "again/mobilenetv2-1_4.ckpt")
         result = train(tiny, images, tmp_path, *flags, *resumed)
         assert result.returncode == 0, result.stderr
         assert_same_state(tmp_path / "run" / "mobilenetv2-2_4.ckpt", tmp_path / "again" / "mobilenetv2-2_4.ckpt")
-        result = train(tiny, images, tmp_path, *flags, *resumed, "--optimizer", "momentum")
+        result = train(tiny, images, tmp_path, *flags, *resumed, "--optimizer", other)
         assert result.returncode == 1
-        assert "made with another optimizer (adamw); give the same or start a new run" in result.stderr
+        assert f"made with another optimizer ({optimizer}); give the same or start a new run" in result.stderr
 
     def test_finished_run_has_nothing_left_to_do(self, undisturbed, tiny, images, tmp_path):
         shutil.copytree(undisturbed[0], tmp_path / "run")

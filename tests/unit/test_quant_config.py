@@ -47,6 +47,7 @@ def test_the_seeds_lr_is_a_flag_and_no_freeze_layer_is_asked_for(tmp_path):
     [
         (["--weight_symmetric", "False"], "which no integer kernel runs"),
         (["--quant_method", "lsq", "--weight_per_channel", "False", "--weight_symmetric", "False"], "symmetric weight"),
+        (["--quant_method", "lsq", "--optimizer", "adamw"], "use --optimizer momentum"),
         (["--calibrate_only", "2"], "name the checkpoint with --pretrain_ckpt"),
         (["--calibrate_only", "2", "--resume", "auto"], "nothing to resume"),
         (["--pretrain_ckpt", "missing.ckpt"], "is not a file"),

@@ -32,15 +32,14 @@ def test_one_outlier_does_not_decide(method, grid):
         assert greatest < 15
 
 
-@pytest.mark.parametrize("method", SEARCHES)
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
 @pytest.mark.parametrize("shift", [0.0, 1.5], ids=["half is 0", "nearly all is 0"])
-def test_many_zeros_do_not_narrow_the_range(method, bits, shift):
-    """The results of a ReLU keep a range that clips no more than those without the zeros would."""
+def test_many_zeros_do_not_narrow_the_range_of_entropy(grid, shift):
+    """Of what a ReLU lets through, hardly anything is clipped; steps as small as a bin would clip up to a third."""
     values = np.random.default_rng(4).standard_normal(200_000) - shift
-    kept = values[values > 0]
-    greatest = SEARCHES[method](histogram_of(np.maximum(values, 0)), Grid(bits))[1]
-    assert (kept > greatest).mean() < 0.03
+    passed = values[values > 0]
+    greatest = ranges.entropy(histogram_of(np.maximum(values, 0)), grid)[1]
+    assert (passed > greatest).mean() < 0.005
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)

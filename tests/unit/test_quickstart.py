@@ -1,10 +1,11 @@
-"""How the digits' quick start ends."""
+"""How the quick starts of the digits end."""
 
 from __future__ import annotations
 
 import pytest
 
 import quickstart
+import quickstart_quant
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,22 @@ def test_a_number_that_is_too_low_ends_it_with_status_1(top1, agree, status, say
     output, errors = capsys.readouterr()
     assert output.endswith("table\n")
     assert errors.startswith(says) if says else not errors
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_integers_that_score_too_little_end_it_with_status_1(status, monkeypatch, capfd):
+    comparison = quickstart_quant.COMPARISON
+    assert comparison[comparison.index("--least_top1") + 1] == str(quickstart.LEAST_TOP1)
+    monkeypatch.setattr(quickstart_quant, "COMMANDS", ())
+    monkeypatch.setattr(quickstart_quant, "COMPARISON", ("-c", f"raise SystemExit({status})"))
+    monkeypatch.setattr(quickstart_quant, "FLOAT", quickstart.ROOT / "README.md")  # what is there is used again
+    monkeypatch.setattr(quickstart, "ONNX", quickstart.ROOT / "README.md")
+    monkeypatch.setattr(quickstart_quant, "size", lambda file: "2.6 MB")
+    monkeypatch.chdir(quickstart.ROOT)
+    if status:
+        with pytest.raises(SystemExit) as ended:
+            quickstart_quant.main([])
+        assert ended.value.code == 1
+        assert capfd.readouterr().err.endswith("remove quickstart and run the quick start again\n")
+    else:
+        assert quickstart_quant.main([]) == 0
