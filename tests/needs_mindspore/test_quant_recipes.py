@@ -118,9 +118,8 @@ def test_calibration_evaluation_and_export(tiny, images, float_checkpoint, tmp_p
     np.testing.assert_allclose(tables[0], tables[1], atol=0.01)
 
     flags = ("--dataset_path", images / "val", "--network", "calibrated", calibrated, "net.onnx", "--trials", "20")
-    result = command("tools/quant_comparison.py", tiny, *flags, "--least_top1", "1", cwd=tmp_path)
-    assert result.returncode == 1
-    assert re.match(r"error: calibrated: top-1 of the ONNX file is 0\.\d{4}, less than 1\n$", result.stderr)
+    result = command("tools/quant_comparison.py", tiny, *flags, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
     row = result.stdout.splitlines()[-1]
     found = r"\| calibrated \| \d\.\d{4} \| \d\.\d{4} \| [6-9] of 9 \| \d\.\d\d MB \(1\.00\) \| [0-9.]+ ms \(1\.00\)"
     assert re.match(found, row), row

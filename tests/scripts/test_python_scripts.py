@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from tests.conftest import ROOT, run_command
+from tools import quant_comparison
 
 SHIM = "src.py"
 SCRIPTS = sorted(path for folder in ("tools", "examples") for path in (ROOT / folder).glob("*.py") if path.name != SHIM)
@@ -64,6 +65,17 @@ def test_no_script_changes_the_path(folder):
     for path in (ROOT / folder).rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert "sys.path" not in text and "E402" not in text, relative(path)
+
+
+@pytest.mark.parametrize(
+    ("least", "said"),
+    [(0.0, ""), (0.9, ""), (0.96, "error: trained: top-1 of the ONNX file is 0.9000, less than 0.96\n")],
+)
+def test_a_file_that_scores_too_little_ends_the_comparison_with_status_1(least, said, capsys):
+    scores = {"float": 0.97, "trained": 0.9}
+    rows = [quant_comparison.Row(name, 1.0, top1, 10, 10, 2.6, 0.2, 0.2, 0.2) for name, top1 in scores.items()]
+    assert quant_comparison.tell_shortfalls(rows, least) == (1 if said else 0)
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize(
