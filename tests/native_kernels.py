@@ -153,7 +153,6 @@ def call_blocks(kernels: Kernels, shape: Shape) -> list[np.ndarray]:
         shapes = [last.shape, *(weight.shape for weight in weights), *vectors, filtered.shape]
         found += [y, filtered, projected, centre, spread, *moments]
         found += kernels(f"InvertedResidual{dtype}Backward{variant}", backward, shapes)
-        found += kernels(f"InvertedResidualInfer{variant}", [last, *weights, *norms, settings], [y.shape])
     return found
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
     from mindspore import Tensor, nn
 
     from src.classification.config import Config
@@ -54,3 +55,5 @@ class Classifier:
     older: dict[str, Any] = field(default_factory=dict)  # what checkpoints mean that lack a key of metadata
     may_change: tuple[str, ...] = ()  # what of that a training may begin anew, because no weight's shape depends on it
     translate: Callable[[str], str] = field(default=_same_name)  # names in checkpoints that this project did not write
+    # (parameters by name, cfg, metadata, whether it ends with the pooled features) -> the same network for onnxruntime
+    graph: Callable[[dict[str, np.ndarray], Any, dict, bool], onnx.ModelProto] | None = None

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from mindspore import Tensor, ops
 
-from src.classification import checkpoints
+from src.classification import checkpoints, inference
 from src.classification.classifier import Classifier
 from src.classification.config import Config
 from src.classification.predicting.scorer import require_classifier
 from src.classification.targets import softmax
 from src.engine.data import stream
 from src.engine.errors import UsageError, ZooError
-from src.engine.export import exporting, onnx_model
+from src.engine.export import onnx_model
 from src.engine.export.onnx_model import OnnxModel
 
 SMALLEST = 1e-9  # of a probability whose logarithm is taken
@@ -47,7 +47,7 @@ def open_teacher(model: Classifier, cfg: Config, class_to_index: dict[str, int])
         return None
     path = Path(cfg.teacher).expanduser()
     threads = stream.usable_threads(cfg.num_workers)
-    runtime = onnx_model.load(path, threads) if path.suffix == ".onnx" else _exported(model, cfg, threads)
+    runtime = onnx_model.load(path, threads) if path.suffix == ".onnx" else _of_checkpoint(model, cfg)
     classes = require_classifier(runtime, cfg)
     if (runtime.class_to_index or class_to_index) != class_to_index or classes != len(class_to_index):
         raise ZooError(
@@ -59,13 +59,14 @@ def open_teacher(model: Classifier, cfg: Config, class_to_index: dict[str, int])
     return Teacher(runtime, cfg.distill_temperature)
 
 
-def _exported(model: Classifier, cfg: Config, threads: int) -> OnnxModel:
-    """The network of a checkpoint, compared with itself in onnxruntime."""
+def _of_checkpoint(model: Classifier, cfg: Config) -> OnnxModel:
+    if model.graph is None:
+        raise UsageError(f"{cfg.teacher} is a checkpoint, and {model.name} teaches from an ONNX file; export it first")
     checkpoint = checkpoints.read(model, cfg.teacher)
     trained = {key: checkpoint.meta.get(key, model.older.get(key, own)) for key, own in model.metadata(cfg).items()}
-    net = checkpoints.network_of(model, checkpoint, dataclasses.replace(cfg, **trained))
-    example = exporting.random_input((2, 3, cfg.image_height, cfg.image_width), cfg.seed)
-    return exporting.in_onnxruntime(net, example, threads, checkpoint.meta)
+    cfg = dataclasses.replace(cfg, **trained)
+    net = checkpoints.network_of(model, checkpoint, cfg)
+    return inference.in_onnxruntime(model, net, cfg, checkpoint.meta)
 
 
 def with_soft_targets(arriving: Iterable, teacher: Teacher | None) -> Iterator[tuple[np.ndarray, ...]]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from src.classification.checkpoints import digest
 from src.classification.classifier import Transforms
 from src.classification.config import Config
 from src.classification.dataset import Loader
-from src.classification.extraction import Predict
+from src.classification.inference import Predict
 from src.classification.targets import NO_LABEL
 from src.engine.data import stream
 from src.engine.data.source import LabelledImages
@@ -72,10 +72,10 @@ def cache_key(extractor: Extractor, data: LabelledImages, transforms: Transforms
 class Extractor:
     """Gives the features of a run's data sets, from the cache where it fits.
 
-    `predict` maps images (BATCH, 3, H, W) to pooled features (BATCH, C) by the weights `backbone`.
+    `open` gives what maps images (BATCH, 3, H, W) to pooled features (BATCH, C) by the weights `backbone`.
     """
 
-    predict: Predict
+    open: Callable[[], Predict]
     backbone: dict[str, np.ndarray]
     run: Run
     network: dict = field(default_factory=dict)  # what else the features depend on, where it is not as it was always
@@ -113,9 +113,9 @@ class Extractor:
 
     def _compute(self, loader: Loader) -> tuple[np.ndarray, np.ndarray]:
         """Features and labels in the data's order; each rank computes every `rank.count`-th batch and all get all."""
-        rank, data, features, labels = self.run.rank, loader.data, [], []
+        rank, data, features, labels, predict = self.run.rank, loader.data, [], [], self.open()
         for image, label in loader.eval_batches(BATCH):
-            pooled = self.predict(image)
+            pooled = predict(image)
             everyone = np.zeros((rank.count, BATCH, pooled.shape[1] + 1), np.float32)
             everyone[rank.index, :, :-1], everyone[rank.index, :, -1] = pooled, label - NO_LABEL
             everyone = rank.total(everyone).reshape(rank.count * BATCH, -1)

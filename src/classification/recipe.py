@@ -5,14 +5,13 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from mindspore import nn
-
-from src.classification import checkpoints, conversion, distillation, evaluation, training
+from src.classification import checkpoints, conversion, distillation, evaluation, inference, training
 from src.classification.classifier import Classifier
 from src.classification.config import Config
+from src.classification.inference import Predict
 from src.classification.predicting import comparing, prediction
 from src.cpu_kernels import rewrite
-from src.engine import device, precision
+from src.engine import device, loop, precision
 from src.engine.comparison import Contender, Task
 from src.engine.config import to_yaml
 from src.engine.data.image_folder import TRAIN_FOLDERS, require_classes, scan
@@ -37,9 +36,9 @@ def train(model: Classifier, cfg: Config) -> int:
     metadata = checkpoints.metadata(model, cfg, images.class_to_index, initial)
     with open_run(run_settings(model, cfg, metadata), rank) as run:
         run.journal.line(f"{len(images)} images of {classes} classes in {images.where}; {loaded}")
-        if cfg.platform == "CPU":
-            run.journal.line(rewrite.accelerate(net, cfg.cpu_kernels, dtype=cfg.kernel_dtype))
         is_head_only = cfg.freeze_layer == "backbone"
+        if cfg.platform == "CPU" and not is_head_only:
+            run.journal.line(rewrite.accelerate(net, cfg.cpu_kernels, dtype=cfg.kernel_dtype))
         return run_training((training.head if is_head_only else training.full_network)(model, net, data, cfg, run), run)
 
 
@@ -71,17 +70,19 @@ def infer(model: Classifier, cfg: Config) -> int:
 
 
 def contender(model: Classifier, cfg: Config) -> tuple[Contender, Task]:
-    """A checkpoint or an exported file, to be compared with others."""
-    return comparing.contender(model, cfg, partial(open_checkpoint, model))
+    """A checkpoint, computed by MindSpore, or an exported file, to be compared with others."""
+    return comparing.contender(model, cfg, partial(open_checkpoint, model, by_mindspore=True))
 
 
-def open_checkpoint(model: Classifier, cfg: Config) -> tuple[Checkpoint, nn.Cell]:
-    """The checkpoint to score with and its network."""
+def open_checkpoint(model: Classifier, cfg: Config, by_mindspore: bool = False) -> tuple[Checkpoint, Predict]:
+    """The checkpoint to score with, and what does."""
     checkpoint = checkpoints.read(model, cfg.pretrain_ckpt)
     net = precision.apply(checkpoints.network_of(model, checkpoint, cfg), cfg.dtype)
+    if inference.is_by_onnxruntime(model, cfg) and not by_mindspore:
+        return checkpoint, inference.predictor(model, net, cfg)
     if cfg.platform == "CPU":
         print(rewrite.accelerate(net, cfg.cpu_kernels))
-    return checkpoint, net
+    return checkpoint, loop.predictor(net)
 
 
 def export(model: Classifier, cfg: Config) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from src.classification import distillation, extraction, imbalance, losses, targets
+from src.classification import distillation, imbalance, inference, losses, targets
 from src.classification.classifier import Classifier
 from src.classification.config import Config
 from src.classification.dataset import Loader, bad_files
@@ -90,7 +90,8 @@ def full_network(
     def evaluate(held_out: Loader, position: Position) -> Score:
         rank.share_statistics(net)
         arriving = held_out.eval_batches(cfg.batch_size)
-        metric = loop.evaluate(loop.predictor(net), arriving, Classification(data.classes), rank)
+        predict = inference.predictor(model, net, cfg)
+        metric = loop.evaluate(predict, arriving, Classification(data.classes), rank)
         net.set_train(True)
         return score(metric)
 
@@ -114,11 +115,11 @@ def full_network(
 def head(model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run) -> Training:
     """Train the classifier on features that the frozen backbone computes once, with the evaluation transform."""
     rank, say = run.rank, run.journal.line
-    total = len(data.train) + (len(data.held_out) if data.held_out is not None else 0)
     weights = {p.name: p.asnumpy() for p in net.backbone.get_parameters()}
     about = model.metadata(cfg)
     network = {key: about[key] for key in model.may_change if about[key] != model.older.get(key)}
-    extractor = Extractor(extraction.predictor(model, net, total, cfg, say), weights, run, network)
+    extract = functools.partial(inference.predictor, model, net, cfg, until_pooled=True)
+    extractor = Extractor(extract, weights, run, network)
 
     def loader_of(images: LabelledImages) -> Loader:
         return Loader(images, model.transforms, cfg, bad_files(images, cfg, say), rank.shard)

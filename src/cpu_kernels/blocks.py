@@ -17,7 +17,7 @@ VECTOR = 16  # hidden channels have to be a multiple of it
 
 
 class InvertedResidual(nn.Cell):
-    """(N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), C_out), with statistics of the batch, or in evaluation.
+    """(N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), C_out), with statistics of the batch.
 
     `stock` is the block on (N, C, H, W), its parts already replaced; `parts` is what `parts_of` finds in it. With
     `dtype` "bfloat16" hidden maps are stored, and products computed, in bfloat16; sums, statistics and what goes from
@@ -33,17 +33,11 @@ class InvertedResidual(nn.Cell):
         name = "InvertedResidualBfloat16" if dtype == "bfloat16" else "InvertedResidual"
         suffix = "Sum" if stock.has_shortcut else ""
         variant = f"S{self.middle.conv.stride}{suffix}"
-        self.train_operator = custom_operator(library, name, variant)
-        self.infer_operator = custom_operator(library, "InvertedResidualInfer", variant)
+        self.operator = custom_operator(library, name, variant)
 
     def uses_batch(self) -> bool:
         """Whether the batch's statistics normalise everywhere."""
         return self.first.uses_batch() and self.second.uses_batch() and self.third.uses_batch()
-
-    def evaluates(self) -> bool:
-        """Whether nothing is trained; the operator of evaluation has no gradient."""
-        uses_any = self.first.uses_batch() or self.second.uses_batch() or self.third.uses_batch()
-        return not self.training and not uses_any
 
     def construct(self, x: Tensor) -> Tensor:
         first, second, third = self.first, self.second, self.third
@@ -53,10 +47,8 @@ class InvertedResidual(nn.Cell):
             *(second.gamma, second.beta, second.moving_mean, second.moving_variance),
             *(third.gamma, third.beta, third.moving_mean, third.moving_variance),
         )
-        if not self.uses_batch():
-            return self.infer_operator(x, *weights, *norms, self.settings)
         # Indices instead of unpacking: graph mode warns about every output that is unpacked and not used.
-        outputs = self.train_operator(x, *weights, *norms, self.settings)
+        outputs = self.operator(x, *weights, *norms, self.settings)
         ops.assign(first.moving_mean, outputs[7])
         ops.assign(first.moving_variance, outputs[8])
         ops.assign(second.moving_mean, outputs[11])
@@ -79,8 +71,7 @@ class Chain(nn.Cell):
         is_last = False
         for block in self.blocks:
             is_large = x.size // x.shape[3 if is_last else 1] >= LEAST_PIXELS
-            wants_last = block.evaluates() or (block.uses_batch() and is_large)
-
+            wants_last = block.uses_batch() and is_large
             if wants_last and not is_last:
                 x = self.channels_last(x)
             if is_last and not wants_last:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 
 from src.classification.classifier import Classifier
-from src.mobilenetv2 import network
+from src.mobilenetv2 import network, onnx_graph
 from src.mobilenetv2.config import Config
 from src.mobilenetv2.dataset import TRANSFORMS
 from src.mobilenetv2.loss import cross_entropy
@@ -26,6 +27,11 @@ def metadata(cfg: Config) -> dict:
     return {"width_mult": cfg.width_mult, "output_stride": cfg.output_stride, "crop_pct": cfg.crop_pct}
 
 
+def graph(arrays: dict[str, np.ndarray], cfg: Config, metadata: dict, until_pooled: bool) -> onnx.ModelProto:
+    size = cfg.image_height, cfg.image_width
+    return onnx_graph.model(arrays, size, cfg.output_stride, metadata, until_pooled)
+
+
 MOBILENETV2 = Classifier(
     name="mobilenetv2",
     transforms=TRANSFORMS,
@@ -37,4 +43,5 @@ MOBILENETV2 = Classifier(
     older={"output_stride": 32, "crop_pct": 0.875},
     may_change=("output_stride", "crop_pct"),
     translate=from_model_zoo,
+    graph=graph,
 )

@@ -38,6 +38,7 @@ def metadata(cfg: Config) -> dict:
     return {**MOBILENETV2.metadata(cfg), "quantisation": grids(cfg)}
 
 
+# No graph: what evaluates has to compute with the grids, as training does.
 MOBILENETV2_QUANT = replace(
-    MOBILENETV2, name="mobilenetv2_quant", build=build, learning_rates=learning_rates, metadata=metadata
+    MOBILENETV2, name="mobilenetv2_quant", build=build, learning_rates=learning_rates, metadata=metadata, graph=None
 )

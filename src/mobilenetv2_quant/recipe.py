@@ -8,11 +8,12 @@ from dataclasses import replace
 from src.classification import checkpoints as float_checkpoints
 from src.classification import conversion, distillation, evaluation, training
 from src.classification.dataset import Loader, bad_files
+from src.classification.inference import Predict
 from src.classification.predicting import comparing, prediction
 from src.classification.recipe import run_settings
 from src.classification.training import Trained
 from src.cpu_kernels import availability
-from src.engine import device
+from src.engine import device, loop
 from src.engine.comparison import Contender, Task
 from src.engine.data.image_folder import TRAIN_FOLDERS, require_classes, scan
 from src.engine.io import checkpoint as files
@@ -23,7 +24,6 @@ from src.engine.steps.average import moving_average_of
 from src.engine.steps.step import TrainStep
 from src.engine.training import run_training
 from src.mobilenetv2.classifier import MOBILENETV2
-from src.mobilenetv2.network import MobileNetV2
 from src.mobilenetv2_quant import calibration, checkpoints, equalisation, integer_file, network
 from src.mobilenetv2_quant.classifier import MOBILENETV2_QUANT
 from src.mobilenetv2_quant.config import Config
@@ -124,11 +124,11 @@ def contender(cfg: Config) -> tuple[Contender, Task]:
     return comparing.contender(MOBILENETV2_QUANT, cfg, open_checkpoint)
 
 
-def open_checkpoint(cfg: Config) -> tuple[files.Checkpoint, MobileNetV2]:
-    """The checkpoint to score with and its network."""
+def open_checkpoint(cfg: Config) -> tuple[files.Checkpoint, Predict]:
+    """The checkpoint to score with, and what does."""
     checkpoint = checkpoints.read(cfg.pretrain_ckpt)
     tell_kernels(cfg, print)
-    return checkpoint, checkpoints.network_of(checkpoint, cfg, kernels_of(cfg))
+    return checkpoint, loop.predictor(checkpoints.network_of(checkpoint, cfg, kernels_of(cfg)))
 
 
 def export(cfg: Config) -> int:

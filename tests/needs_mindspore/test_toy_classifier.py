@@ -109,8 +109,12 @@ def test_head_only_leaves_the_backbone_as_it_is(checkout, trained, images, tmp_p
 
 
 def test_a_taught_run_resumes_and_needs_its_teacher(checkout, trained, images, tmp_path):
-    """A narrower network learns from the trained one."""
-    flags = ("--channels", "4", "--teacher", trained / "toy-best.ckpt", "--distill_alpha", "0.9", "--epoch_size", "2")
+    """A narrower network learns from the trained one, which is exported for that."""
+    best = trained / "toy-best.ckpt"
+    refused = run_command(*command(checkout, "train.py", images / "train", "--teacher", best), cwd=tmp_path)
+    assert refused.returncode == 2 and "toy teaches from an ONNX file; export it first" in refused.stderr
+    run(checkout, "export.py", images / "val", "--ckpt_file", best, "--file_name", "best", cwd=tmp_path)
+    flags = ("--channels", "4", "--teacher", "best.onnx", "--distill_alpha", "0.9", "--epoch_size", "2")
     run(checkout, "train.py", images / "train", *flags, cwd=tmp_path)
     shutil.copytree(tmp_path / "checkpoint", tmp_path / "again")
     resumed = ("--save_checkpoint_path", "again", "--resume", "again/toy-1_4.ckpt")

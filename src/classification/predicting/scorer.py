@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from mindspore import nn
 
 from src.classification import checkpoints
 from src.classification.classifier import Classifier
 from src.classification.config import Config
+from src.classification.inference import Predict
 from src.classification.targets import softmax
-from src.engine import loop
 from src.engine.data import stream
 from src.engine.errors import UsageError, ZooError
 from src.engine.export import backends
@@ -22,7 +21,7 @@ from src.engine.export.exported_model import ExportedModel
 from src.engine.io.checkpoint import Checkpoint
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
-OpenCheckpoint = Callable[[AnyConfig], tuple[Checkpoint, nn.Cell]]
+OpenCheckpoint = Callable[[AnyConfig], tuple[Checkpoint, Predict]]
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,9 @@ def open_scorer(model: Classifier, cfg: AnyConfig, open_checkpoint: OpenCheckpoi
     """What `pretrain_ckpt` holds; for a checkpoint, the device has to be set up."""
     if cfg.eval_backend != "mindspore":
         return _of_exported_file(model, cfg)
-    checkpoint, net = open_checkpoint(cfg)
+    checkpoint, predict = open_checkpoint(cfg)
     classes = checkpoints.class_count(model, checkpoint)
-    return Scorer(loop.predictor(net), classes, checkpoint.meta.get("class_to_index"), cfg.batch_size)
+    return Scorer(predict, classes, checkpoint.meta.get("class_to_index"), cfg.batch_size)
 
 
 def _of_exported_file(model: Classifier, cfg: Config) -> Scorer:

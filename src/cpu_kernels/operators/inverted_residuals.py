@@ -81,13 +81,4 @@ OPERATORS = (
     ),
     inverted_residual("InvertedResidual", "float32"),
     inverted_residual("InvertedResidualBfloat16", "bfloat16"),
-    Operator(
-        "InvertedResidualInfer",
-        "The block in evaluation: normalised by the moving statistics.",
-        inputs=BLOCK,
-        outputs=(BLOCK_RESULT,),
-        derived=STRIDED,
-        rules=BLOCK_RULES,
-        variants=BLOCK_VARIANTS,
-    ),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,6 @@ from mindspore import nn
 from src.engine import precision
 from src.engine.errors import ZooError, first_line
 from src.engine.export import onnx_model
-from src.engine.export.onnx_model import OnnxModel
 from src.engine.io import files
 
 SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx", "AIR": ".air"}
@@ -66,19 +64,6 @@ def export(
         text = json.dumps(target.metadata, indent=2, ensure_ascii=False) + "\n"
         files.write_text(path.with_name(path.name + ".json"), text)
     return path, found
-
-
-def in_onnxruntime(net: nn.Cell, example: np.ndarray, threads: int, metadata: dict) -> OnnxModel:
-    """The network opened by onnxruntime for any batch size, compared with itself on `example`; no file stays.
-
-    Raises ZooError where the two differ.
-    """
-    with tempfile.TemporaryDirectory(prefix="exported-") as folder:
-        target = Target(Path(folder) / "network", "ONNX", metadata, dynamic_batch=True)
-        path, _ = export(net, target, {"random": example})
-        runtime = onnx_model.load(path, threads)
-        runtime.predict(np.concatenate([example] * runtime.threads))  # opens all it needs of the file
-        return runtime
 
 
 def path_of(file: Path, file_format: str) -> Path:

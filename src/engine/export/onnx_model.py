@@ -7,13 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
 
 from src.engine.errors import ZooError, first_line
 from src.engine.export.exported_model import META_KEY, ExportedModel
+
+if TYPE_CHECKING:
+    import onnx
 
 MOST_AT_ONCE, PARTS_PER_THREAD = 4, 4  # images per call of the session, and calls that a thread should find
 
@@ -33,6 +36,7 @@ class OnnxModel(ExportedModel):
     """
 
     together: onnxruntime.InferenceSession
+    file: str | bytes  # where it lies, or what it holds
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Inputs of the exported shape -> first output; a fixed batch size is met by splitting and padding."""
@@ -50,7 +54,7 @@ class OnnxModel(ExportedModel):
 
     @cached_property
     def apart(self) -> onnxruntime.InferenceSession:
-        return _session(self.path, 1)
+        return _session(self.file, 1)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -59,19 +63,28 @@ class OnnxModel(ExportedModel):
 
 def load(path: Path, threads: int) -> OnnxModel:
     """Open a file. Raises ZooError where onnxruntime cannot."""
-    together = _session(path, threads)
-    first, output = together.get_inputs()[0], together.get_outputs()[0]
-    meta = json.loads(together.get_modelmeta().custom_metadata_map.get(META_KEY, "{}"))
-    return OnnxModel(path, threads, tuple(first.shape), tuple(output.shape), meta, together)
-
-
-def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return _opened(path, str(path), threads)
     except Exception as error:
         raise ZooError(
             f"{path} is no ONNX file that onnxruntime runs ({first_line(error)}); export it again"
         ) from error
+
+
+def of_graph(model: onnx.ModelProto, threads: int) -> OnnxModel:
+    """A graph that was written and is nowhere in a file, opened as one would be."""
+    return _opened(Path(model.graph.name), model.SerializeToString(), threads)
+
+
+def _opened(path: Path, file: str | bytes, threads: int) -> OnnxModel:
+    together = _session(file, threads)
+    first, output = together.get_inputs()[0], together.get_outputs()[0]
+    meta = json.loads(together.get_modelmeta().custom_metadata_map.get(META_KEY, "{}"))
+    return OnnxModel(path, threads, tuple(first.shape), tuple(output.shape), meta, together, file)
+
+
+def _session(file: str | bytes, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])

@@ -202,11 +202,11 @@ struct ForwardWeights {
   Padded taps;                      // (9, E)
   Floats bias;                      // of the expansion
 
-  // `args`: those of a forward kernel. `factors`: those of the normalisation after the projection, if it is folded in.
+  // `args`: those of a forward kernel.
   template <typename Args>
-  ForwardWeights(const Args& args, const Folded& norm, const float* factors = nullptr)
+  ForwardWeights(const Args& args, const Folded& norm)
       : expand(Transposed(args.expand, args.e, args.c, norm.scale.data())),
-        project(Transposed(args.project, args.out, args.e, factors)),
+        project(Transposed(args.project, args.out, args.e)),
         taps(Transposed(args.filter, args.e, kFilter)),
         bias(norm.shift) {}
 
