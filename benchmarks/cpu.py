@@ -107,12 +107,13 @@ def about(results: Results, notes: list[str]) -> list[str]:
 def run(args: argparse.Namespace) -> int:
     """Measure what is missing, print each table, write the document and the picture; returns the exit status."""
     results = Results(args.out / "results.jsonl", machine.facts())
-    rows, notes = rows_of(args.only, args.smoke), machine.warnings()
+    rows, notes = rows_of(args.only, args.smoke), []
     measurable, without = rows, {}
     if not processes.PYTHONS[PEERS].exists():
         notes.append("no .venv-peers here: the peers are not measured; bash scripts/benchmark.sh makes it")
         measurable = {name: without_peers(row) for name, row in rows.items()}
-    print("\n".join(f"- {line}" for line in about(results, notes)), flush=True)
+    now = [] if args.tables else machine.warnings()
+    print("\n".join(f"- {line}" for line in about(results, notes + now)), flush=True)
     for name, row in rows.items():
         if not args.tables:
             measure_row(name, measurable[name], results, args, without)

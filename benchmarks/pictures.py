@@ -28,7 +28,17 @@ DIGITS, STREETS = Path("quickstart"), Path("quickstart_segformer")
 PICTURES, METRICS = STREETS / "grid.png", "run/metrics.jsonl"
 TITLES = ("image", "truth", "prediction of SegFormer-B0")
 SCENE = 1  # of those in the grid
-CHART = ("train", "quant", "segformer", "infer-1", "int8-1", "segformer-infer")  # rows of the benchmark
+CHART = {  # rows of the benchmark, and how the chart calls them
+    "train-32-64": "training, 32 x 32",
+    "train-64-64": "training, 64 x 64",
+    "train": "training, 224 x 224",
+    "train-bf16": "in bfloat16",
+    "finetune": "a new head",
+    "eval": "evaluation",
+    "quant": "training in 8 bits",
+    "segformer": "SegFormer training",
+    "segformer-infer": "SegFormer inference",
+}
 COLOURS = 128
 
 
@@ -63,12 +73,13 @@ def draw_run(axes: Axes, metrics: Path, score: str, title: str) -> None:
 
 
 def speeds(file: Path) -> list[tuple[str, float | None, str]]:
-    """The bars of the chart; none where nothing was measured."""
+    """The bars of the chart, of the rows that were measured."""
     lines = read(file)
     if not lines:
         return []
     results = Results(file, {name: lines[0][name] for name in SAME})
-    return [bar for bar in tables.bars({name: ROWS[name] for name in CHART}, results) if bar[1]]
+    found = tables.bars({name: ROWS[name] for name in CHART}, results)
+    return [(CHART[name], ratio, text) for name, ratio, text in found if ratio]
 
 
 def draw(folder: Path, results: Path, out: Path) -> None:

@@ -181,7 +181,7 @@ def onnxruntime(job: Job, file: str) -> tuple[Contender, ...]:
 
 def evaluator(label: str, job: Job, file: str, quant: bool = False) -> Contender:
     made = ours(label, "evaluate", job, ("classes", file), file=file, quant=quant)
-    packages = ("onnxruntime",) if file.endswith(".onnx") else ("mindspore",)
+    packages = ("onnxruntime",) if file.endswith(".onnx") else ("mindspore", "onnxruntime")
     return dataclasses.replace(made, packages=packages)
 
 

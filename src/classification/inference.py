@@ -13,6 +13,7 @@ from src.engine import loop
 from src.engine.data import stream
 from src.engine.export import onnx_model
 from src.engine.export.onnx_model import OnnxModel
+from src.engine.io import checkpoint
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -29,7 +30,7 @@ class PooledBackbone(nn.Cell):
 
 
 def is_by_onnxruntime(model: Classifier, cfg: Config) -> bool:
-    """Whether `predictor` takes onnxruntime; cpu_kernels "off" asks for MindSpore's own operators throughout."""
+    """Whether `predictor` takes onnxruntime; cpu_kernels "off" leaves it to MindSpore."""
     return model.graph is not None and cfg.platform == "CPU" and cfg.cpu_kernels != "off"
 
 
@@ -46,6 +47,5 @@ def in_onnxruntime(
     """The network in onnxruntime for any batch size, with the weights that it has now; no file is written."""
     if model.graph is None:
         raise ValueError(f"{model.name} has no graph for onnxruntime")
-    arrays = {parameter.name: parameter.asnumpy() for parameter in net.get_parameters()}
-    graph = model.graph(arrays, cfg, metadata, until_pooled)
-    return onnx_model.of_graph(graph, stream.usable_threads(cfg.num_workers))
+    graph = model.graph(checkpoint.arrays_of(net.get_parameters()), cfg, metadata, until_pooled)
+    return onnx_model.of_graph(graph, len(stream.usable_cores()))

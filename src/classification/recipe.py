@@ -37,7 +37,7 @@ def train(model: Classifier, cfg: Config) -> int:
     with open_run(run_settings(model, cfg, metadata), rank) as run:
         run.journal.line(f"{len(images)} images of {classes} classes in {images.where}; {loaded}")
         is_head_only = cfg.freeze_layer == "backbone"
-        if cfg.platform == "CPU" and not is_head_only:
+        if cfg.platform == "CPU" and not (is_head_only and inference.is_by_onnxruntime(model, cfg)):
             run.journal.line(rewrite.accelerate(net, cfg.cpu_kernels, dtype=cfg.kernel_dtype))
         return run_training((training.head if is_head_only else training.full_network)(model, net, data, cfg, run), run)
 

@@ -118,7 +118,7 @@ def head(model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run) -> 
     weights = {p.name: p.asnumpy() for p in net.backbone.get_parameters()}
     about = model.metadata(cfg)
     network = {key: about[key] for key in model.may_change if about[key] != model.older.get(key)}
-    extract = functools.partial(inference.predictor, model, net, cfg, until_pooled=True)
+    extract = functools.cache(functools.partial(inference.predictor, model, net, cfg, until_pooled=True))
     extractor = Extractor(extract, weights, run, network)
 
     def loader_of(images: LabelledImages) -> Loader:

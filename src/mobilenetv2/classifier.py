@@ -27,9 +27,10 @@ def metadata(cfg: Config) -> dict:
     return {"width_mult": cfg.width_mult, "output_stride": cfg.output_stride, "crop_pct": cfg.crop_pct}
 
 
-def graph(arrays: dict[str, np.ndarray], cfg: Config, metadata: dict, until_pooled: bool) -> onnx.ModelProto:
+def graph(arrays: dict[str, np.ndarray], cfg: Config, stored: dict, until_pooled: bool) -> onnx.ModelProto:
+    """The network of `arrays` for images of the configuration's size; `stored` is its metadata."""
     size = cfg.image_height, cfg.image_width
-    return onnx_graph.model(arrays, size, cfg.output_stride, metadata, until_pooled)
+    return onnx_graph.model(arrays, size, cfg.output_stride, stored, until_pooled)
 
 
 MOBILENETV2 = Classifier(

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
+from src.engine.export.onnx_graph import IMAGE, SCORES, Graph
 from src.mobilenetv2.network import BN_EPS, INVERTED_RESIDUALS, first_strides
-from src.quantisation.onnx_graph import IMAGE, SCORES, Graph
 
 RELU6 = 6.0
 FEATURES = "features"
@@ -22,7 +22,6 @@ class Writer:
 
     def __init__(self, arrays: Mapping[str, np.ndarray]):
         self.graph, self.arrays = Graph(), arrays
-        self.limits = [self.graph.constant(name, np.float32(value)) for name, value in (("low", 0), ("high", RELU6))]
 
     def backbone(self, output_stride: int) -> str:
         """The image -> feature map (N, C, h, w)."""
@@ -50,26 +49,23 @@ class Writer:
         return self.graph.node("Add", [x, out], f"{name}.output") if shortcut and channels == last.shape[0] else out
 
     def conv_bn_relu6(self, x: str, name: str, stride: int = 1) -> str:
-        x = self.conv_bn(x, f"{name}.0", f"{name}.1", stride)
-        return self.graph.node("Clip", [x, *self.limits], f"{name}.relu6")
+        """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
+        return self.graph.clip(self.conv_bn(x, f"{name}.0", f"{name}.1", stride), 0, RELU6, f"{name}.relu6")
 
     def conv_bn(self, x: str, conv: str, norm: str, stride: int = 1) -> str:
-        """A convolution with the BN after it folded in."""
+        """A convolution, (N, C_in, H, W) -> (N, C_out, H / stride, W / stride), with the BN after it folded in."""
         weight = self.arrays[f"{conv}.weight"]
         gamma, beta, mean, variance = (
             self.arrays[f"{norm}.{part}"].astype(np.float64)
             for part in ("gamma", "beta", "moving_mean", "moving_variance")
         )
         scale = gamma / np.sqrt(variance + BN_EPS)
-        tensors = [
+        tensors = (
             self.graph.constant(f"{conv}.weight", (weight * scale[:, None, None, None]).astype(np.float32)),
             self.graph.constant(f"{conv}.bias", (beta - mean * scale).astype(np.float32)),
-        ]
+        )
         channels, inputs, kernel, _ = weight.shape
-        return self.graph.node(
-            "Conv", [x, *tensors], f"{conv}.output", kernel_shape=[kernel, kernel], strides=[stride, stride],
-            pads=[(kernel - 1) // 2] * 4, group=channels if inputs == 1 else 1,
-        )  # fmt: skip
+        return self.graph.conv(x, tensors, f"{conv}.output", kernel, stride, group=channels if inputs == 1 else 1)
 
     def pooled(self, x: str) -> str:
         """Feature map (N, C, h, w) -> (N, C)."""

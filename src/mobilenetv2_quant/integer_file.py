@@ -29,7 +29,7 @@ def run(net: MobileNetV2, simulated: MobileNetV2, checkpoint: Checkpoint, cfg: C
     writer = Writer(cfg.onnx_target)
     writer.network(net)
     batch = BATCH_NAME if cfg.dynamic_batch else shape[0]
-    model = writer.graph.model(shape, net.head.dense.weight.shape[0], batch, conversion.metadata(checkpoint, cfg))
+    model = writer.model(shape, net.head.dense.weight.shape[0], batch, conversion.metadata(checkpoint, cfg))
     file = Path(cfg.file_name).expanduser()
     path = file if file.suffix == ".onnx" else file.with_name(file.name + ".onnx")
     found = integer_file.write(

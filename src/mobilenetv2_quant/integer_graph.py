@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 from mindspore import nn
 
+from src.engine.export.onnx_graph import IMAGE, SCORES
 from src.mobilenetv2.network import InvertedResidual, MobileNetV2
 from src.mobilenetv2_quant import folding
 from src.mobilenetv2_quant.network import ACTIVATION_QUANTISERS, QuantConv, QuantDense, QuantSum
 from src.quantisation import weights
-from src.quantisation.onnx_graph import IMAGE, SCORES, Graph
+from src.quantisation.onnx_graph import Graph
 from src.quantisation.quantiser import RELU6
 
 
@@ -40,6 +42,10 @@ class Writer:
             attributes = {"axis": 1} if net.activation == "Softmax" else {}
             self.graph.node(net.activation, [x], SCORES, **attributes)
 
+    def model(self, shape: tuple[int, ...], classes: int, batch: int | str, metadata: dict) -> onnx.ModelProto:
+        """The checked model of what was written, `image` of `shape` -> `scores`; `batch` may be a symbol."""
+        return self.graph.checked("mobilenetv2_quant", [batch, *shape[1:]], (SCORES, [batch, classes]), metadata)
+
     def block(self, x: str, cell: nn.Cell) -> str:
         if isinstance(cell, QuantSum):
             out = self.block(x, cell.block)
@@ -67,10 +73,7 @@ class Writer:
         if self.graph.is_for_tensorrt and ends_by_6:  # joins convolution, ReLU and the grid behind them
             return self.quantised(self.graph.node("Relu", [x], f"{x}.relu"), quantiser, limits=(0.0, RELU6))
         self.clipped += 1
-        limits = [
-            self.graph.constant(f"{x}.{name}", np.float32(value)) for name, value in (("low", 0), ("high", RELU6))
-        ]
-        return self.quantised(self.graph.node("Clip", [x, *limits], f"{x}.relu6"), quantiser)
+        return self.quantised(self.graph.clip(x, 0, RELU6, f"{x}.relu6"), quantiser)
 
     def quantised(self, x: str, quantiser: nn.Cell, again: str = "", limits: tuple = (-np.inf, np.inf)) -> str:
         """`x` on the quantiser's grid; `again` is another name where it was there before and was only reshaped."""
@@ -79,12 +82,8 @@ class Writer:
 
     def convolution(self, x: str, layer: QuantConv) -> str:
         conv = layer.conv
-        kernel = conv.kernel_size[0]
-        weight, bias = self.weight_and_bias(x, layer, axis=0)
-        return self.graph.node(
-            "Conv", [x, weight, bias], f"{layer.name}.exact", kernel_shape=[kernel, kernel], strides=list(conv.stride),
-            pads=[(kernel - 1) // 2] * 4, group=conv.group,
-        )  # fmt: skip
+        tensors, kernel, stride = self.weight_and_bias(x, layer, axis=0), conv.kernel_size[0], conv.stride[0]
+        return self.graph.conv(x, tensors, f"{layer.name}.exact", kernel, stride, conv.group)
 
     def dense(self, x: str, layer: QuantDense, output: str) -> str:
         return self.graph.node("Gemm", [x, *self.weight_and_bias(x, layer, axis=1)], output)

@@ -17,8 +17,9 @@ import onnxruntime
 from onnx import helper
 
 from src.engine import plots
+from src.engine.export.onnx_graph import IMAGE
 from src.engine.io import files
-from src.quantisation.onnx_graph import IMAGE, UNSIGNED
+from src.quantisation.onnx_graph import UNSIGNED
 
 if TYPE_CHECKING:
     from src.quantisation.onnx_graph import Graph

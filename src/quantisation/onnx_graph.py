@@ -1,20 +1,15 @@
-"""Writing an ONNX graph node by node, with QuantizeLinear and DequantizeLinear. No MindSpore here."""
+"""An ONNX graph with QuantizeLinear and DequantizeLinear. No MindSpore here."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
-from src.engine.export import onnx_model
+from src.engine.export import onnx_graph
 from src.quantisation.config import TENSORRT
 from src.quantisation.weights import FoldedOnGrid, whole_bias
 
-OPSET = 13
-IR_VERSIONS = {13: 8, 17: 8, 20: 9}  # the newest that a program which knows the opset has to know
-IMAGE, SCORES = "image", "scores"
 # Activations are stored as uint8, q + 128: the same grid. Of int8, onnxruntime on x86 turns a tensor with one reader
 # into uint8 and not one with two, and then has no integer kernel for what reads both.
 UNSIGNED = 128
@@ -33,22 +28,13 @@ class OnGrid(NamedTuple):
     greatest: float
 
 
-class Graph:
-    """A growing graph; every method returns the name of the tensor that it adds."""
+class Graph(onnx_graph.Graph):
+    """A growing graph with grids; every method returns the name of the tensor that it adds."""
 
     def __init__(self, target: str = "onnxruntime"):
+        super().__init__()
         self.is_for_tensorrt = target == TENSORRT
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
         self.grids: dict[str, OnGrid] = {}  # by the name of the tensor after quantisation
-
-    def constant(self, name: str, array: np.ndarray | np.generic) -> str:
-        self.constants.append(numpy_helper.from_array(np.array(array, order="C"), name))
-        return name
-
-    def node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(operator, inputs, [output], name=f"{output}:{operator}", **attributes))
-        return output
 
     def on_grid(
         self,
@@ -101,24 +87,3 @@ class Graph:
             return self.constant(f"{name}.bias", folded.bias)
         scale = source.scale * folded.scale
         return self.dequantised(f"{name}.bias", whole_bias(folded.bias, scale), scale, np.zeros(len(scale)), axis=0)
-
-    def model(self, shape: tuple[int, ...], classes: int, batch: int | str, metadata: dict) -> onnx.ModelProto:
-        """The checked model of a classifier, `image` of `shape` -> `scores`; `batch` may be a symbol."""
-        return self.checked("mobilenetv2_quant", [batch, *shape[1:]], (SCORES, [batch, classes]), metadata)
-
-    def checked(
-        self, name: str, image: list[int | str], output: tuple[str, list[int | str]], metadata: dict, opset: int = OPSET
-    ) -> onnx.ModelProto:
-        """The checked model; sides of `image` and of the named `output` that are symbols stay free."""
-        graph = helper.make_graph(
-            self.nodes,
-            name,
-            [helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, image)],
-            [helper.make_tensor_value_info(output[0], TensorProto.FLOAT, output[1])],
-            self.constants,
-        )
-        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], producer_name="mobile-zoo")
-        made.ir_version = IR_VERSIONS[opset]
-        onnx_model.store_metadata(made, metadata)
-        onnx.checker.check_model(made, full_check=True)
-        return made

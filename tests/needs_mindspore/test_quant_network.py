@@ -326,7 +326,7 @@ def test_whole_numbers_give_the_scores_of_integer_kernels(arrays, values):
         calibration.start_learning(either)
     writer, x = Writer(), images(4)
     writer.network(stock)
-    model = writer.graph.model(x.shape, CLASSES, len(x), {})
+    model = writer.model(x.shape, CLASSES, len(x), {})
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     theirs = session.run(None, {"image": x})[0]
     is_exact = is_exact_here() and not {"float_layers", "activation_symmetric"} & values.keys()
@@ -348,7 +348,7 @@ class TestIntegerFile:
         """The writer, the model, the path and the differences to the network."""
         writer = Writer()
         writer.network(net)
-        model = writer.graph.model((1, 3, SIZE, SIZE), CLASSES, "batch", {"activation": "None"})
+        model = writer.model((1, 3, SIZE, SIZE), CLASSES, "batch", {"activation": "None"})
         path = tmp_path_factory.mktemp("onnx") / "net.onnx"
         return (
             writer,
@@ -401,7 +401,7 @@ class TestIntegerFile:
         for target in ("onnxruntime", "tensorrt"):
             writer, path = Writer(target), tmp_path / f"{target}.onnx"
             writer.network(quantised(arrays, cfg).set_train(False))
-            files[target] = model = writer.graph.model((1, 3, SIZE, SIZE), CLASSES, "batch", {"activation": "None"})
+            files[target] = model = writer.model((1, 3, SIZE, SIZE), CLASSES, "batch", {"activation": "None"})
             integer_file.write(model, loop.predictor(net), path, {"random": images(4)}, TOLERANCE)
         assert not tensorrt_rules.violations(files["tensorrt"])
         follows = [node.op_type for node in files["tensorrt"].graph.node]
@@ -457,7 +457,7 @@ def test_learned_steps_beyond_relu6_end_there_and_stay_integers(arrays):
     writer, x = Writer(), images(4)
     writer.network(nets[0])
     assert writer.clipped == 0
-    session = onnxruntime.InferenceSession(writer.graph.model(x.shape, CLASSES, 4, {}).SerializeToString())
+    session = onnxruntime.InferenceSession(writer.model(x.shape, CLASSES, 4, {}).SerializeToString())
     theirs, ours = session.run(None, {"image": x})[0], nets[1](Tensor(x)).asnumpy()
     assert np.abs(ours - theirs).max() < (1e-6 if is_exact_here() else 0.05) * np.ptp(ours)
 

@@ -121,7 +121,7 @@ def small_graph() -> tuple[Graph, onnx.ModelProto]:
     weight = graph.dequantised("w", np.int8([[1, 2], [3, -4]]), np.float32([0.1, 0.2]), np.zeros(2), axis=1)
     flat = graph.node("Flatten", [x], "flat")
     graph.node("MatMul", [flat, weight], "scores")
-    return graph, graph.model((1, 2, 1, 1), 2, "batch", {"activation": "None"})
+    return graph, graph.checked("small", ["batch", 2, 1, 1], ("scores", ["batch", 2]), {"activation": "None"})
 
 
 def test_graph_quantises_with_the_given_numbers():

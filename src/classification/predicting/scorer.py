@@ -31,7 +31,7 @@ class Scorer:
     `class_to_index` is None where the file does not name its classes. `batch_size` images at a time suit it.
     """
 
-    predict: Callable[[np.ndarray], np.ndarray]
+    predict: Predict
     classes: int
     class_to_index: dict[str, int] | None
     batch_size: int

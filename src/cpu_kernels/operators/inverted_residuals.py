@@ -29,8 +29,6 @@ BLOCK = (
     *NORMS,
     scalars("settings", "eps momentum", "as of BatchNormTrain"),
 )
-BLOCK_RESULT = Argument("y", "n out_h out_w out", "the result")
-BLOCK_RULES = ("e % 16 == 0", "shortcut == 0 or c == out")
 BLOCK_VARIANTS = {
     "S1": {"stride": 1, "shortcut": 0},
     "S1Sum": {"stride": 1, "shortcut": 1},
@@ -45,7 +43,7 @@ def inverted_residual(name: str, dtype: str) -> Operator:
         "MobileNetV2's block in training: 1x1 expansion, 3x3 filter per channel, 1x1 projection, each normalised.",
         inputs=BLOCK,
         outputs=(
-            BLOCK_RESULT,
+            Argument("y", "n out_h out_w out", "the result"),
             Argument("filtered", "n out_h out_w e", "what the filters give, before its normalisation", dtype),
             Argument("projected", "n out_h out_w out", "what the projection gives, before its normalisation"),
             Argument("centre", "c", "mean of the input"),
@@ -53,7 +51,7 @@ def inverted_residual(name: str, dtype: str) -> Operator:
             *BLOCK_STATISTICS,
         ),
         derived=STRIDED,
-        rules=BLOCK_RULES,
+        rules=("e % 16 == 0", "shortcut == 0 or c == out"),
         variants=BLOCK_VARIANTS,
         gradient=Gradient(
             reads="x expand filter project gamma1 beta1 gamma2 beta2 gamma3 centre spread mean1 inverse_std1 mean2 "

@@ -85,7 +85,11 @@ class Device:
         "data parallel, one process per card", False, aliases=("distribute",), read_by=("train", "eval")
     )
     seed: int = option("fixes initial weights, data order, augmentation and dropout", 1, low=0, high=2**31 - 1)
-    cpu_kernels: str = option("compiled kernels on CPU", "auto", choices=("auto", "on", "off"))
+    cpu_kernels: str = option(
+        "compiled kernels on CPU; off leaves everything to MindSpore's own operators",
+        "auto",
+        choices=("auto", "on", "off"),
+    )
     amp_dtype: str = option(
         "what amp_level O2 computes in; float16 needs a loss scale, bfloat16 has float32's range and fewer digits",
         "float16",

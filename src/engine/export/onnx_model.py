@@ -1,10 +1,10 @@
-"""An exported ONNX file run by onnxruntime. No MindSpore here."""
+"""An ONNX file, or a graph in memory, run by onnxruntime. No MindSpore here."""
 
 from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,14 +29,14 @@ def store_metadata(model: Any, metadata: dict) -> None:
 
 @dataclass(frozen=True)
 class OnnxModel(ExportedModel):
-    """An open file.
+    """An open file, or a graph in memory.
 
     `together` computes one image on all threads, `apart` one image per thread. Many images go faster apart: threads
     need not wait for each other in every layer, and what a layer leaves for the next stays in the cache.
     """
 
-    together: onnxruntime.InferenceSession
-    file: str | bytes  # where it lies, or what it holds
+    file: str | bytes = field(repr=False)  # where it lies, or what it holds
+    apart: onnxruntime.InferenceSession = field(repr=False)
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Inputs of the exported shape -> first output; a fixed batch size is met by splitting and padding."""
@@ -44,8 +44,7 @@ class OnnxModel(ExportedModel):
         starts = range(0, len(inputs), size)
         if len(starts) < 2 or self.threads < 2:
             return np.concatenate([self._part(self.together, inputs[start : start + size]) for start in starts])
-        apart = self.apart  # opened here, once, not by every thread
-        parts = self._pool.map(lambda start: self._part(apart, inputs[start : start + size]), starts)
+        parts = self._pool.map(lambda start: self._part(self.apart, inputs[start : start + size]), starts)
         return np.concatenate(list(parts))
 
     def _part(self, session: onnxruntime.InferenceSession, part: np.ndarray) -> np.ndarray:
@@ -53,8 +52,8 @@ class OnnxModel(ExportedModel):
         return self.part(lambda inputs: session.run(None, {name: inputs})[0], part)
 
     @cached_property
-    def apart(self) -> onnxruntime.InferenceSession:
-        return _session(self.file, 1)
+    def together(self) -> onnxruntime.InferenceSession:
+        return self.apart if self.threads == 1 else _session(self.file, self.threads)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -63,12 +62,7 @@ class OnnxModel(ExportedModel):
 
 def load(path: Path, threads: int) -> OnnxModel:
     """Open a file. Raises ZooError where onnxruntime cannot."""
-    try:
-        return _opened(path, str(path), threads)
-    except Exception as error:
-        raise ZooError(
-            f"{path} is no ONNX file that onnxruntime runs ({first_line(error)}); export it again"
-        ) from error
+    return _opened(path, str(path), threads)
 
 
 def of_graph(model: onnx.ModelProto, threads: int) -> OnnxModel:
@@ -77,14 +71,20 @@ def of_graph(model: onnx.ModelProto, threads: int) -> OnnxModel:
 
 
 def _opened(path: Path, file: str | bytes, threads: int) -> OnnxModel:
-    together = _session(file, threads)
-    first, output = together.get_inputs()[0], together.get_outputs()[0]
-    meta = json.loads(together.get_modelmeta().custom_metadata_map.get(META_KEY, "{}"))
-    return OnnxModel(path, threads, tuple(first.shape), tuple(output.shape), meta, together, file)
+    apart = _session(file, 1)
+    first, output = apart.get_inputs()[0], apart.get_outputs()[0]
+    meta = json.loads(apart.get_modelmeta().custom_metadata_map.get(META_KEY, "{}"))
+    return OnnxModel(path, threads, tuple(first.shape), tuple(output.shape), meta, file, apart)
 
 
 def _session(file: str | bytes, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        reason = first_line(error)
+        if isinstance(file, str):
+            raise ZooError(f"{file} is no ONNX file that onnxruntime runs ({reason}); export it again") from error
+        raise ZooError(f"onnxruntime cannot run the network ({reason}); give --cpu_kernels off") from error

@@ -108,7 +108,7 @@ def noise_of_layers(cfg: Any) -> list[layer_report.Row]:
     writer = Writer()
     writer.network(net)
     shape = (1, 3, cfg.image_height, cfg.image_width)
-    model = writer.graph.model(shape, checkpoints.class_count(MOBILENETV2_QUANT, checkpoint), 1, {})
+    model = writer.model(shape, checkpoints.class_count(MOBILENETV2_QUANT, checkpoint), 1, {})
     data = scan(cfg.dataset_path, EVAL_FOLDERS)
     pictures = example_batch(data, min(REPORT_IMAGES, len(data)), MOBILENETV2_QUANT.transforms, cfg)
     return layer_report.measure(model, writer, pictures)

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 
+from src.engine.export.onnx_graph import IMAGE
 from src.quantisation import onnx_graph, weights
 from src.quantisation.grid import Grid
-from src.quantisation.onnx_graph import IMAGE
 from src.quantisation.weights import FoldedOnGrid
 from src.segformer.network import BLOCK_EPS, BN_EPS, INNER_EPS, PATCHES, bilinear_weights
 from src.segformer.variants import HEADS, REDUCTIONS, VARIANTS
