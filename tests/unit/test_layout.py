@@ -25,7 +25,8 @@ src.cpu_kernels.operators src.engine.config src.engine.config.flags src.engine.c
 src.engine.config.paths src.engine.config.shared src.engine.config.values src.engine.config.yaml_files
 src.engine.data.archive src.engine.data.archive_index src.engine.data.augment src.engine.data.image_folder
 src.engine.data.images src.engine.data.source src.engine.data.stream src.engine.data.tree src.engine.environment
-src.engine.errors src.engine.export.onnx_graph src.engine.export.onnx_model src.engine.export.result_files src.engine.io.files
+src.engine.errors src.engine.export.onnx_graph src.engine.export.onnx_model src.engine.export.result_files
+src.engine.io.files
 src.engine.io.journal src.engine.io.torch_file src.engine.job_keys src.engine.metrics src.engine.plots
 src.engine.report src.engine.steps.profiling src.inspection.data.classification src.inspection.data.duplicates
 src.inspection.data.findings src.inspection.data.pictures src.inspection.data.segmentation src.inspection.data.survey
