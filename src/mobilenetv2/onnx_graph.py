@@ -65,7 +65,9 @@ class Writer:
             self.graph.constant(f"{conv}.bias", (beta - mean * scale).astype(np.float32)),
         )
         channels, inputs, kernel, _ = weight.shape
-        return self.graph.conv(x, tensors, f"{conv}.output", kernel, stride, group=channels if inputs == 1 else 1)
+        return self.graph.convolution(
+            x, tensors, f"{conv}.output", kernel, stride, group=channels if inputs == 1 else 1
+        )
 
     def pooled(self, x: str) -> str:
         """Feature map (N, C, h, w) -> (N, C)."""

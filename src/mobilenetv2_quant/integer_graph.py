@@ -83,7 +83,7 @@ class Writer:
     def convolution(self, x: str, layer: QuantConv) -> str:
         conv = layer.conv
         tensors, kernel, stride = self.weight_and_bias(x, layer, axis=0), conv.kernel_size[0], conv.stride[0]
-        return self.graph.conv(x, tensors, f"{layer.name}.exact", kernel, stride, conv.group)
+        return self.graph.convolution(x, tensors, f"{layer.name}.exact", kernel, stride, conv.group)
 
     def dense(self, x: str, layer: QuantDense, output: str) -> str:
         return self.graph.node("Gemm", [x, *self.weight_and_bias(x, layer, axis=1)], output)

@@ -30,7 +30,9 @@ class Graph:
         self.nodes.append(helper.make_node(operator, inputs, [output], name=f"{output}:{operator}", **attributes))
         return output
 
-    def conv(self, x: str, weight_and_bias: tuple[str, str], output: str, kernel: int, stride: int, group: int) -> str:
+    def convolution(
+        self, x: str, weight_and_bias: tuple[str, str], output: str, kernel: int, stride: int, group: int
+    ) -> str:
         """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride), rounded up; `kernel` is odd."""
         return self.node(
             "Conv", [x, *weight_and_bias], output, kernel_shape=[kernel, kernel], strides=[stride, stride],
