@@ -58,7 +58,7 @@ def test_the_chart_is_there_once_something_was_measured(quick_starts):
         speed = 8.0 if contender.environment == rows.OURS else 4.0
         versions = dict.fromkeys(contender.packages, "1.0")
         stored.add(contender.key, 1, {"answer": {"images_per_s": speed, "versions": versions}})
-    assert [(name, ratio) for name, ratio, _ in pictures.speeds(stored.file)] == [("train", 2.0)]
+    assert [(name, ratio) for name, ratio, _ in pictures.speeds(stored.file)] == [("training, 224 x 224", 2.0)]
     status, with_chart = drawn(quick_starts, "--results", str(stored.file))
     assert status == 0 and with_chart.shape == without.shape and (with_chart != without).any()
 
