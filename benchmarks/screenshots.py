@@ -1,6 +1,6 @@
-"""The pictures of docs/ that show what programs write, from what the quick starts left.
+"""The pictures of docs/ that show what programs write, from what the quick start of the digits left.
 
-bash scripts/quickstart.sh; bash scripts/quickstart.sh segformer       (what they are drawn from)
+bash scripts/quickstart.sh                                             (what they are drawn from)
 python -m benchmarks.screenshots [--out docs/images] [--folder .]
 
 Reports are pages: they are opened in Chromium, which has to be installed.
@@ -20,6 +20,7 @@ from src.engine.config import Parser
 from src.engine.errors import UsageError, ZooError, reports_errors
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 WIDTH = 860
 COLOURS = 64
 LIMIT = 300  # seconds that a program may take
@@ -45,10 +46,9 @@ def photograph(page: Path, out: Path, height: int) -> None:
         )
     with tempfile.TemporaryDirectory(prefix="browser-") as folder:
         shot = Path(folder) / "shot.png"
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
         run(
-            browser, *flags, f"--user-data-dir={folder}/profile", f"--window-size={WIDTH},{height}",
-            f"--screenshot={shot}", page.resolve().as_uri(),
+            browser, *FLAGS, "--hide-scrollbars", f"--user-data-dir={folder}/profile",
+            f"--window-size={WIDTH},{height}", f"--screenshot={shot}", page.resolve().as_uri(),
         )  # fmt: skip
         Image.open(shot).convert("RGB").quantize(COLOURS).save(out, optimize=True)
 

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr", "--v=0")
+from benchmarks.screenshots import BROWSERS, FLAGS
+
+LOGGING = ("--enable-logging=stderr", "--v=0")
 LIMIT = 120  # seconds
 RESULT = re.compile(r'<pre id="found-by-test">(.*?)</pre>', re.S)
 
@@ -27,9 +28,9 @@ class Opened(NamedTuple):
 
 def browser() -> str:
     """The browser of this machine; skips the test where there is none."""
-    found = next((path for path in map(shutil.which, NAMES) if path), None)
+    found = next((path for path in map(shutil.which, BROWSERS) if path), None)
     if found is None:
-        pytest.skip(f"this machine has no {NAMES[0]}; on Debian: apt-get install {NAMES[0]}")
+        pytest.skip(f"this machine has no {BROWSERS[0]}; on Debian: apt-get install {BROWSERS[0]}")
     return found
 
 
@@ -43,7 +44,14 @@ def open_page(page: Path, script: str, profile: Path) -> Opened:
     copy = profile / "page.html"
     profile.mkdir(parents=True, exist_ok=True)
     copy.write_text(page.read_text(encoding="utf-8").replace("</body>", f"{told}</body>"), encoding="utf-8")
-    command = [browser(), *FLAGS, f"--user-data-dir={profile / 'profile'}", "--dump-dom", copy.resolve().as_uri()]
+    command = [
+        browser(),
+        *FLAGS,
+        *LOGGING,
+        f"--user-data-dir={profile / 'profile'}",
+        "--dump-dom",
+        copy.resolve().as_uri(),
+    ]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert ended.returncode == 0, ended.stderr
     found = RESULT.search(ended.stdout)

@@ -79,21 +79,29 @@ def first_strides(output_stride: int) -> list[int]:
     return strides
 
 
+def blocks(output_stride: int) -> list[tuple[int, int, int, bool]]:
+    """Expansion, output channels at width 1.0, stride, and whether a shortcut is wanted, of every inverted residual."""
+    found = []
+    for (expansion, channels, repeats, paper_stride), first_stride in zip(
+        INVERTED_RESIDUALS, first_strides(output_stride)[1:]
+    ):
+        # The same blocks have a shortcut at every output stride.
+        found.append((expansion, channels, first_stride, paper_stride == 1))
+        found += [(expansion, channels, 1, True)] * (repeats - 1)
+    return found
+
+
 class Backbone(nn.Cell):
     """Image (N, 3, H, W) -> feature map (N, out_channels, H / output_stride, W / output_stride)."""
 
     def __init__(self, width_mult: float = 1.0, output_stride: int = 32):
         super().__init__()
-        stem_stride, *strides = first_strides(output_stride)
         channels = scaled_channels(STEM_CHANNELS, width_mult)
-        layers = [ConvBNReLU6(3, channels, kernel=3, stride=stem_stride)]
-        for (expansion, base_channels, repeats, paper_stride), first_stride in zip(INVERTED_RESIDUALS, strides):
+        layers = [ConvBNReLU6(3, channels, kernel=3, stride=first_strides(output_stride)[0])]
+        for expansion, base_channels, stride, shortcut in blocks(output_stride):
             out_channels = scaled_channels(base_channels, width_mult)
-            for repeat in range(repeats):
-                stride = first_stride if repeat == 0 else 1
-                shortcut = repeat > 0 or paper_stride == 1  # the same blocks have one at every output stride
-                layers.append(InvertedResidual(channels, out_channels, stride, expansion, shortcut))
-                channels = out_channels
+            layers.append(InvertedResidual(channels, out_channels, stride, expansion, shortcut))
+            channels = out_channels
         self.out_channels = scaled_channels(LAST_CHANNELS, max(1.0, width_mult))
         layers.append(ConvBNReLU6(channels, self.out_channels, kernel=1))
         self.features = nn.SequentialCell(layers)

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from src.engine.export.onnx_graph import IMAGE, SCORES, Graph
-from src.mobilenetv2.network import BN_EPS, INVERTED_RESIDUALS, first_strides
+from src.mobilenetv2.network import BN_EPS, blocks, first_strides
 
 RELU6 = 6.0
 FEATURES = "features"
@@ -25,15 +25,11 @@ class Writer:
 
     def backbone(self, output_stride: int) -> str:
         """The image -> feature map (N, C, h, w)."""
-        stem_stride, *strides = first_strides(output_stride)
-        x = self.conv_bn_relu6(IMAGE, "backbone.features.0", stem_stride)
-        index = 1
-        for (_, _, repeats, paper_stride), first_stride in zip(INVERTED_RESIDUALS, strides):
-            for repeat in range(repeats):
-                shortcut = repeat > 0 or paper_stride == 1
-                x = self.block(x, f"backbone.features.{index}", 1 if repeat else first_stride, shortcut)
-                index += 1
-        return self.conv_bn_relu6(x, f"backbone.features.{index}")
+        table = blocks(output_stride)
+        x = self.conv_bn_relu6(IMAGE, "backbone.features.0", first_strides(output_stride)[0])
+        for index, (_, _, stride, shortcut) in enumerate(table, start=1):
+            x = self.block(x, f"backbone.features.{index}", stride, shortcut)
+        return self.conv_bn_relu6(x, f"backbone.features.{len(table) + 1}")
 
     def block(self, x: str, name: str, stride: int, shortcut: bool) -> str:
         """An inverted residual: (N, C_in, H, W) -> (N, C_out, H / stride, W / stride)."""
