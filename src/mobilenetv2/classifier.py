@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import onnx
 
 from src.classification.classifier import Classifier
 from src.mobilenetv2 import network, onnx_graph
@@ -12,6 +13,9 @@ from src.mobilenetv2.dataset import TRANSFORMS
 from src.mobilenetv2.loss import cross_entropy
 from src.mobilenetv2.lr_generator import Rates, get_lr
 from src.mobilenetv2.names import from_model_zoo
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def build(classes: int, cfg: Config, activation: str = "None") -> network.MobileNetV2:

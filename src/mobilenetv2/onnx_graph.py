@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import mindspore  # noqa: F401 (before onnx: the other way round protobuf ends the process)
 import numpy as np
 import onnx
 

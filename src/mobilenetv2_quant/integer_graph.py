@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import onnx
 from mindspore import nn
 
 from src.engine.export.onnx_graph import IMAGE, SCORES
@@ -13,6 +14,9 @@ from src.mobilenetv2_quant.network import ACTIVATION_QUANTISERS, QuantConv, Quan
 from src.quantisation import weights
 from src.quantisation.onnx_graph import Graph
 from src.quantisation.quantiser import RELU6
+
+if TYPE_CHECKING:
+    import onnx
 
 
 class Writer:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +123,20 @@ def test_an_evaluation_gives_its_threads_back():
 )
 def test_who_evaluates(model, changes, expected):
     assert inference.is_by_onnxruntime(model, config(**changes)) is expected
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "src.mobilenetv2.classifier",
+        "src.mobilenetv2.onnx_graph",
+        "src.mobilenetv2_quant.integer_graph",
+        "src.segformer.export.onnx_graph",
+    ],
+)
+def test_a_module_that_knows_mindspore_and_onnx_can_be_the_first_that_is_imported(module):
+    ended = subprocess.run([sys.executable, "-c", f"import {module}"], cwd=ROOT, capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_the_graph_has_every_weight_and_no_normalisation_left():

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import mindspore  # noqa: F401 (before onnx: the other way round protobuf ends the process)
 import numpy as np
 import onnx
 
