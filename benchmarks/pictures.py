@@ -37,6 +37,7 @@ CHART = {  # rows of the benchmark, and how the chart calls them
     "eval": "evaluation",
     "quant": "training in 8 bits",
     "segformer": "SegFormer training",
+    "segformer-b2": "SegFormer-B2 training",
     "segformer-infer": "SegFormer inference",
 }
 COLOURS = 128

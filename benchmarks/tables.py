@@ -77,15 +77,18 @@ def document(rows: dict[str, Row], results: Results, about: list[str]) -> str:
 
 
 def bars(rows: dict[str, Row], results: Results) -> list[tuple[str, float | None, str]]:
-    """For the picture: the row, the ratio of the best contender of ours to the best peer, and a sentence about it."""
+    """For the picture: the row, the ratio of our first contender that ran to the best peer, and a sentence about it."""
     found = []
     for name, row in rows.items():
         entries = summary(row, results)
         best = next((entry["label"] for entry in entries if entry["is_best_peer"]), None)
-        first = next(entry for entry in entries if not entry["peer"])
-        if best is not None:
-            reason = first["reason"].split(":")[0]
-            found.append((name, first["ratio"], reason or f"{first['ratio']:.2f} x {best}"))
+        ours = [entry for entry in entries if not entry["peer"]]
+        ran = next((entry for entry in ours if entry["ratio"] is not None), None)
+        if best is not None and ran is None:
+            found.append((name, None, ours[0]["reason"].split(":")[0]))
+        elif best is not None:
+            other = "" if ran is ours[0] else f" ({ran['label']})"
+            found.append((name, ran["ratio"], f"{ran['ratio']:.2f} x {best}{other}"))
     return found
 
 

@@ -120,8 +120,18 @@ def test_the_picture_shows_ours_next_to_the_best_peer(tmp_path):
     results = stored(tmp_path, (OURS_ROW, [8.0]), (EAGER, [4.0]), (COMPILED, [16.0]))
     lacking = dataclasses.replace(OURS_ROW, job=Job(bfloat16=True))
     results.add(lacking.key, 1, {"not_built": "bfloat16"})
-    rows = {"train": ROW, "alone": Row("Alone", SPEED, (OURS_ROW,)), "bf16": Row("", SPEED, (lacking, EAGER))}
-    assert tables.bars(rows, results) == [("train", 0.5, "0.50 x torch.compile"), ("bf16", None, "not built")]
+    wide = dataclasses.replace(OURS_ROW, label="ours, float32")
+    rows = {
+        "train": ROW,
+        "alone": Row("Alone", SPEED, (OURS_ROW,)),
+        "bf16": Row("", SPEED, (lacking, EAGER)),
+        "either": Row("", SPEED, (lacking, wide, EAGER)),
+    }
+    assert tables.bars(rows, results) == [
+        ("train", 0.5, "0.50 x torch.compile"),
+        ("bf16", None, "not built"),
+        ("either", 2.0, "2.00 x PyTorch eager (ours, float32)"),
+    ]
     assert tables.picture(tmp_path / "cpu.png", {name: ROW for name in ROWS}, results, "Test CPU")
     assert 5_000 < (tmp_path / "cpu.png").stat().st_size < 150_000
 
