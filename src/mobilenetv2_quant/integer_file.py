@@ -26,7 +26,7 @@ def run(net: MobileNetV2, simulated: MobileNetV2, checkpoint: Checkpoint, cfg: C
     """
     simulated.set_train(False)
     shape = (cfg.batch_size_export, 3, cfg.image_height, cfg.image_width)
-    writer = Writer(cfg.onnx_target)
+    writer = Writer(cfg.onnx_target, cfg.weight_bits)
     writer.network(net)
     batch = BATCH_NAME if cfg.dynamic_batch else shape[0]
     model = writer.model(shape, net.head.dense.weight.shape[0], batch, conversion.metadata(checkpoint, cfg))
@@ -37,7 +37,7 @@ def run(net: MobileNetV2, simulated: MobileNetV2, checkpoint: Checkpoint, cfg: C
     )
     exporting.tell(path, found)
     if cfg.weight_bits < 8:
-        print(f"weights of {cfg.weight_bits} bits are stored as int8, which is what integer kernels read")
+        print(f"weights of {cfg.weight_bits} bits are stored as {'INT4' if writer.graph.stores_int4 else 'int8'}")
     if writer.coarser:
         print(f"{writer.coarser} channels have coarser weights than trained, so that their biases fit into 32 bits")
     if writer.clipped:

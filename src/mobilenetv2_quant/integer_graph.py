@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from mindspore import nn
 
-from src.engine.export.onnx_graph import IMAGE, SCORES
+from src.engine.export.onnx_graph import IMAGE, OPSET, SCORES
 from src.mobilenetv2.network import InvertedResidual, MobileNetV2
 from src.mobilenetv2_quant import folding
 from src.mobilenetv2_quant.network import ACTIVATION_QUANTISERS, QuantConv, QuantDense, QuantSum
 from src.quantisation import weights
-from src.quantisation.onnx_graph import Graph
+from src.quantisation.onnx_graph import INT4_OPSET, Graph
 from src.quantisation.quantiser import RELU6
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Writer:
     """Writes cells into `graph` in the order of computation; `folded` collects the layers with integer weights."""
 
-    def __init__(self, target: str = "onnxruntime"):
-        self.graph = Graph(target)
+    def __init__(self, target: str = "onnxruntime", weight_bits: int = 8):
+        self.graph = Graph(target, weight_bits)
         self.folded: list[weights.FoldedOnGrid] = []
         self.coarser = 0  # channels whose weights were made coarser so that their bias fits
         self.clipped = 0  # ReLU6 that the grid after it does not do, so that no integer kernel runs the layer
@@ -48,7 +48,9 @@ class Writer:
 
     def model(self, shape: tuple[int, ...], classes: int, batch: int | str, metadata: dict) -> onnx.ModelProto:
         """The checked model of what was written, `image` of `shape` -> `scores`; `batch` may be a symbol."""
-        return self.graph.checked("mobilenetv2_quant", [batch, *shape[1:]], (SCORES, [batch, classes]), metadata)
+        image, output = [batch, *shape[1:]], (SCORES, [batch, classes])
+        opset = INT4_OPSET if self.graph.stores_int4 else OPSET
+        return self.graph.checked("mobilenetv2_quant", image, output, metadata, opset)
 
     def block(self, x: str, cell: nn.Cell) -> str:
         if isinstance(cell, QuantSum):

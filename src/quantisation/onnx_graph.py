@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper
 
 from src.engine.export import onnx_graph
 from src.quantisation.config import TENSORRT
@@ -13,6 +15,9 @@ from src.quantisation.weights import FoldedOnGrid, whole_bias
 # Activations are stored as uint8, q + 128: the same grid. Of int8, onnxruntime on x86 turns a tensor with one reader
 # into uint8 and not one with two, and then has no integer kernel for what reads both.
 UNSIGNED = 128
+INT4_OPSET = 21
+# https://github.com/microsoft/onnxruntime/pull/24973 lets it read the type; Python 3.9 gets an older one.
+READS_INT4 = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) >= (1, 23)
 
 
 class OnGrid(NamedTuple):
@@ -31,9 +36,10 @@ class OnGrid(NamedTuple):
 class Graph(onnx_graph.Graph):
     """A growing graph with grids; every method returns the name of the tensor that it adds."""
 
-    def __init__(self, target: str = "onnxruntime"):
+    def __init__(self, target: str = "onnxruntime", weight_bits: int = 8):
         super().__init__()
         self.is_for_tensorrt = target == TENSORRT
+        self.stores_int4 = weight_bits <= 4 and READS_INT4 and not self.is_for_tensorrt
         self.grids: dict[str, OnGrid] = {}  # by the name of the tensor after quantisation
 
     def on_grid(
@@ -76,7 +82,19 @@ class Graph(onnx_graph.Graph):
             self.constant(f"{name}.zero_point", (zero_point if per_channel else zero_point[0]).astype(whole.dtype)),
         ]
         attributes = {"axis": axis} if per_channel else {}
-        return self.node("DequantizeLinear", [self.constant(f"{name}.whole", whole), *parameters], name, **attributes)
+        packs = self.stores_int4 and whole.dtype == np.int8
+        stored = self.in_four_bits(f"{name}.whole", whole) if packs else self.constant(f"{name}.whole", whole)
+        return self.node("DequantizeLinear", [stored, *parameters], name, **attributes)
+
+    def in_four_bits(self, name: str, whole: np.ndarray) -> str:
+        """Numbers of -8..7, two to a byte. Runtimes cast them to int8 once, when they load the file.
+
+        As int8 they meet the integer kernels, of which there are none for INT4.
+        """
+        pairs = np.append(whole.reshape(-1), np.zeros(whole.size % 2, np.int8)).reshape(-1, 2).view(np.uint8) & 15
+        packed = (pairs[:, 0] | pairs[:, 1] << 4).astype(np.uint8).tobytes()
+        self.constants.append(helper.make_tensor(f"{name}.int4", TensorProto.INT4, whole.shape, packed, raw=True))
+        return self.node("Cast", [f"{name}.int4"], name, to=TensorProto.INT8)
 
     def bias(self, name: str, folded: FoldedOnGrid, source: OnGrid | None) -> str:
         """A layer's bias: int32 on the scale of the sums of products, float where there is none or TensorRT reads it.

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.needs_mindspore
 ms = pytest.importorskip("mindspore")
 
 from mindspore import Tensor  # noqa: E402
-from onnx import numpy_helper  # noqa: E402
+from onnx import TensorProto, numpy_helper  # noqa: E402
 
 from src.classification import checkpoints as float_checkpoints  # noqa: E402
 from src.cpu_kernels import availability, rewrite  # noqa: E402
@@ -315,7 +315,7 @@ def is_exact_here() -> bool:
     [
         {"float_layers": "first, last, backbone.features.2.conv.1"},
         {"quant_method": "lsq"},
-        {"weight_per_channel": False, "weight_symmetric": False, "weight_bits": 6},
+        {"weight_per_channel": False, "weight_symmetric": False, "weight_bits": 4},
         {"activation_symmetric": True, "weight_narrow_range": False},
         {"output_stride": 8},
     ],
@@ -324,9 +324,11 @@ def test_whole_numbers_give_the_scores_of_integer_kernels(arrays, values):
     net, stock = (quantised(arrays, configuration(**values), kernels) for kernels in ("auto", "off"))
     for either in (net, stock):
         calibration.start_learning(either)
-    writer, x = Writer(), images(4)
+    writer, x = Writer(weight_bits=values.get("weight_bits", 8)), images(4)
     writer.network(stock)
     model = writer.model(x.shape, CLASSES, len(x), {})
+    types = {constant.data_type for constant in model.graph.initializer}
+    assert (TensorProto.INT4 in types) == writer.graph.stores_int4
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     theirs = session.run(None, {"image": x})[0]
     is_exact = is_exact_here() and not {"float_layers", "activation_symmetric"} & values.keys()

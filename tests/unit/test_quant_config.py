@@ -7,14 +7,18 @@ import csv
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from src import zoo
 from src.engine import config
 from src.engine.errors import UsageError
+from src.engine.export.onnx_graph import OPSET
 from src.mobilenetv2.lr_generator import Rates, get_lr
 from src.mobilenetv2_quant.config import Config
-from src.quantisation import layer_report
-from src.quantisation.onnx_graph import Graph
+from src.quantisation import layer_report, onnx_graph
+from src.quantisation.onnx_graph import INT4_OPSET, Graph
 from src.quantisation.phases import Phase, Phases
 from tests.conftest import ROOT
 
@@ -115,23 +119,44 @@ def test_one_phase_unless_asked():
     assert entered == [Phase(True, False)]
 
 
-def small_graph() -> tuple[Graph, onnx.ModelProto]:
-    graph = Graph()
+def small_graph(weight_bits: int = 8) -> tuple[Graph, onnx.ModelProto]:
+    graph = Graph(weight_bits=weight_bits)
     x = graph.on_grid("image", "image_grid", np.float32([0.5]), np.float32([-3]))
     weight = graph.dequantised("w", np.int8([[1, 2], [3, -4]]), np.float32([0.1, 0.2]), np.zeros(2), axis=1)
     flat = graph.node("Flatten", [x], "flat")
     graph.node("MatMul", [flat, weight], "scores")
-    return graph, graph.checked("small", ["batch", 2, 1, 1], ("scores", ["batch", 2]), {"activation": "None"})
+    opset = INT4_OPSET if graph.stores_int4 else OPSET
+    return graph, graph.checked("small", ["batch", 2, 1, 1], ("scores", ["batch", 2]), {"activation": "None"}, opset)
 
 
-def test_graph_quantises_with_the_given_numbers():
-    graph, model = small_graph()
+@pytest.mark.parametrize("weight_bits", [8, 4, 3])
+def test_graph_quantises_with_the_given_numbers(weight_bits):
+    if weight_bits < 8 and not onnx_graph.READS_INT4:
+        pytest.skip("this onnxruntime reads no INT4")
+    graph, model = small_graph(weight_bits)
     session = layer_report.with_outputs(model, [])  # without optimisations
     image = np.float32([[1.3, -70.0], [100.0, 0.24]]).reshape(2, 2, 1, 1)
     on_grid = (np.clip(np.rint(image / np.float32(0.5)) - 3, -128, 127) + 3) * 0.5
     expected = on_grid.reshape(2, 2) @ (np.array([[1, 2], [3, -4]]) * [0.1, 0.2])
     np.testing.assert_allclose(session.run(None, {"image": image})[0], expected, rtol=1e-6)
-    assert model.opset_import[0].version >= 13
+    types = [constant.data_type for constant in model.graph.initializer]
+    assert (onnx.TensorProto.INT4 in types) == (weight_bits < 8)
+
+
+def test_four_bits_are_for_runtimes_that_read_them(monkeypatch):
+    assert not Graph("tensorrt", 4).stores_int4
+    assert not Graph(weight_bits=5).stores_int4
+    monkeypatch.setattr(onnx_graph, "READS_INT4", False)
+    assert not Graph(weight_bits=4).stores_int4
+
+
+@given(st.lists(st.integers(-8, 7), min_size=1, max_size=9), st.sampled_from([(-1,), (1, -1)]))
+def test_two_numbers_of_four_bits_share_a_byte(values, shape):
+    graph, whole = Graph(), np.int8(values).reshape(shape)
+    graph.in_four_bits("w", whole)
+    packed = graph.constants[0]
+    assert len(packed.raw_data) == (len(values) + 1) // 2
+    np.testing.assert_array_equal(numpy_helper.to_array(packed).astype(np.int8), whole)
 
 
 def test_report_has_a_row_per_tensor_and_a_picture(tmp_path):

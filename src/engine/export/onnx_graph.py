@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from src.engine.export import onnx_model
 
 OPSET = 13
-IR_VERSIONS = {13: 8, 17: 8, 20: 9}  # the newest that a program which knows the opset has to know
+IR_VERSIONS = {13: 8, 17: 8, 20: 9, 21: 10}  # the newest that a program which knows the opset has to know
 IMAGE, SCORES = "image", "scores"
 
 
