@@ -25,6 +25,7 @@ from src.engine.errors import ZooError, first_line, reports_errors
 
 ROOT = Path(__file__).resolve().parent.parent
 AIPP = ROOT / "src" / "mobilenetv2" / "aipp_yuv.cfg"
+NORMALISATION = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}  # the application's and AIPP's
 FRAMEWORKS = {".air": 1, ".onnx": 5}  # atc's numbers
 LOG = "atc.log"
 META_KEY = "zoo_meta"  # as src.engine.export.exported_model has it, which needs numpy
@@ -78,22 +79,39 @@ def input_shape(model: Path, batch: int) -> str:
     return f"{value.name}:{','.join(map(str, dims))}"
 
 
-def application_options(model: Path, used: Path) -> list[str]:
+def application_options(model: Path, used: Path, options: argparse.Namespace) -> list[str]:
     """What the files say of the network's images that is not the application's default.
 
-    `used` is what was found for `model`, which the user named: the JSON text beside either of them, or the ONNX file.
+    `used` is what was found for `model`, which the user named. Raises ZooError where mode DVPP would normalise images
+    in another way than the network was trained with.
     """
+    about = said_of(model, used)
+    if about is None:
+        say(f"nothing beside {used} names its crop_pct; unless that is 0.875, give -- --resize_ratio 1/crop_pct")
+        return []
+    crop_pct = about.get("crop_pct")
+    found = [f"--resize_ratio={1 / crop_pct}"] if crop_pct else []
+    own = {key: about[key] for key in NORMALISATION if about.get(key, NORMALISATION[key]) != NORMALISATION[key]}
+    if own and options.mode == "DVPP" and used.suffix != ".om" and options.aipp == AIPP:
+        said = ", ".join(f"{key} {values}" for key, values in own.items())
+        raise ZooError(
+            f"{used} was trained with {said}, and {AIPP.name} normalises with ImageNet's; use mode CPU, or give the "
+            ".om file that tools/make_om.py --mode DVPP --aipp FILE makes with a FILE that holds these"
+        )
+    if options.mode == "CPU":
+        found += [f"--{key}={','.join(map(str, values))}" for key, values in own.items()]
+    return found
+
+
+def said_of(model: Path, used: Path) -> dict | None:
+    """The JSON text beside either file, or that in the ONNX file."""
     for file in dict.fromkeys((used, model)):
         about = file.with_name(file.name + ".json")
         if about.is_file():
-            crop_pct = json.loads(about.read_text(encoding="utf-8")).get("crop_pct")
-        elif file.suffix == ".onnx":
-            crop_pct = json.loads(metadata(file).get(META_KEY, "{}")).get("crop_pct")
-        else:
-            continue
-        return [f"--resize_ratio={1 / crop_pct}"] if crop_pct else []
-    say(f"nothing beside {used} names its crop_pct; unless that is 0.875, give -- --resize_ratio 1/crop_pct")
-    return []
+            return json.loads(about.read_text(encoding="utf-8"))
+        if file.suffix == ".onnx":
+            return json.loads(metadata(file).get(META_KEY, "{}"))
+    return None
 
 
 def metadata(model: Path) -> dict[str, str]:
@@ -161,7 +179,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("om"), metavar="DIR", help="where converted models are kept")
     options = parser.parse_args()
     model = resolve(options.model, options.mode)
-    for_application = application_options(options.model, model)
+    for_application = application_options(options.model, model, options)
     print(model if model.suffix == ".om" else convert(model, options))
     for option in for_application:
         print(option)

@@ -291,10 +291,22 @@ class Config(
                 f"lr_end is {self.lr_end} and lr_max {self.lr_max}; the cosine falls, so give --lr_end at most lr_max"
             )
 
+    @property
+    def first_weights(self) -> str:
+        """pretrain_ckpt; empty where that file is gone and `resume auto` goes on from checkpoints of the run anyway.
+
+        A run that starts anew moves numbered checkpoints out of its folder, the one it starts from among them.
+        """
+        if self.resume != "auto" or self.freeze_layer == "backbone" or Path(self.pretrain_ckpt).expanduser().is_file():
+            return self.pretrain_ckpt
+        goes_on = any(Path(self.save_checkpoint_path).expanduser().glob("*-*_*.ckpt"))
+        return "" if goes_on else self.pretrain_ckpt
+
     def _check_start(self) -> None:
         """What is trained, and from which weights."""
         if self.pretrain_ckpt:
-            require_file("pretrain_ckpt", self.pretrain_ckpt)
+            if self.first_weights:
+                require_file("pretrain_ckpt", self.pretrain_ckpt)
             if self._requires_freeze_layer() and not self.freeze_layer:
                 raise UsageError(
                     "pretrain_ckpt is given without freeze_layer; "

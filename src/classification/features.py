@@ -24,7 +24,6 @@ from src.engine.data.source import LabelledImages
 from src.engine.io import files
 from src.engine.io.run import Run
 
-FOLDER = "features"
 BATCH = 32  # images per inference step
 
 
@@ -84,7 +83,7 @@ class Extractor:
         """Features of every readable file. Ranks share the work, the first one writes."""
         run, data = self.run, loader.data
         say, rank = run.journal.line, run.rank
-        path = run.folder / FOLDER / f"{cache_key(self, data, loader.transforms, loader.cfg)}.npz"
+        path = run.folder / files.FEATURES / f"{cache_key(self, data, loader.transforms, loader.cfg)}.npz"
         stored = self._read(path, loader.bad)
         found = rank.total(np.array([stored is not None]))[0]
         if stored is not None and found == rank.count:

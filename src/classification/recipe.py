@@ -28,13 +28,14 @@ def train(model: Classifier, cfg: Config) -> int:
     training.require_trainable(images, cfg, rank)
     held_out = training.validation_data(images, cfg) if cfg.run_eval else None
     data = training.Data(images, held_out, distillation.open_teacher(model, cfg, images.class_to_index))
-    initial = checkpoints.read(model, cfg.pretrain_ckpt) if cfg.pretrain_ckpt else None
+    initial = checkpoints.read(model, cfg.first_weights) if cfg.first_weights else None
     net = precision.apply(model.build(classes, cfg, "None"), cfg.dtype)
     loaded = "weights start anew"
     if initial is not None:
         loaded = checkpoints.load(model, net, initial, images.class_to_index, cfg)
     metadata = checkpoints.metadata(model, cfg, images.class_to_index, initial)
     with open_run(run_settings(model, cfg, metadata), rank) as run:
+        training.require_start(cfg, run)
         run.journal.line(f"{len(images)} images of {classes} classes in {images.where}; {loaded}")
         is_head_only = cfg.freeze_layer == "backbone"
         if cfg.platform == "CPU" and not (is_head_only and inference.is_by_onnxruntime(model, cfg)):

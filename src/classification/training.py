@@ -23,7 +23,7 @@ from src.engine.data.image_folder import EVAL_FOLDERS, TRAIN_FOLDERS, find_held_
 from src.engine.data.source import LabelledImages
 from src.engine.data.stream import BadFiles
 from src.engine.data.tree import open_tree
-from src.engine.errors import UsageError
+from src.engine.errors import UsageError, ZooError
 from src.engine.io.run import Run
 from src.engine.loop import Position, Schedule, Score, Training
 from src.engine.metrics import Classification
@@ -126,6 +126,7 @@ def head(model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run) -> 
 
     loader = loader_of(data.train)
     features = extractor.of(loader)
+    require_step(len(features), f"{cfg.dataset_path} holds {len(features)} readable images", cfg, rank)
     class_weights = imbalance.class_weights(cfg.class_weights, features.label, features.class_to_index)
     held_out = loader_of(data.held_out) if data.held_out is not None else None
     held_out_features = extractor.of(held_out) if held_out else None
@@ -152,6 +153,15 @@ def head(model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run) -> 
         functools.partial(evaluate, held_out_features) if held_out_features is not None else None,
         closing=lambda: summaries(loader.bad, held_out.bad if held_out else None),
     )  # fmt: skip
+
+
+def require_start(cfg: Config, run: Run) -> None:
+    """Raise ZooError where neither the weights to start from nor a checkpoint to go on from are there."""
+    if run.resumed is None and cfg.pretrain_ckpt and not cfg.first_weights:
+        raise ZooError(
+            f"pretrain_ckpt {cfg.pretrain_ckpt} is not a file, and no checkpoint in {run.folder} can be gone on from; "
+            "name the weights to start from with --pretrain_ckpt FILE"
+        )
 
 
 def loss_of(model: Classifier, cfg: Config) -> Callable[[Tensor, Tensor], Tensor]:
@@ -201,16 +211,18 @@ def indexes(cfg: Config) -> IndexFolder:
 
 
 def require_trainable(images: LabelledImages, cfg: Config, rank: Rank) -> None:
-    """There has to be a full step, because the incomplete last one is left out; and class_weights have to fit."""
-    samples, per_rank = len(images), cfg.images_per_step
+    """There have to be images for a step, and for class_weights."""
+    require_step(len(images), f"{cfg.dataset_path} holds {len(images)} images", cfg, rank)
+    imbalance.class_weights(cfg.class_weights, images.labels, images.class_to_index)
+
+
+def require_step(samples: int, held: str, cfg: Config, rank: Rank) -> None:
+    """There has to be a full step, because the incomplete last one is left out; `held` begins the sentence."""
+    per_rank = cfg.images_per_step
     if samples < per_rank * rank.count:
         fits = samples // (rank.count * cfg.accumulate)
         remedy = f"--batch_size {fits} or less" if fits else f"at least {rank.count * cfg.accumulate} images"
-        raise UsageError(
-            f"{cfg.dataset_path} holds {samples} images, fewer than one batch of {per_rank} x {rank.count}; "
-            f"give {remedy}"
-        )
-    imbalance.class_weights(cfg.class_weights, images.labels, images.class_to_index)
+        raise UsageError(f"{held}, fewer than one batch of {per_rank} x {rank.count}; give {remedy}")
 
 
 def schedule(model: Classifier, samples: int, cfg: Config, rank: Rank) -> Schedule:

@@ -50,7 +50,11 @@ class Schedule:
     log_interval: int = 0
     log_last: bool = True  # whether the last step of an epoch has a line in any case
     save_epochs: int = 1
-    save_steps: int = 0
+    save_steps: int = 0  # of all epochs together
+
+    def saves_after(self, steps: int) -> bool:
+        """Whether `save_steps` asks for a checkpoint after so many steps of the whole run."""
+        return self.save_steps > 0 and steps % self.save_steps == 0
 
 
 class Score(NamedTuple):
@@ -145,7 +149,8 @@ def train(
             if epoch_text:
                 journal.line(epoch_text)
             asked = rank.agree_on(stop.number)
-            if asked or position.epoch % schedule.save_epochs == 0 or position.epoch == schedule.epochs:
+            due = position.epoch % schedule.save_epochs == 0 or position.epoch == schedule.epochs
+            if asked or due or schedule.saves_after(position.epoch * schedule.steps_per_epoch):
                 save(position)
             if asked and position.epoch < schedule.epochs:
                 rank.wait()  # a launcher may kill the others as soon as one has ended
@@ -230,7 +235,7 @@ class _Epoch:
             for index in self.journal.bar(range(first, total), first, total, f"epoch {epoch + 1}/{schedule.epochs}"):
                 inputs = pace.next(arriving)
                 started.append(self._stepped(epoch, index, float(schedule.lr[epoch * total + index]), inputs))
-                saves = schedule.save_steps and (index + 1) % schedule.save_steps == 0
+                saves = schedule.saves_after(epoch * total + index + 1)
                 unread = 0 if saves or index + 1 == total else self.training.in_flight - 1
                 position, asked = self._read(started, unread, position, pace)
                 if (saves or asked) and position.step < total:

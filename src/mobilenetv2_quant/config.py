@@ -121,10 +121,14 @@ class Config(config.Config, Quantisation, quantisation.Export):
         self._check_quantisation()
         super()._check_infer()
 
+    @property
+    def fits_integers(self) -> bool:
+        """ONNX has the activations' grid."""
+        return self.activation_bits == EXPORTABLE_BITS and not self.activation_narrow_range
+
     def writes_integers(self) -> bool:
         """An export holds the network of integers: as ONNX, or as ONNX beside MINDIR."""
-        fits = self.activation_bits == EXPORTABLE_BITS and not self.activation_narrow_range
-        return fits and self.file_format != "AIR"
+        return self.fits_integers and self.file_format != "AIR"
 
     def _check_export(self) -> None:
         self._check_quantisation()

@@ -41,12 +41,13 @@ def train(cfg: Config) -> int:
     held_out = training.validation_data(images, cfg) if cfg.run_eval and not cfg.calibrate_only else None
     teacher = None if cfg.calibrate_only else distillation.open_teacher(MOBILENETV2, cfg, images.class_to_index)
     data = training.Data(images, held_out, teacher)
-    initial = checkpoints.read_any(cfg.pretrain_ckpt) if cfg.pretrain_ckpt else None
+    initial = checkpoints.read_any(cfg.first_weights) if cfg.first_weights else None
     net = network.build(classes, cfg, kernels_of(cfg))
     loaded = checkpoints.load(net, initial, images.class_to_index, cfg) if initial else "weights start anew"
     metadata = float_checkpoints.metadata(MOBILENETV2_QUANT, cfg, images.class_to_index)
     with open_run(run_settings(MOBILENETV2_QUANT, cfg, metadata, (CALIBRATED,)), rank) as run:
         say = run.journal.line
+        training.require_start(cfg, run)
         say(f"{len(images)} images of {classes} classes in {images.where}; {loaded}")
         tell_kernels(cfg, say)
         if run.resumed is None and checkpoints.has_ranges(initial, cfg):
@@ -85,7 +86,7 @@ def train_step(trained: Trained, cfg: Config, run: Run) -> TrainStep:
 
     def enter(phase: Phase, done: int) -> None:
         network.set_phase(net, *phase)
-        if done and done in (cfg.quant_delay, cfg.quant_freeze_ranges):
+        if done and done in (cfg.quant_delay, cfg.freeze_bn, cfg.quant_freeze_ranges):
             run.rank.share_statistics(net)  # what is trained or stays from here on has to be alike on all ranks
         if 0 < done == cfg.quant_delay:
             calibration.start_learning(net)  # from what the steps before have observed

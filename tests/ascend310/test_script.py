@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import re
@@ -13,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
+from src.engine.errors import ZooError
 from src.engine.export.exported_model import META_KEY
 from tests.ascend310.conftest import lacking, locked, run_program
 from tests.ascend310.test_app import scores_of
@@ -108,13 +110,26 @@ def test_the_file_says_how_images_are_cut(zoo, run_script, tmp_path):
     onnx.save(model, tmp_path / "whole.onnx")
     done = run_script(tmp_path / "whole.onnx", data, "None", "CPU")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert make_om.application_options(tmp_path / "net.air", tmp_path / "net.air") == []
+    air, on_cpu = tmp_path / "net.air", argparse.Namespace(mode="CPU", aipp=make_om.AIPP)
+    assert make_om.application_options(air, air, on_cpu) == []
     (tmp_path / "net.air.json").write_text(about)
-    assert make_om.application_options(tmp_path / "net.air", tmp_path / "net.air") == ["--resize_ratio=1.0"]
+    assert make_om.application_options(air, air, on_cpu) == ["--resize_ratio=1.0"]
     file = next(data.iterdir())
     found = scores(tmp_path / "result_Files")[f"{file.stem}_0.bin"]
     whole, middle = (scores_of(zoo / "net.onnx", file, crop_pct=share)[0].ravel() for share in (1.0, 0.875))
     assert np.abs(found - whole).max() <= 1e-3 < np.abs(found - middle).max()
+
+
+def test_the_file_says_how_images_are_normalised(tmp_path):
+    air = tmp_path / "net.air"
+    (tmp_path / "net.air.json").write_text(json.dumps({"mean": [127.5] * 3, "std": [58.395, 57.12, 57.375]}))
+    asked = argparse.Namespace(mode="CPU", aipp=make_om.AIPP)
+    assert make_om.application_options(air, air, asked) == ["--mean=127.5,127.5,127.5"]
+    asked.mode = "DVPP"
+    with pytest.raises(ZooError, match=r"was trained with mean \[127.5, 127.5, 127.5\], and aipp_yuv.cfg normalises"):
+        make_om.application_options(air, air, asked)
+    asked.aipp = tmp_path / "own.cfg"
+    assert make_om.application_options(air, air, asked) == []
 
 
 def test_conversion_is_kept_and_an_om_is_used_as_it_is(zoo, run_script, tmp_path):

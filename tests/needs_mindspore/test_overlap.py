@@ -176,6 +176,15 @@ def test_what_is_written_does_not_depend_on_when_losses_are_read(first):
     assert len(written[0][2]) == len(written[0][3]) == EPOCHS * STEPS - first.epoch * STEPS - first.step
 
 
+@pytest.mark.parametrize("save_steps", [STEPS - 1, STEPS, STEPS + 1])
+def test_saves_count_the_steps_of_all_epochs(save_steps):
+    saved, training = [], Card().training(1, save_steps=save_steps)
+    training = dataclasses.replace(training, schedule=dataclasses.replace(training.schedule, save_epochs=100))
+    loop.train(training, Position(), Notes(), saved.append)
+    wanted = [*range(save_steps, EPOCHS * STEPS, save_steps), EPOCHS * STEPS]
+    assert [position.epoch * STEPS + position.step for position in saved] == wanted
+
+
 def test_everything_is_read_before_it_is_saved_or_scored():
     notes, seen = Notes(), []
 
@@ -187,7 +196,7 @@ def test_everything_is_read_before_it_is_saved_or_scored():
     card = Card()
     training = dataclasses.replace(card.training(in_flight=3, save_steps=2), evaluate=look)
     loop.train(training, Position(), notes, look)
-    assert seen == [2, 4, 5, 5, 7, 9, 10, 10]
+    assert seen == [2, 4, 5, 5, 6, 8, 10, 10]
 
 
 @pytest.mark.parametrize(("in_flight", "more"), [(1, 0), (2, 1), (3, 2)])
@@ -199,9 +208,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_most_so_many_steps_later(in_
 
     card, saved, notes = Diverges(), [], Notes()
     with pytest.raises(ZooError, match="the loss is nan at epoch 2, step 2, learning rate 0.4; the last checkpoint"):
-        loop.train(card.training(in_flight, save_steps=4), Position(), notes, saved.append)
+        loop.train(card.training(in_flight, save_steps=3), Position(), notes, saved.append)
     assert sum(event.is_set() for event in card.begun) == 7 + more
-    assert [(position.epoch, position.step) for position in saved] == [(0, 4), (1, 0)]
+    assert [(position.epoch, position.step) for position in saved] == [(0, 3), (1, 0), (1, 1)]
     assert len(notes.losses()) == 6
 
 

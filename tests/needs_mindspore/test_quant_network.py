@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -25,7 +26,7 @@ from src.engine.io import checkpoint  # noqa: E402
 from src.engine.steps import step  # noqa: E402
 from src.mobilenetv2 import network as float_network  # noqa: E402
 from src.mobilenetv2.loss import cross_entropy  # noqa: E402
-from src.mobilenetv2_quant import calibration, checkpoints, equalisation, folding, network  # noqa: E402
+from src.mobilenetv2_quant import calibration, checkpoints, equalisation, folding, network, recipe  # noqa: E402
 from src.mobilenetv2_quant.classifier import MOBILENETV2_QUANT  # noqa: E402
 from src.mobilenetv2_quant.config import Config  # noqa: E402
 from src.mobilenetv2_quant.integer_file import TOLERANCE  # noqa: E402
@@ -546,3 +547,23 @@ def test_checkpoints_load_by_name_and_wrong_ones_are_refused(weights, tmp_path, 
     assert "note: it was trained with output_stride 32 and goes on with 8" in capsys.readouterr().out
     with pytest.raises(ZooError, match="was made with weight_bits 8; give --weight_bits 8"):
         checkpoints.network_of(checkpoints.read(tmp_path / "quant.ckpt"), configuration(weight_bits=4))
+
+
+@pytest.mark.parametrize(("key", "value"), [("quant_delay", 2), ("freeze_bn", 3), ("quant_freeze_ranges", 1)])
+def test_what_stays_from_a_step_on_is_alike_on_all_ranks(monkeypatch, key, value):
+    shared, done = [], []
+    monkeypatch.setattr(recipe.training, "optimizer_of", lambda net, cfg: None)
+    monkeypatch.setattr(recipe.training, "step_options", lambda *given: None)
+    monkeypatch.setattr(recipe.training, "watched", lambda one_step, cfg, run: one_step)
+    monkeypatch.setattr(recipe.network, "set_phase", lambda net, *phase: None)
+    monkeypatch.setattr(recipe.calibration, "start_learning", lambda net: None)
+    made = step.TrainStep(lambda lr: done.append(lr), [])
+    monkeypatch.setattr(recipe.step, "make_step", lambda *given: made)
+    rank = SimpleNamespace(share_statistics=lambda net: shared.append(len(done)))
+    run = SimpleNamespace(rank=rank, journal=SimpleNamespace(line=lambda text: None))
+    trained = SimpleNamespace(cell=SimpleNamespace(set_train=lambda mode: None), loss=None, weights=[])
+    one_step = recipe.train_step(trained, configuration(**{key: value}), run)
+    one_step.begin(0)
+    for _ in range(5):
+        one_step.run(0.1)
+    assert shared == [value] and len(done) == 5

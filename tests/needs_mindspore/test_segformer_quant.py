@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,13 @@ from src.segformer import checkpoints, network  # noqa: E402
 from src.segformer.export import onnx_graph  # noqa: E402
 from src.segformer.export.onnx_graph import Graph  # noqa: E402
 from src.segformer.loss import cross_entropy  # noqa: E402
+from src.segformer.predicting import pictures  # noqa: E402
+from src.segformer.quantised import integer_file as segformer_file  # noqa: E402
 from src.segformer.quantised import network as quantised  # noqa: E402
 from src.segformer.quantised.integer_file import TOLERANCE, grids_of  # noqa: E402
 from src.segformer.variants import VARIANTS, Variant  # noqa: E402
 from tests import tensorrt_rules  # noqa: E402
-from tests.conftest import ROOT, run_command, write_settings  # noqa: E402
+from tests.conftest import ROOT, run_command, write_images, write_settings  # noqa: E402
 from tests.segmentation_data import write_generic  # noqa: E402
 
 CLASSES, IGNORED = 4, 255
@@ -337,3 +340,15 @@ def configuration(place: Path):
 
 def run(place: Path, command: str, *flags: object):
     return run_command(ROOT / f"{command}.py", "--config_path", place / "tiny.yaml", *map(str, flags), cwd=place)
+
+
+def test_pictures_of_an_archive_that_cannot_be_read_are_left_out(tmp_path):
+    write_images(tmp_path / "photos", 3, classes=("street",))
+    first = min((tmp_path / "photos" / "street").iterdir())
+    first.write_bytes(first.read_bytes()[:40])
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as packed:
+        for file in sorted((tmp_path / "photos").rglob("*.jpg")):
+            packed.write(file, file.relative_to(tmp_path / "photos"))
+    inputs = pictures.list_inputs(str(tmp_path / "photos.zip"), str(tmp_path / "out"))
+    assert len(inputs) == 3
+    assert [len(segformer_file.readable(inputs, count)) for count in (1, 2, 3)] == [1, 2, 2]

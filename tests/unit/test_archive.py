@@ -407,3 +407,14 @@ class TestPackData:
         assert (found.returncode, found.stderr.count("\n")) == (1, 1)
         assert "gone.jpg" in found.stderr
         assert list(tmp_path.glob("*.tar")) == []
+
+
+def test_what_lies_beside_a_link_is_found(tmp_path):
+    """data/train may lead to another disk; data/val lies beside the link."""
+    write_images(tmp_path / "disk" / "pictures", 2, classes=("cat", "dog"))
+    write_images(tmp_path / "data" / "val", 1, classes=("cat", "dog"))
+    (tmp_path / "data" / "train").symlink_to(tmp_path / "disk" / "pictures")
+    train = open_tree(str(tmp_path / "data" / "train"))
+    assert train.parent.where == tmp_path / "data"
+    assert train.parent.has_folder("val")
+    assert Folder(tmp_path / "data" / "train" / "..").parent.where == tmp_path

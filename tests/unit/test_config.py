@@ -148,6 +148,21 @@ def test_pretrained_without_freeze_layer_names_both_choices(tmp_path):
         configure(tmp_path, "--pretrain_ckpt", str(tmp_path / "x.ckpt"))
 
 
+def test_a_run_goes_on_without_the_weights_it_started_from(tmp_path):
+    gone, run = str(tmp_path / "gone.ckpt"), tmp_path / "run"
+    run.mkdir()
+    flags = ("--pretrain_ckpt", gone, "--resume", "auto", "--save_checkpoint_path", str(run), "--freeze_layer")
+    (run / "mobilenetv2-best.ckpt").touch()  # nothing to go on from
+    with pytest.raises(UsageError, match="gone.ckpt is not a file"):
+        configure(tmp_path, *flags, "none")
+    (run / "mobilenetv2-1_4.ckpt").touch()
+    assert configure(tmp_path, *flags, "none").first_weights == ""
+    with pytest.raises(UsageError, match="gone.ckpt is not a file"):
+        configure(tmp_path, *flags, "backbone")  # the head's checkpoints hold no backbone
+    Path(gone).touch()
+    assert configure(tmp_path, *flags, "none").first_weights == gone
+
+
 def test_yaml_errors_name_the_file(tmp_path):
     for text, words in [
         ("lr_maks: 1", "did you mean 'lr_max'"),

@@ -116,6 +116,17 @@ def test_a_run_folder_that_is_taken(tmp_path):
         assert folder == tmp_path / "run"
 
 
+def test_only_what_a_killed_run_left_is_cleared(tmp_path):
+    """infer.py may be writing its table into a sub-folder right now."""
+    left = [f"{place}.writing-x" for place in ("", "features/", "archives/")]
+    others = ["pictures/.writing-y", "previous/1/.writing-z"]
+    for name in left + others:
+        (tmp_path / name).mkdir(parents=True)
+    with files.owned_folder(tmp_path):
+        assert not [name for name in left if (tmp_path / name).exists()]
+        assert all((tmp_path / name).is_dir() for name in others)
+
+
 def test_a_run_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     sentence = r"cannot write to .*file/run: Not a directory; choose another"

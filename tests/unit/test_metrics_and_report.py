@@ -1,8 +1,10 @@
 """Numbers and lines that users read."""
 
 import numpy as np
+import pytest
 
 from src.engine import report
+from src.engine.io import journal
 from src.engine.metrics import Classification
 from src.engine.report import StepReport
 
@@ -53,3 +55,13 @@ def test_nothing_seen_is_zero_not_nan():
     metric = Classification(2)
     metric.update(np.zeros((3, 2)), np.array([-1, -1, -1]))
     assert (metric.samples, metric.top1, metric.top5) == (0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(("text", "kept"), [("", ""), ('{"a": 1}\n{"b', '{"a": 1}\n'), ("{", ""), ("{}\n", "{}\n")])
+def test_a_line_that_a_full_disk_cut_is_taken_off(tmp_path, text, kept):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(text)
+    journal.end_with_a_line(path)
+    assert path.read_text() == kept
+    journal.end_with_a_line(tmp_path / "none.jsonl")
+    assert not (tmp_path / "none.jsonl").exists()

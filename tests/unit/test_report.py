@@ -90,6 +90,9 @@ class TestRunFolder:
         for name in ("mobilenetv2-9_4.ckpt", "mobilenetv2-10_4.ckpt"):
             (run / name).touch()
         assert found.checkpoint().name == "mobilenetv2-10_4.ckpt"
+        (run / "mobilenetv2_quant-11_4.ckpt").touch()  # of another model, which used the same folder
+        (run / "mobilenetv2_quant-best.ckpt").touch()
+        assert found.checkpoint().name == "mobilenetv2-10_4.ckpt"
         (run / "mobilenetv2-best.ckpt").touch()
         assert found.checkpoint().name == "mobilenetv2-best.ckpt"
 

@@ -23,7 +23,6 @@ from src.engine.data.source import Indices, rows_to_read
 from src.engine.errors import ZooError, first_line
 from src.engine.io import files
 
-ARCHIVE_INDEXES = "archives"  # in a run folder
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a member of a .zip: mark, then the lengths of its name and extra field
 LOCAL_MARK = b"PK\x03\x04"
 EXTRA = 64  # bytes read for the extra field, which is mostly shorter; a longer one costs a second read
@@ -41,7 +40,7 @@ class IndexFolder:
 def index_folder(run_folder: str, resume: str) -> IndexFolder:
     """That of a run; one without a checkpoint does not go on, whatever `resume` says."""
     folder = Path(run_folder).expanduser()
-    return IndexFolder(folder / ARCHIVE_INDEXES, bool(resume) and any(folder.glob("*.ckpt")))
+    return IndexFolder(folder / files.ARCHIVE_INDEXES, bool(resume) and any(folder.glob("*.ckpt")))
 
 
 class Archive:

@@ -64,7 +64,8 @@ class Folder:
 
     @property
     def parent(self) -> Folder:
-        return Folder(self.where.resolve().parent)
+        where = self.where.absolute()  # what lies beside a link, not beside what it leads to
+        return Folder((where.resolve() if ".." in where.parts else where).parent)
 
     def folders(self) -> list[str]:
         return sorted(entry.name for entry in self.where.iterdir() if entry.is_dir() and entry.name[0] != ".")

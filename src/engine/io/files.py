@@ -15,6 +15,7 @@ from src.engine.errors import ZooError, first_line
 
 FILE_MODE = 0o644
 UNFINISHED = ".writing-"  # prefix of the temporary folders that replace_file works in
+FEATURES, ARCHIVE_INDEXES = "features", "archives"  # sub-folders of a run in which it writes files
 PREVIOUS = "previous"  # sub-folder that keeps the files of earlier runs
 
 
@@ -113,8 +114,10 @@ def owned_folder(path: Path) -> Iterator[Path]:
             raise ZooError(
                 f"cannot write to {path}: {error.strerror}; choose another --save_checkpoint_path"
             ) from error
-        for left in path.rglob(f"{UNFINISHED}*"):  # by a run that was killed; nobody else writes here now
-            shutil.rmtree(left, ignore_errors=True)
+        # By a run that was killed; nobody else writes here now. Other sub-folders may belong to programs that run.
+        for place in (path, *(path / name for name in (FEATURES, ARCHIVE_INDEXES))):
+            for left in place.glob(f"{UNFINISHED}*"):
+                shutil.rmtree(left, ignore_errors=True)
         yield path
 
 

@@ -42,6 +42,14 @@ class Events:
         self._file.close()
 
 
+def end_with_a_line(path: Path) -> None:
+    """Take off what a full disk or a power cut left of the last line, which programs could not read."""
+    if path.is_file():
+        with path.open("r+b") as file:
+            text = file.read()
+            file.truncate(text.rfind(b"\n") + 1)
+
+
 class Journal:
     """Writes to `folder`; with folder None (ranks other than the first) it only prints its lines."""
 
@@ -52,6 +60,7 @@ class Journal:
     def __enter__(self) -> Journal:
         if self._folder:
             self._log = (self._folder / LOG).open("a", encoding="utf-8", buffering=1)
+            end_with_a_line(self._folder / METRICS)
             self._metrics = (self._folder / METRICS).open("a", encoding="utf-8", buffering=1)
             self._events = Events(self._folder / EVENTS)
         return self

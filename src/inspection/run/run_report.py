@@ -108,7 +108,7 @@ def pictures(runs: Sequence[Run], data_path: str) -> Iterator[Raw]:
         found = predicting.segment(cfg) if module is masks else predicting.classify(cfg)
         per_class.append(dict(zip(found.names, module.score_of_classes(found))))
         told += module.sections(found, title)
-        if run.model == predicting.QUANT:
+        if run.model == predicting.QUANT and cfg.fits_integers:
             told.append(layers(predicting.noise_of_layers(cfg), title))
     if len(runs) > 1:
         yield side_by_side(runs, per_class, "IoU" if runs[0].model == predicting.SEGMENTATION else "recall")
