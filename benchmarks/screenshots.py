@@ -1,9 +1,10 @@
-"""The pictures of docs/ that show what programs write, from what the quick start of the digits left.
+"""The pictures of docs/ that show what programs write, from what two quick starts left.
 
-bash scripts/quickstart.sh                                             (what they are drawn from)
-python -m benchmarks.screenshots [--out docs/images] [--folder .]
+bash scripts/quickstart.sh; bash scripts/quickstart.sh segformer         (what they are drawn from)
+python -m benchmarks.screenshots [NAME ...] [--out docs/images] [--folder .]
 
-Reports are pages: they are opened in Chromium, which has to be installed.
+NAME is one of the pictures; without any, all are drawn, which takes some minutes: side_by_side trains twice, compare
+measures latencies. Reports are pages: they are opened in Chromium, which has to be installed.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.pictures import DIGITS, needed
+from benchmarks.pictures import DIGITS, STREETS, needed
 from benchmarks.processes import ROOT
 from src.engine.config import Parser
 from src.engine.errors import UsageError, ZooError, reports_errors
@@ -23,7 +25,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 WIDTH = 860
 COLOURS = 64
-LIMIT = 300  # seconds that a program may take
+LIMIT = 600  # seconds that a program may take
+RARE, KEPT = range(5, 10), 10  # digits that lose all but so many of their pictures
 
 
 def run(*command: object, cwd: Path = ROOT, may_end_with: tuple[int, ...] = (0,)) -> None:
@@ -67,34 +70,105 @@ def with_faults(digits: Path, out: Path) -> None:
     (train / "5" / "empty.png").touch()
 
 
-def draw(folder: Path, out: Path) -> None:
-    """All pictures, from the quick start of the digits in `folder`."""
-    run_folder = needed(folder, str(DIGITS / "run" / "metrics.jsonl"), "bash scripts/quickstart.sh").parent
-    digits, python = folder / DIGITS / "digits", sys.executable
-    with tempfile.TemporaryDirectory(prefix="pictures-") as name:
-        work = Path(name)
-        config, best = run_folder / "config.yaml", run_folder / "mobilenetv2-best.ckpt"
+def thinned(digits: Path, out: Path) -> None:
+    """The digits with few training pictures of some."""
+    shutil.copytree(digits, out)
+    for digit in RARE:
+        for file in sorted((out / "train" / str(digit)).iterdir())[KEPT:]:
+            file.unlink()
+
+
+def contact_sheet(folder: Path, work: Path, out: Path) -> None:
+    """What infer.py draws of the digits."""
+    run_folder = folder / DIGITS / "run"
+    config, best = run_folder / "config.yaml", run_folder / "mobilenetv2-best.ckpt"
+    run(
+        sys.executable, ROOT / "infer.py", "--config_path", config, "--pretrain_ckpt", best,
+        "--data_path", folder / DIGITS / "digits" / "val", "--infer_output_path", work / "infer_result",
+    )  # fmt: skip
+    shutil.copy(work / "infer_result" / "contact_sheet.png", out)
+
+
+def report(folder: Path, work: Path, out: Path) -> None:
+    """The report of the digits' run."""
+    run_folder, val = folder / DIGITS / "run", folder / DIGITS / "digits" / "val"
+    run(sys.executable, "tools/report.py", run_folder, "--data_path", val, "--report", work / "run.html")
+    photograph(work / "run.html", out, 900)
+
+
+def check_data(folder: Path, work: Path, out: Path) -> None:
+    """What check_data.py finds in digits with faults."""
+    with_faults(folder / DIGITS / "digits", work / "digits")
+    checked = work / "check.html"
+    run(
+        sys.executable, ROOT / "tools/check_data.py", "digits", "--report", checked, cwd=work, may_end_with=(1,)
+    )  # fmt: skip
+    photograph(checked, out, 620)
+
+
+def side_by_side(folder: Path, work: Path, out: Path) -> None:
+    """The report of two runs on digits of which some are rare: without and with the balanced sampler."""
+    thinned(folder / DIGITS / "digits", work / "digits")
+    for name, more in (("plain", ()), ("balanced_sampler", ("--sampler", "balanced"))):
         run(
-            python, ROOT / "infer.py", "--config_path", config, "--pretrain_ckpt", best, "--data_path", digits / "val",
-            "--infer_output_path", work / "infer_result",
+            sys.executable, ROOT / "train.py", "--config_path", ROOT / "configs/mobilenetv2/digits_cpu.yaml",
+            "--dataset_path", "digits/train", "--epoch_size", 30, "--save_checkpoint_path", f"runs/{name}", *more,
+            cwd=work,
         )  # fmt: skip
-        shutil.copy(work / "infer_result" / "contact_sheet.png", out / "contact_sheet.png")
-        run(python, "tools/report.py", run_folder, "--data_path", digits / "val", "--report", work / "run.html")
-        photograph(work / "run.html", out / "report.png", 900)
-        with_faults(digits, work / "digits")
-        checked = work / "check.html"
-        run(python, ROOT / "tools/check_data.py", "digits", "--report", checked, cwd=work, may_end_with=(1,))
-        photograph(checked, out / "check_data.png", 620)
+    run(
+        sys.executable, ROOT / "tools/report.py", "runs/plain", "runs/balanced_sampler",
+        "--data_path", "digits/val", "--report", "report.html", cwd=work,
+    )  # fmt: skip
+    photograph(work / "report.html", out, 1296)
+
+
+def compare(folder: Path, work: Path, out: Path) -> None:
+    """The street scenes' network as checkpoint, in floats and, after calibration, in integers."""
+    streets = folder / STREETS
+    config, data = ("--config_path", streets / "run/config.yaml"), ("--data_path", streets / "scenes")
+    best = streets / "run/segformer_mit_b0_best.ckpt"
+    run(
+        sys.executable, ROOT / "train.py", *config, *data, "--load_ckpt", True, "--pretrained_ckpt_path", best,
+        "--quant", True, "--calibrate_only", 8, "--save_checkpoint_path", work / "run",
+    )  # fmt: skip
+    calibrated, whole = next((work / "run").glob("*calibrated.ckpt")), work / "scenes_int8.onnx"
+    run(
+        sys.executable, ROOT / "export.py", *config, *data, "--export_ckpt_path", calibrated,
+        "--export_format", "ONNX", "--export_name", whole,
+    )  # fmt: skip
+    run(
+        sys.executable, ROOT / "tools/compare_backends.py", best, streets / "scenes.onnx", whole, *config, *data,
+        "--picture", out,
+    )  # fmt: skip
+
+
+PICTURES: dict[str, Callable[[Path, Path, Path], None]] = {
+    function.__name__: function for function in (contact_sheet, report, check_data, side_by_side, compare)
+}
+
+
+def draw(names: list[str], folder: Path, out: Path) -> None:
+    """The named pictures, from the quick starts in `folder`."""
+    needed(folder, str(DIGITS / "run" / "metrics.jsonl"), "bash scripts/quickstart.sh")
+    if "compare" in names:
+        needed(folder, str(STREETS / "run" / "metrics.jsonl"), "bash scripts/quickstart.sh segformer")
+    for name in names:
+        with tempfile.TemporaryDirectory(prefix="pictures-") as work:
+            PICTURES[name](folder, Path(work), out / f"{name}.png")
+        print(f"written: {out / name}.png", flush=True)
 
 
 @reports_errors
 def main(argv: list[str]) -> int:
     flags = Parser(prog="python -m benchmarks.screenshots", description=__doc__.split("\n")[0])
+    flags.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PICTURES))
     flags.add_argument("--out", type=Path, default=ROOT / "docs" / "images", metavar="FOLDER")
-    flags.add_argument("--folder", type=Path, default=ROOT, metavar="FOLDER", help="where the quick start lies")
+    flags.add_argument("--folder", type=Path, default=ROOT, metavar="FOLDER", help="where the quick starts lie")
     options = flags.parse_args(argv)
-    draw(options.folder.expanduser().resolve(), options.out.expanduser().resolve())
-    print(f"written to {options.out}")
+    unknown = [name for name in options.names if name not in PICTURES]
+    if unknown:
+        raise UsageError(f"there is no picture {unknown[0]}; name some of {', '.join(PICTURES)}")
+    draw(options.names or list(PICTURES), options.folder.expanduser().resolve(), options.out.expanduser().resolve())
     return 0
 
 
