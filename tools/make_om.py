@@ -92,7 +92,7 @@ def application_options(model: Path, used: Path, options: argparse.Namespace) ->
     crop_pct = about.get("crop_pct")
     found = [f"--resize_ratio={1 / crop_pct}"] if crop_pct else []
     own = {key: about[key] for key in NORMALISATION if about.get(key, NORMALISATION[key]) != NORMALISATION[key]}
-    if own and options.mode == "DVPP" and used.suffix != ".om" and options.aipp == AIPP:
+    if own and options.mode == "DVPP" and used.suffix != ".om" and options.aipp.resolve() == AIPP:
         said = ", ".join(f"{key} {values}" for key, values in own.items())
         raise ZooError(
             f"{used} was trained with {said}, and {AIPP.name} normalises with ImageNet's; use mode CPU, or give the "

@@ -35,7 +35,6 @@ def train(model: Classifier, cfg: Config) -> int:
         loaded = checkpoints.load(model, net, initial, images.class_to_index, cfg)
     metadata = checkpoints.metadata(model, cfg, images.class_to_index, initial)
     with open_run(run_settings(model, cfg, metadata), rank) as run:
-        training.require_start(cfg, run)
         run.journal.line(f"{len(images)} images of {classes} classes in {images.where}; {loaded}")
         is_head_only = cfg.freeze_layer == "backbone"
         if cfg.platform == "CPU" and not (is_head_only and inference.is_by_onnxruntime(model, cfg)):
@@ -45,6 +44,7 @@ def train(model: Classifier, cfg: Config) -> int:
 
 def run_settings(model: Classifier, cfg: Config, metadata: dict, other_results: tuple[str, ...] = ()) -> RunSettings:
     """The run folder's files and rules."""
+    is_gone = cfg.pretrain_ckpt and not cfg.first_weights
     head_only = Names(f"{model.name}_head", "{prefix}_{epoch}.ckpt")
     return RunSettings(
         folder=Path(cfg.save_checkpoint_path).expanduser(),
@@ -54,6 +54,7 @@ def run_settings(model: Classifier, cfg: Config, metadata: dict, other_results: 
         config_text=to_yaml(cfg),
         resume=cfg.resume,
         started_from=cfg.pretrain_ckpt,
+        needs_checkpoint=f"{cfg.pretrain_ckpt} is no file; start with another --pretrain_ckpt" if is_gone else "",
         other_results=other_results,
         save=cfg.save_checkpoint,
         keep=cfg.keep_checkpoint_max,

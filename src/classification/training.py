@@ -23,7 +23,7 @@ from src.engine.data.image_folder import EVAL_FOLDERS, TRAIN_FOLDERS, find_held_
 from src.engine.data.source import LabelledImages
 from src.engine.data.stream import BadFiles
 from src.engine.data.tree import open_tree
-from src.engine.errors import UsageError, ZooError
+from src.engine.errors import UsageError
 from src.engine.io.run import Run
 from src.engine.loop import Position, Schedule, Score, Training
 from src.engine.metrics import Classification
@@ -153,15 +153,6 @@ def head(model: Classifier, net: nn.Cell, data: Data, cfg: Config, run: Run) -> 
         functools.partial(evaluate, held_out_features) if held_out_features is not None else None,
         closing=lambda: summaries(loader.bad, held_out.bad if held_out else None),
     )  # fmt: skip
-
-
-def require_start(cfg: Config, run: Run) -> None:
-    """Raise ZooError where neither the weights to start from nor a checkpoint to go on from are there."""
-    if run.resumed is None and cfg.pretrain_ckpt and not cfg.first_weights:
-        raise ZooError(
-            f"pretrain_ckpt {cfg.pretrain_ckpt} is not a file, and no checkpoint in {run.folder} can be gone on from; "
-            "name the weights to start from with --pretrain_ckpt FILE"
-        )
 
 
 def loss_of(model: Classifier, cfg: Config) -> Callable[[Tensor, Tensor], Tensor]:

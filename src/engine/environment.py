@@ -14,7 +14,7 @@ OBJECTS = 50_000  # new ones before Python looks for garbage; at its 700, a twen
 
 
 def prepare() -> None:
-    """Set the defaults; call it before MindSpore is imported."""
+    """Set the defaults, and how often Python looks for garbage; call it before MindSpore is imported."""
     gc.set_threshold(OBJECTS)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)

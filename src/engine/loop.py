@@ -52,6 +52,10 @@ class Schedule:
     save_epochs: int = 1
     save_steps: int = 0  # of all epochs together
 
+    def is_due(self, epoch: int) -> bool:
+        """Whether `save_epochs` asks for a checkpoint after so many epochs; the last one always has one."""
+        return epoch % self.save_epochs == 0 or epoch == self.epochs
+
     def saves_after(self, steps: int) -> bool:
         """Whether `save_steps` asks for a checkpoint after so many steps of the whole run."""
         return self.save_steps > 0 and steps % self.save_steps == 0
@@ -149,8 +153,11 @@ def train(
             if epoch_text:
                 journal.line(epoch_text)
             asked = rank.agree_on(stop.number)
-            due = position.epoch % schedule.save_epochs == 0 or position.epoch == schedule.epochs
-            if asked or due or schedule.saves_after(position.epoch * schedule.steps_per_epoch):
+            if (
+                asked
+                or schedule.is_due(position.epoch)
+                or schedule.saves_after(position.epoch * schedule.steps_per_epoch)
+            ):
                 save(position)
             if asked and position.epoch < schedule.epochs:
                 rank.wait()  # a launcher may kill the others as soon as one has ended

@@ -1,4 +1,4 @@
-"""The quantised network as an ONNX graph that integer kernels run: BN folded, int8 weights, trained scales."""
+"""The quantised network as an ONNX graph that integer kernels run: BN folded, int8 or INT4 weights, trained scales."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Writer:
         return self.graph.node("Gemm", [x, *self.weight_and_bias(x, layer, axis=1)], output)
 
     def weight_and_bias(self, x: str, layer: QuantConv | QuantDense, axis: int) -> tuple[str, str]:
-        """The layer's tensors, int8 and int32 where it and its input `x` are quantised; output channels on `axis`."""
+        """The layer's tensors, whole numbers where it and its input `x` are quantised; output channels on `axis`."""
         folded, name, source = folding.fold(layer), layer.name, self.graph.grids.get(x)
         if not isinstance(folded, weights.FoldedOnGrid):
             turned = folded.weight if axis == 0 else folded.weight.T

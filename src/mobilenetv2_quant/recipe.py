@@ -47,7 +47,6 @@ def train(cfg: Config) -> int:
     metadata = float_checkpoints.metadata(MOBILENETV2_QUANT, cfg, images.class_to_index)
     with open_run(run_settings(MOBILENETV2_QUANT, cfg, metadata, (CALIBRATED,)), rank) as run:
         say = run.journal.line
-        training.require_start(cfg, run)
         say(f"{len(images)} images of {classes} classes in {images.where}; {loaded}")
         tell_kernels(cfg, say)
         if run.resumed is None and checkpoints.has_ranges(initial, cfg):

@@ -55,8 +55,6 @@ def train(cfg: Config) -> int:
         quantise(net, cfg.range_decay, kernels, cfg.activation_symmetric)
     settings = run_settings(cfg, checkpoints.metadata(cfg, pairs.classes), initial is not None)
     with open_run(settings, rank) as run:
-        if cfg.resume == "auto" and run.resumed is None and cfg.load_ckpt and initial is None:
-            raise ZooError(f"no checkpoint in {run.folder} can be used; give --pretrained_ckpt_path to start from")
         say = run.journal.line
         say(report.train_size_line(len(pairs)))
         say(f"{len(pairs.classes)} classes in {pairs.where}; {loaded}")
@@ -104,6 +102,7 @@ def calibrated_file(cfg: Config) -> str:
 def run_settings(cfg: Config, metadata: dict, starts_from_weights: bool) -> RunSettings:
     """The run folder's files and rules."""
     prefix = f"segformer_{cfg.backbone}"
+    needed = f"{cfg.pretrained_ckpt_path} was not read; start with --pretrained_ckpt_path FILE"
     return RunSettings(
         folder=Path(cfg.checkpoint_path).expanduser(),
         names=Names(prefix, "{prefix}_{epoch}.ckpt"),
@@ -112,6 +111,7 @@ def run_settings(cfg: Config, metadata: dict, starts_from_weights: bool) -> RunS
         config_text=to_yaml(cfg),
         resume=cfg.resume,
         started_from=cfg.pretrained_ckpt_path if starts_from_weights else "",
+        needs_checkpoint=needed if cfg.load_ckpt and not starts_from_weights else "",
         other_results=(calibrated_file(cfg),) if cfg.quant else (),
         save=cfg.save_checkpoint,
         save_best=cfg.save_best_ckpt,

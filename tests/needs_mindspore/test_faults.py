@@ -27,7 +27,7 @@ ms = pytest.importorskip("mindspore")
 from src.engine.errors import ZooError  # noqa: E402
 from src.engine.io import checkpoint  # noqa: E402
 from src.engine.io.run import RunSettings, open_run  # noqa: E402
-from src.engine.loop import Score  # noqa: E402
+from src.engine.loop import Position, Schedule, Score  # noqa: E402
 from src.engine.ranks import Rank  # noqa: E402
 from tests import fault_training  # noqa: E402
 from tests.conftest import ROOT, run_command  # noqa: E402
@@ -247,3 +247,23 @@ def without_its_third_step(original):
         return original(self, epoch, index, rate * (index != 2), inputs)
 
     return stepped
+
+
+def test_a_run_that_can_only_go_on_leaves_a_folder_without_a_whole_checkpoint_as_it_is(tmp_path):
+    (tmp_path / f"{NAMES.prefix}-1_4.ckpt").write_bytes(b"cut")
+    (tmp_path / "config.yaml").write_text("model: toy\n")
+    settings = RunSettings(tmp_path, NAMES, BEST, {}, "", "auto", needs_checkpoint="x.ckpt is no file; name another")
+    with pytest.raises(ZooError, match="no checkpoint in .* can be used, and x.ckpt is no file; name another"):
+        open_run(settings, Rank()).__enter__()
+    assert (tmp_path / "config.yaml").read_text() == "model: toy\n"
+    assert (tmp_path / f"{NAMES.prefix}-1_4.ckpt").is_file()
+
+
+def test_saves_between_epochs_that_are_due_are_not_counted_as_epochs(tmp_path):
+    weight = ms.Parameter(ms.Tensor(np.zeros(3, np.float32)), name="weight")
+    schedule = Schedule(6, 4, 1, 4, np.zeros(24), save_epochs=2, save_steps=4)
+    with open_run(RunSettings(tmp_path / "run", NAMES, BEST, {}, "", keep=2), Rank()) as run:
+        for epoch in range(1, 7):
+            run.save([weight], Position(epoch=epoch), schedule)
+    left = sorted(path.name for path in (tmp_path / "run").glob("*.ckpt"))
+    assert left == [f"{NAMES.prefix}-4_4.ckpt", f"{NAMES.prefix}-6_4.ckpt"]

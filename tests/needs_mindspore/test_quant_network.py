@@ -316,7 +316,8 @@ def is_exact_here() -> bool:
     [
         {"float_layers": "first, last, backbone.features.2.conv.1"},
         {"quant_method": "lsq"},
-        {"weight_per_channel": False, "weight_symmetric": False, "weight_bits": 4},
+        {"weight_per_channel": False, "weight_symmetric": False, "weight_bits": 6},
+        {"weight_symmetric": False, "weight_bits": 4},
         {"activation_symmetric": True, "weight_narrow_range": False},
         {"output_stride": 8},
     ],

@@ -409,12 +409,15 @@ class TestPackData:
         assert list(tmp_path.glob("*.tar")) == []
 
 
-def test_what_lies_beside_a_link_is_found(tmp_path):
+def test_what_lies_beside_a_link_is_found(tmp_path, monkeypatch):
     """data/train may lead to another disk; data/val lies beside the link."""
     write_images(tmp_path / "disk" / "pictures", 2, classes=("cat", "dog"))
     write_images(tmp_path / "data" / "val", 1, classes=("cat", "dog"))
     (tmp_path / "data" / "train").symlink_to(tmp_path / "disk" / "pictures")
     train = open_tree(str(tmp_path / "data" / "train"))
-    assert train.parent.where == tmp_path / "data"
-    assert train.parent.has_folder("val")
-    assert Folder(tmp_path / "data" / "train" / "..").parent.where == tmp_path
+    assert find_held_out(train).where == tmp_path / "data" / "val"
+    monkeypatch.chdir(tmp_path / "disk")
+    assert find_held_out(open_tree("../data/train")).where.resolve() == tmp_path / "data" / "val"
+    assert Folder(tmp_path / "data" / "train" / "..").parents[0].where == tmp_path
+    (tmp_path / "data" / "val").rename(tmp_path / "disk" / "val")
+    assert find_held_out(train).where == tmp_path / "disk" / "val"

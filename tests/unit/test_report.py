@@ -93,6 +93,10 @@ class TestRunFolder:
         (run / "mobilenetv2_quant-11_4.ckpt").touch()  # of another model, which used the same folder
         (run / "mobilenetv2_quant-best.ckpt").touch()
         assert found.checkpoint().name == "mobilenetv2-10_4.ckpt"
+        (run / "mobilenetv2_head_60.ckpt").touch()  # of a training of the head alone
+        assert found.checkpoint().name == "mobilenetv2-10_4.ckpt"
+        found.config["freeze_layer"] = "backbone"
+        assert found.checkpoint().name == "mobilenetv2_head_60.ckpt"
         (run / "mobilenetv2-best.ckpt").touch()
         assert found.checkpoint().name == "mobilenetv2-best.ckpt"
 

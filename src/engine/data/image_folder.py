@@ -30,10 +30,8 @@ def find_root(tree: Tree, splits: tuple[str, ...]) -> Tree:
 
 def find_held_out(train: Tree) -> Tree | None:
     """The folder beside that of training which holds the images to evaluate on."""
-    above = train.parent
-    if above is None:
-        return None
-    return next((above.below(name) for name in EVAL_FOLDERS if above.has_folder(name)), None)
+    beside = (above.below(name) for above in train.parents for name in EVAL_FOLDERS if above.has_folder(name))
+    return next(beside, None)
 
 
 def find_images(data_path: str, output_path: str, images_in: Callable[[Tree], Tree] | None = None) -> Source:

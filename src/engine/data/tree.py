@@ -31,8 +31,8 @@ class Tree(Protocol):
         ...
 
     @property
-    def parent(self) -> Tree | None:
-        """The folder above; None where that is outside an archive."""
+    def parents(self) -> tuple[Tree, ...]:
+        """The folder above, unless that is outside an archive; of a link, where it lies and then where it leads to."""
         ...
 
     def folders(self) -> list[str]:
@@ -63,9 +63,10 @@ class Folder:
     where: Path
 
     @property
-    def parent(self) -> Folder:
-        where = self.where.absolute()  # what lies beside a link, not beside what it leads to
-        return Folder((where.resolve() if ".." in where.parts else where).parent)
+    def parents(self) -> tuple[Folder, ...]:
+        where = self.where.absolute()
+        above = (where.resolve() if where.name == ".." else where).parent
+        return tuple(Folder(path) for path in dict.fromkeys((above, where.resolve().parent)))
 
     def folders(self) -> list[str]:
         return sorted(entry.name for entry in self.where.iterdir() if entry.is_dir() and entry.name[0] != ".")
@@ -90,7 +91,7 @@ class ArchiveFolder:
     """A folder in an archive: `rows` of its index, whose `names` (relative to the folder) are sorted by their parts."""
 
     def __init__(self, archive: Archive, path: str, names: list[str], rows: range, parent: ArchiveFolder | None):
-        self.archive, self.parent = archive, parent
+        self.archive, self.parents = archive, (parent,) if parent else ()
         self._path, self._names, self._rows = path, names, rows
         self._slices: dict[str, tuple[int, int]] = {}  # of the names below each sub-folder, which follow each other
         start = 0

@@ -39,6 +39,7 @@ class RunSettings:
     config_text: str
     resume: str = ""  # "auto" or a file
     started_from: str = ""  # a file; where it lies in the folder it stays there, unless the run takes it for its own
+    needs_checkpoint: str = ""  # why this run can only go on; the sentence of the error where there is no checkpoint
     other_results: tuple[str, ...] = ()  # that an earlier run may have left and a new one moves aside
     save: bool = True
     save_best: bool = True
@@ -53,7 +54,7 @@ class Run:
     journal: Journal
     rank: Rank
     resumed: Checkpoint | None
-    middles: set[Path]  # checkpoints from the middle of an epoch
+    middles: set[Path]  # checkpoints that go once there is a newer one: between those that save_epochs asks for
 
     @property
     def folder(self) -> Path:
@@ -78,7 +79,7 @@ class Run:
         arrays = checkpoint.arrays_of(state)
         require_finite(arrays, f"after epoch {epoch}, step {step}; {DIVERGED}")
         checkpoint.save(path, arrays, meta)
-        if position.step:
+        if position.step or not schedule.is_due(position.epoch):
             self.middles.add(path)
         removed = names.remove_old(self.folder, self.settings.keep, self.middles)
         if removed:
@@ -139,6 +140,8 @@ def open_run(settings: RunSettings, rank: Rank) -> Iterator[Run]:
         if resumed is not None:
             require_same(resumed, settings.metadata)
         require_one_state(resumed, rank)  # and all have seen the folder as it was
+        if resumed is None and settings.needs_checkpoint:
+            raise ZooError(f"no checkpoint in {folder} can be used, and {settings.needs_checkpoint}")
         if writes:
             old = _not_of_this_run(settings, resumed)
             old += () if resumed else settings.other_results

@@ -55,10 +55,11 @@ class Run:
         """The best weights, or the newest ones. Raises ZooError where there are none."""
         prefix = f"{self.model}_{self.config['backbone']}" if "backbone" in self.config else self.model
         best = sorted(path for end in ("-best", "_best") for path in self.folder.glob(f"{prefix}{end}.ckpt"))
+        numbered_as = f"{prefix}_head" if self.config.get("freeze_layer") == "backbone" else prefix
         numbered = [
             (number[1:], path)
             for path in self.folder.glob("*.ckpt")
-            if (number := checkpoint_number(path.name, prefix) or checkpoint_number(path.name, f"{prefix}_head"))
+            if (number := checkpoint_number(path.name, numbered_as))
         ]
         if not best and not numbered:
             raise ZooError(f"{self.folder} holds no checkpoint to look at pictures with; leave --data_path out")
