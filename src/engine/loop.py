@@ -153,11 +153,8 @@ def train(
             if epoch_text:
                 journal.line(epoch_text)
             asked = rank.agree_on(stop.number)
-            if (
-                asked
-                or schedule.is_due(position.epoch)
-                or schedule.saves_after(position.epoch * schedule.steps_per_epoch)
-            ):
+            done = position.epoch * schedule.steps_per_epoch
+            if asked or schedule.is_due(position.epoch) or schedule.saves_after(done):
                 save(position)
             if asked and position.epoch < schedule.epochs:
                 rank.wait()  # a launcher may kill the others as soon as one has ended
