@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from mindspore import nn
 
-from src.engine.export.onnx_graph import IMAGE, OPSET, SCORES
+from src.engine.export.onnx_graph import IMAGE, SCORES
 from src.mobilenetv2.network import InvertedResidual, MobileNetV2
 from src.mobilenetv2_quant import folding
 from src.mobilenetv2_quant.network import ACTIVATION_QUANTISERS, QuantConv, QuantDense, QuantSum
 from src.quantisation import weights
-from src.quantisation.onnx_graph import INT4_OPSET, Graph
+from src.quantisation.onnx_graph import Graph
 from src.quantisation.quantiser import RELU6
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ class Writer:
     def model(self, shape: tuple[int, ...], classes: int, batch: int | str, metadata: dict) -> onnx.ModelProto:
         """The checked model of what was written, `image` of `shape` -> `scores`; `batch` may be a symbol."""
         image, output = [batch, *shape[1:]], (SCORES, [batch, classes])
-        opset = INT4_OPSET if self.graph.stores_int4 else OPSET
-        return self.graph.checked("mobilenetv2_quant", image, output, metadata, opset)
+        return self.graph.checked("mobilenetv2_quant", image, output, metadata, self.graph.opset)
 
     def block(self, x: str, cell: nn.Cell) -> str:
         if isinstance(cell, QuantSum):

@@ -40,6 +40,7 @@ class Graph(onnx_graph.Graph):
         super().__init__()
         self.is_for_tensorrt = target == TENSORRT
         self.stores_int4 = weight_bits <= 4 and READS_INT4 and not self.is_for_tensorrt
+        self.opset = INT4_OPSET if self.stores_int4 else onnx_graph.OPSET
         self.grids: dict[str, OnGrid] = {}  # by the name of the tensor after quantisation
 
     def on_grid(

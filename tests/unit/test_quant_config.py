@@ -14,11 +14,10 @@ from onnx import numpy_helper
 from src import zoo
 from src.engine import config
 from src.engine.errors import UsageError
-from src.engine.export.onnx_graph import OPSET
 from src.mobilenetv2.lr_generator import Rates, get_lr
 from src.mobilenetv2_quant.config import Config
 from src.quantisation import layer_report, onnx_graph
-from src.quantisation.onnx_graph import INT4_OPSET, Graph
+from src.quantisation.onnx_graph import Graph
 from src.quantisation.phases import Phase, Phases
 from tests.conftest import ROOT
 
@@ -125,8 +124,8 @@ def small_graph(weight_bits: int = 8) -> tuple[Graph, onnx.ModelProto]:
     weight = graph.dequantised("w", np.int8([[1, 2], [3, -4]]), np.float32([0.1, 0.2]), np.zeros(2), axis=1)
     flat = graph.node("Flatten", [x], "flat")
     graph.node("MatMul", [flat, weight], "scores")
-    opset = INT4_OPSET if graph.stores_int4 else OPSET
-    return graph, graph.checked("small", ["batch", 2, 1, 1], ("scores", ["batch", 2]), {"activation": "None"}, opset)
+    output = "scores", ["batch", 2]
+    return graph, graph.checked("small", ["batch", 2, 1, 1], output, {"activation": "None"}, graph.opset)
 
 
 @pytest.mark.parametrize("weight_bits", [8, 4, 3])
