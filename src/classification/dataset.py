@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from src.classification.classifier import Transforms
 from src.classification.config import Config
 from src.classification.targets import NO_LABEL
 from src.engine.data import images, stream
-from src.engine.data.source import LabelledImages
+from src.engine.data.source import LabelledImages, first_pictures
 from src.engine.errors import ZooError
 
 
@@ -95,12 +94,7 @@ def example_batch(data: LabelledImages | None, count: int, transforms: Transform
 
         pictures = load_sample_images().images
     else:
-        pictures = []
-        for index in range(len(data)):
-            with contextlib.suppress(images.BadImage):
-                pictures.append(images.decode(data.source.read(index)))
-            if len(pictures) == count:
-                break
+        pictures = first_pictures(data.source, count)
         if not pictures:
             raise ZooError(f"none of the {len(data)} files in {data.where} is a usable image; check it")
     return np.stack([transforms.evaluation(pictures[i % len(pictures)], cfg) for i in range(count)])

@@ -19,6 +19,7 @@ from onnx import numpy_helper  # noqa: E402
 
 from src.cpu_kernels import availability  # noqa: E402
 from src.engine import device, loop  # noqa: E402
+from src.engine.data.source import first_pictures  # noqa: E402
 from src.engine.errors import ZooError  # noqa: E402
 from src.engine.export import exporting  # noqa: E402
 from src.engine.io import checkpoint  # noqa: E402
@@ -31,7 +32,6 @@ from src.segformer.export import onnx_graph  # noqa: E402
 from src.segformer.export.onnx_graph import Graph  # noqa: E402
 from src.segformer.loss import cross_entropy  # noqa: E402
 from src.segformer.predicting import pictures  # noqa: E402
-from src.segformer.quantised import integer_file as segformer_file  # noqa: E402
 from src.segformer.quantised import network as quantised  # noqa: E402
 from src.segformer.quantised.integer_file import TOLERANCE, grids_of  # noqa: E402
 from src.segformer.variants import VARIANTS, Variant  # noqa: E402
@@ -351,4 +351,4 @@ def test_pictures_of_an_archive_that_cannot_be_read_are_left_out(tmp_path):
             packed.write(file, file.relative_to(tmp_path / "photos"))
     inputs = pictures.list_inputs(str(tmp_path / "photos.zip"), str(tmp_path / "out"))
     assert len(inputs) == 3
-    assert [len(segformer_file.readable(inputs, count)) for count in (1, 2, 3)] == [1, 2, 2]
+    assert [len(first_pictures(inputs[0].source, count)) for count in (1, 2, 3)] == [1, 2, 2]

@@ -6,6 +6,7 @@ and mask pairs are made of them), members of an archive (archive.py) and the dat
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Protocol, Union
 
 import numpy as np
 
+from src.engine.data import images
 from src.engine.data.images import BadImage
 
 Indices = Union[Sequence[int], np.ndarray]
@@ -45,6 +47,17 @@ class Source(Protocol):
     def select(self, indices: Indices) -> Source:
         """Some of the samples, in the order of `indices`."""
         ...
+
+
+def first_pictures(source: Source, count: int) -> list[np.ndarray]:
+    """The first `count` samples that can be decoded, (H, W, 3) each; fewer where there are fewer."""
+    found: list[np.ndarray] = []
+    for index in range(len(source)):
+        with contextlib.suppress(BadImage):
+            found.append(images.decode(source.read(index)))
+        if len(found) == count:
+            break
+    return found
 
 
 def rows_to_read(order: np.ndarray) -> Iterator[list[tuple[int, bytes | None]]]:

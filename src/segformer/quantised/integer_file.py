@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import numpy as np
 
 from src.cpu_kernels import availability
 from src.engine import loop
-from src.engine.data import images
+from src.engine.data.source import first_pictures
 from src.engine.errors import ZooError
 from src.engine.export import exporting
 from src.engine.io.checkpoint import Checkpoint
@@ -61,21 +60,11 @@ def grids_of(net: SegFormer) -> dict[str, Scale]:
     return activations
 
 
-def readable(inputs: list[pictures.Input], count: int) -> list[np.ndarray]:
-    """The first `count` of them that can be decoded."""
-    found: list[np.ndarray] = []
-    for item in inputs:
-        with contextlib.suppress(images.BadImage):
-            found.append(images.decode(item.read()))
-        if len(found) == count:
-            break
-    return found
-
-
 def example_views(cfg: Config) -> np.ndarray:
     """`report_images` pictures (N, 3, *base_size) as evaluation sees them: data_path's, or scikit-learn's two."""
     if Path(cfg.data_path).expanduser().exists():
-        found = readable(pictures.list_inputs(cfg.data_path, cfg.infer_output_path), cfg.report_images)
+        inputs = pictures.list_inputs(cfg.data_path, cfg.infer_output_path)
+        found = first_pictures(inputs[0].source, cfg.report_images)
         if not found:
             raise ZooError(f"data_path {cfg.data_path} holds no picture that can be read; check it")
     else:
