@@ -129,7 +129,7 @@ def compare(folder: Path, work: Path, out: Path) -> None:
     best = streets / "run/segformer_mit_b0_best.ckpt"
     run(
         sys.executable, ROOT / "train.py", *config, *data, "--load_ckpt", True, "--pretrained_ckpt_path", best,
-        "--quant", True, "--calibrate_only", 8, "--save_checkpoint_path", work / "run",
+        "--quant", True, "--calibrate_only", 8, "--resume", "", "--checkpoint_path", work / "run",
     )  # fmt: skip
     calibrated, whole = next((work / "run").glob("*calibrated.ckpt")), work / "scenes_int8.onnx"
     run(
